@@ -1,0 +1,1 @@
+"""Transports, servers and streams over TCP."""
