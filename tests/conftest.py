@@ -72,6 +72,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if not marker.kwargs.get("reason"):
             raise pytest.UsageError(f"{metafunc.definition.nodeid}: flavours() needs a reason")
         names = [name for name in names if name in marker.args]
+        if not names:
+            skip = pytest.mark.skip(
+                reason=f"for {', '.join(marker.args)}: {marker.kwargs['reason']}"
+            )
+            metafunc.parametrize("flavour", [pytest.param(None, marks=skip, id="no flavour")])
+            return
     metafunc.parametrize("flavour", [FLAVOURS[name] for name in names], ids=str, indirect=True)
 
 

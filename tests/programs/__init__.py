@@ -1,0 +1,1 @@
+"""Real servers and clients, run on the loop under test."""

@@ -1,0 +1,191 @@
+"""The order in which callbacks run, and that I/O is never starved by them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.net import socket_pair
+
+NO_CHECKS = "uvloop and rloop do not check callbacks"
+
+
+def run_once(loop):
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_callbacks_run_in_the_order_of_the_calls(loop):
+    order = []
+    for number in range(1000):
+        loop.call_soon(order.append, number)
+    run_once(loop)
+    assert order == list(range(1000))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 20])
+def test_any_number_of_arguments_is_passed_on(loop, count):
+    seen = []
+    arguments = tuple(range(count))
+    loop.call_soon(lambda *args: seen.append(args), *arguments)
+    loop.call_later(0, lambda *args: seen.append(args), *arguments)
+    loop.call_at(0, lambda *args: seen.append(args), *arguments)
+    loop.call_soon_threadsafe(lambda *args: seen.append(args), *arguments)
+    loop.call_later(0.005, loop.stop)
+    loop.run_forever()
+    assert seen == [arguments] * 4
+
+
+def test_callback_and_context_are_keywords_as_in_asyncio(flavour, loop):
+    if flavour.name == "rloop":
+        pytest.skip("rloop takes the callback by position only")
+    seen = []
+    loop.call_soon(callback=lambda: seen.append("soon"))
+    loop.call_soon_threadsafe(callback=lambda: seen.append("threadsafe"))
+    loop.call_later(delay=0, callback=lambda: seen.append("later"))
+    loop.call_at(when=0, callback=lambda: seen.append("at"))
+    loop.call_later(0.005, loop.stop)
+    loop.run_forever()
+    assert sorted(seen) == ["at", "later", "soon", "threadsafe"]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the peers word their errors differently")
+def test_wrong_arguments_are_type_errors(loop):
+    for call in (
+        lambda: loop.call_soon(),
+        lambda: loop.call_later(1),
+        lambda: loop.call_later(),
+        lambda: loop.call_at(1),
+        lambda: loop.call_soon(print, contexts=None),
+        lambda: loop.call_later(None, print),
+        lambda: loop.call_later("1", print),
+    ):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_a_child_runs_in_the_next_turn_after_its_parents_siblings(loop):
+    order = []
+    loop.call_soon(lambda: (order.append("parent"), loop.call_soon(order.append, "child")))
+    loop.call_soon(order.append, "sibling")
+    loop.call_later(0.005, loop.stop)
+    loop.run_forever()
+    assert order == ["parent", "sibling", "child"]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="each peer has an order of its own")
+def test_the_order_of_a_turn_is_asyncios(loop):
+    """Queued callbacks, then I/O, then timers; children last."""
+    order = []
+
+    async def main():
+        with socket_pair() as (ours, theirs):
+            finished = loop.create_future()
+            theirs.send(b"x")
+
+            def on_readable():
+                order.append("io")
+                loop.remove_reader(ours)
+
+            def busy():
+                loop.call_soon_threadsafe(order.append, "threadsafe")
+                loop.call_soon(order.append, "soon")
+                loop.call_soon(
+                    lambda: (order.append("soon2"), loop.call_soon(order.append, "child"))
+                )
+                loop.add_reader(ours, on_readable)
+                loop.call_at(loop.time() - 1, order.append, "due")
+                loop.call_later(0.02, finished.set_result, None)
+
+            loop.call_soon(busy)
+            await finished
+
+    loop.run_until_complete(main())
+    assert order == ["threadsafe", "soon", "soon2", "io", "due", "child"]
+
+
+def test_an_endless_chain_of_callbacks_does_not_starve_io(loop):
+    async def main():
+        with socket_pair() as (ours, theirs):
+            spinning = True
+
+            def again():
+                if spinning:
+                    loop.call_soon(again)
+
+            again()
+            for _ in range(20):
+                await loop.sock_sendall(theirs, b"ping")
+                assert await loop.sock_recv(ours, 100) == b"ping"
+            spinning = False
+
+    loop.run_until_complete(main())
+
+
+def test_an_endless_chain_of_callbacks_does_not_starve_timers(loop):
+    async def main():
+        spinning = True
+
+        def again():
+            if spinning:
+                loop.call_soon(again)
+
+        again()
+        await asyncio.sleep(0.01)
+        spinning = False
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop polls only now and then")
+def test_io_that_is_always_ready_does_not_starve_callbacks(loop):
+    async def main():
+        with socket_pair() as (ours, theirs):
+            theirs.send(b"never read")
+            calls = []
+            loop.add_reader(ours, calls.append, None)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            loop.remove_reader(ours)
+            assert calls
+
+    loop.run_until_complete(main())
+
+
+def test_an_idle_loop_with_only_a_future_timer_waits_for_it(loop):
+    started = loop.time()
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    assert loop.time() - started >= 0.049
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop swallows it")
+def test_a_callback_that_is_not_callable_is_reported_when_it_is_due(loop, loop_errors):
+    loop.set_debug(False)
+    loop.call_soon(5)
+    run_once(loop)
+    assert isinstance(loop_errors.take()["exception"], TypeError)
+
+
+def test_tasks_take_turns(loop):
+    order = []
+
+    async def worker(name):
+        for step in range(3):
+            order.append((name, step))
+            await asyncio.sleep(0)
+
+    async def main():
+        await asyncio.gather(worker("a"), worker("b"), worker("c"))
+
+    loop.run_until_complete(main())
+    assert order == [(name, step) for step in range(3) for name in "abc"]
+
+
+def test_a_hundred_thousand_callbacks_in_one_turn(loop):
+    counter = []
+    for _ in range(100_000):
+        loop.call_soon(counter.append, None)
+    run_once(loop)
+    assert len(counter) == 100_000

@@ -1,0 +1,217 @@
+"""`call_soon_threadsafe` under load, and other threads that talk to a parked loop."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+
+import pytest
+
+from tests.support.net import connected
+
+THREADS = 8
+
+
+@pytest.mark.time_limit(60)
+def test_eight_threads_make_a_million_calls_and_none_is_lost(flavour, loop):
+    # The peers and the reference prove the test with a tenth; a million is for tokioloop.
+    share = (1_000_000 if flavour.name == "tokioloop" else 100_000) // THREADS
+    last_seen = [-1] * THREADS
+    out_of_order = []
+    remaining = THREADS * share
+
+    def arrived(thread, number):
+        nonlocal remaining
+        if number != last_seen[thread] + 1:
+            out_of_order.append((thread, number))
+        last_seen[thread] = number
+        remaining -= 1
+        if not remaining:
+            loop.stop()
+
+    def produce(thread):
+        for number in range(share):
+            loop.call_soon_threadsafe(arrived, thread, number)
+
+    threads = [threading.Thread(target=produce, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        loop.call_soon(thread.start)
+    loop.run_forever()
+    for thread in threads:
+        thread.join()
+    assert remaining == 0
+    assert out_of_order == []
+
+
+def test_a_parked_loop_is_woken_each_time(loop):
+    """Every call finds the loop asleep: the next one is made only after the last has arrived."""
+    arrived = threading.Semaphore(0)
+    missed = []
+
+    def produce():
+        for number in range(500):
+            loop.call_soon_threadsafe(arrived.release)
+            if not arrived.acquire(timeout=5):
+                missed.append(number)
+                break
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=produce)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    assert missed == []
+
+
+def test_calls_made_before_the_run_are_kept(loop):
+    order = []
+    thread = threading.Thread(
+        target=lambda: [loop.call_soon_threadsafe(order.append, number) for number in range(100)]
+    )
+    thread.start()
+    thread.join()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    if not order:  # queued behind the stop
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert order == list(range(100))
+
+
+def test_calls_from_one_thread_arrive_in_order_with_call_soon(loop):
+    order = []
+    loop.call_soon(order.append, 1)
+    loop.call_soon_threadsafe(order.append, 2)
+    loop.call_soon(order.append, 3)
+    loop.call_soon_threadsafe(loop.stop)
+    loop.run_forever()
+    assert sorted(order) == [1, 2, 3]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop drops the context")
+def test_a_callback_keeps_the_context_of_the_calling_thread(loop):
+    import contextvars
+
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen = []
+
+    def produce():
+        variable.set("of the thread")
+        loop.call_soon_threadsafe(lambda: (seen.append(variable.get()), loop.stop()))
+
+    thread = threading.Thread(target=produce)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    assert seen == ["of the thread"]
+
+
+def test_run_coroutine_threadsafe_returns_the_result(loop):
+    async def double(value):
+        await asyncio.sleep(0)
+        return 2 * value
+
+    results = []
+
+    def produce():
+        futures = [asyncio.run_coroutine_threadsafe(double(n), loop) for n in range(50)]
+        results.extend(future.result(timeout=10) for future in futures)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=produce)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    assert results == [2 * n for n in range(50)]
+
+
+def test_executor_results_wake_the_loop(loop):
+    async def main():
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            calls = [loop.run_in_executor(pool, pow, n, 2) for n in range(200)]
+            return await asyncio.gather(*calls)
+
+    assert loop.run_until_complete(main()) == [n * n for n in range(200)]
+
+
+def test_an_exception_in_the_executor_arrives(loop):
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(None, divmod, 1, 0)
+        await loop.shutdown_default_executor()
+
+    loop.run_until_complete(main())
+
+
+def test_a_closed_loop_refuses_calls_from_other_threads(flavour, loop):
+    if flavour.name == "rloop":
+        pytest.skip("rloop accepts calls on a closed loop")
+    loop.close()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError):
+        pool.submit(loop.call_soon_threadsafe, print).result()
+
+
+def test_closing_while_threads_keep_calling_is_safe(loop_factory):
+    """Each thread ends with asyncio's RuntimeError once the loop has closed; nothing worse."""
+    for _ in range(20):
+        loop = loop_factory()
+        started = threading.Barrier(3)
+        ended = []
+
+        def produce(loop=loop, started=started, ended=ended):
+            started.wait()
+            deadline = time.monotonic() + 5
+            try:
+                while time.monotonic() < deadline and not loop.is_closed():
+                    loop.call_soon_threadsafe(int)
+            except RuntimeError as error:
+                ended.append(str(error))
+            else:
+                ended.append("closed")
+
+        threads = [threading.Thread(target=produce) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        started.wait()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        for thread in threads:
+            thread.join()
+        assert len(ended) == 2
+
+
+WRONG_THREAD = "tokioloop is stricter: asyncio does not check transports' threads, rloop aborts"
+
+
+@pytest.mark.flavours("tokioloop", reason=WRONG_THREAD)
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("write", (b"x",)),
+        ("writelines", ([b"x"],)),
+        ("write_eof", ()),
+        ("close", ()),
+        ("abort", ()),
+        ("pause_reading", ()),
+        ("resume_reading", ()),
+        ("set_protocol", (asyncio.Protocol(),)),
+        ("set_write_buffer_limits", (10,)),
+    ],
+)
+def test_a_transport_refuses_other_threads_and_names_the_method(loop, method, arguments):
+    async def main():
+        async with connected("client") as (transport, protocol, peer):
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                error = pool.submit(getattr(transport, method), *arguments).exception()
+            assert isinstance(error, RuntimeError)
+            assert method in str(error)
+            # The transport is as it was.
+            transport.write(b"still alive")
+            assert peer.recv(100) == b"still alive"
+            peer.sendall(b"and reading")
+            assert await protocol.until_received(11) == b"and reading"
+
+    loop.run_until_complete(main())
