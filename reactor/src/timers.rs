@@ -242,15 +242,15 @@ impl Entry {
     }
 }
 
-/// Gives back half of a large allocation of which less than a quarter is used.
+/// Gives back what is not needed of a large allocation of which less than a quarter is used.
 ///
-/// The gap between the two fractions means that memory which has been given back is not asked for
-/// again before the number of timers has doubled.
+/// Twice the number of entries stays, so memory that was given back is not asked for again before
+/// that number has doubled.
 #[inline]
 fn shrink_when_sparse<E>(entries: &mut Vec<E>) {
     let capacity = entries.capacity();
     if capacity > KEPT_CAPACITY && entries.len() < capacity / 4 {
-        entries.shrink_to((capacity / 2).max(KEPT_CAPACITY));
+        entries.shrink_to((entries.len() * 2).max(KEPT_CAPACITY));
     }
 }
 
