@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,19 +48,17 @@ async def serving_with_hypercorn(*, tls: Certificates | None = None) -> AsyncIte
     serve = importlib.import_module("hypercorn.asyncio").serve
     require_loop_under_test()
     config = hypercorn.Config()
-    # A listening socket made here is the way to learn an ephemeral port.
-    import socket
-
+    # A listening socket made here is the way to learn an ephemeral port; hypercorn then owns it.
     listener = socket.create_server(("127.0.0.1", 0))
-    listener.setblocking(False)
-    config.bind = [f"fd://{listener.fileno()}"]
+    port = listener.getsockname()[1]
+    config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = config.errorlog = None
     if tls is not None:
         config.certfile, config.keyfile = str(tls.server.certificate), str(tls.server.key)
     shutdown = asyncio.Event()
     serving = asyncio.create_task(serve(app, config, shutdown_trigger=shutdown.wait))
     try:
-        yield listener.getsockname()[1]
+        yield port
     finally:
         shutdown.set()
         await serving
