@@ -1,1 +1,28 @@
-fn main() {}
+//! Load generator and reference servers for tokioloop's benchmarks.
+//!
+//! Every sub-command prints one JSON object per line on standard output; see `USAGE`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod command;
+mod conversation;
+mod exchange;
+mod histogram;
+mod limit;
+mod outcome;
+mod steady;
+mod sys;
+mod target;
+mod wire;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tokioloop-load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
