@@ -64,6 +64,11 @@ def availability(name: str) -> str | None:
     return None
 
 
+def can_exist(name: str) -> bool:
+    """Whether a loop is made for this interpreter at all, installed or not."""
+    return sys.version_info >= CANDIDATES[name].minimum_python
+
+
 def parse_name(name: str) -> tuple[str, dict[str, float]]:
     """Split `name+option=value+...` into the name and its options."""
     base, *parts = name.split("+")

@@ -1,0 +1,193 @@
+"""Compare event loops side by side; one command, one report.
+
+`python perf/benchmark.py --quick` is the run of under two minutes behind `make bench`,
+`--full` runs every workload against every loop that installs, and
+`python perf/benchmark.py proto --loops tokioloop,rloop --sizes 1024` runs a part.
+
+Loops are interleaved: each round measures every loop once, in an order that turns with
+the round, so that what drifts on the machine meets all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cells
+import loops
+import machine
+import processes
+import report
+from workloads import WORKLOADS, Settings, Workload
+
+QUICK_MODES = ("proto", "stream", "raw", "concurrency")
+QUICK_LOOPS = ("asyncio", "uvloop", "rloop", "zuvloop", "tokioloop")
+# A point that failed so often is not tried again in later rounds.
+TRIES = 2
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    settings = Settings(
+        binary=processes.load_binary(),
+        seconds=arguments.seconds,
+        warm_up=arguments.warm_up,
+        sizes=arguments.sizes,
+        connections=arguments.concurrency,
+    )
+    names = arguments.loops
+    refuse_debug_build(names)
+    workloads = [WORKLOADS[mode] for mode in arguments.modes]
+    reasons = {name: loops.availability(name) for name in names}
+    run = Run(workloads, reasons, settings, arguments.rounds)
+    meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
+    started = processes.monotonic()
+    run.measure()
+    meta["minutes"] = round((processes.monotonic() - started) / 60, 1)
+
+    results = cells.fold(run.samples, {workload.name: workload.figure for workload in workloads})
+    written = report.write(arguments.out, meta, results, workloads)
+    print(report.tables(results, workloads))
+    print(f"Report: {display(written)}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modes", nargs="*", metavar="mode", help=", ".join(WORKLOADS))
+    parser.add_argument("--loops", type=names_of, help=", ".join(loops.CANDIDATES))
+    parser.add_argument("--sizes", type=numbers_of, help="message sizes in bytes")
+    parser.add_argument("--concurrency", type=numbers_of, help="numbers of connections")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="per loop, cell and round")
+    parser.add_argument("--warm-up", type=float, default=0.2)
+    parser.add_argument("--quick", action="store_true", help="under two minutes in total")
+    parser.add_argument("--full", action="store_true", help="every workload, every loop")
+    parser.add_argument("--out", type=Path, help="directory for data.json, report.md and plots")
+    arguments = parser.parse_args()
+    unknown = [mode for mode in arguments.modes if mode not in WORKLOADS]
+    if unknown:
+        parser.error(f"unknown mode {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
+    if arguments.rounds < 1 or arguments.seconds <= 0:
+        parser.error("--rounds and --seconds must be positive")
+    results = processes.PERF / "results"
+    if arguments.quick:
+        arguments.modes = arguments.modes or list(QUICK_MODES)
+        arguments.loops = arguments.loops or installed(QUICK_LOOPS)
+        if "concurrency" in arguments.modes:
+            arguments.concurrency = arguments.concurrency or None
+        arguments.rounds, arguments.seconds, arguments.warm_up = 3, 0.3, 0.1
+    if arguments.full:
+        arguments.modes = arguments.modes or list(WORKLOADS)
+        arguments.out = arguments.out or results / "full" / machine.python_tag()
+    arguments.modes = arguments.modes or list(QUICK_MODES)
+    arguments.loops = arguments.loops or installed(tuple(loops.CANDIDATES))
+    arguments.out = arguments.out or results
+    return arguments
+
+
+class Run:
+    """Rounds over loops over workloads; keeps every sample."""
+
+    def __init__(
+        self,
+        workloads: list[Workload],
+        reasons: dict[str, str | None],
+        settings: Settings,
+        rounds: int,
+    ) -> None:
+        self.workloads = workloads
+        self.reasons = reasons
+        self.settings = settings
+        self.rounds = rounds
+        self.samples = cells.Samples()
+        points = sum(
+            len(workload.points(settings)) * len(self._loops(workload)) for workload in workloads
+        )
+        self.total = points * rounds
+        self.done = 0
+
+    def measure(self) -> None:
+        """Measure everything; a loop that fails is recorded and the run goes on."""
+        for workload in self.workloads:
+            for number in range(self.rounds):
+                names = self._loops(workload)
+                turn = number % len(names)
+                for name in names[turn:] + names[:turn]:
+                    self._measure(workload, name, number)
+        progress("")
+
+    def _measure(self, workload: Workload, name: str, number: int) -> None:
+        points = workload.points(self.settings)
+        reason = self.reasons.get(name)
+        if reason is not None:
+            for connections, size in points:
+                cell = cells.Cell(workload.name, name, connections, size)
+                self.samples.add(cell, number, {"failure": reason})
+            self.done += len(points)
+            return
+        skip = frozenset(
+            point
+            for point in points
+            if self.samples.failures(cells.Cell(workload.name, name, *point)) >= TRIES
+        )
+        self.done += len(skip)
+        for connections, size, figures in workload.run(name, self.settings, skip):
+            cell = cells.Cell(workload.name, name, connections, size)
+            self.samples.add(cell, number, figures)
+            self.done += 1
+            value = figures.get(workload.figure)
+            shown = f"{value:,.0f} {workload.unit}" if value is not None else figures["failure"]
+            progress(
+                f"{100 * self.done / self.total:3.0f} %  round {number + 1}/{self.rounds}  "
+                f"{workload.name} {name} {connections} x {size}: {shown}"
+            )
+
+    def _loops(self, workload: Workload) -> list[str]:
+        names = list(self.reasons)
+        return [*names, cells.LIMIT] if workload.has_limit() else names
+
+
+def refuse_debug_build(names: list[str]) -> None:
+    """End the run if tokioloop is there but was not built for speed."""
+    if not any(loops.parse_name(name)[0] == "tokioloop" for name in names):
+        return
+    try:
+        loops.require_release_build()
+    except loops.LoopUnavailable as error:
+        sys.exit(str(error))
+    except ImportError:
+        return
+
+
+def installed(candidates: tuple[str, ...]) -> list[str]:
+    """The loops of a default selection; peers that never can be here are left to the report."""
+    return [name for name in candidates if loops.can_exist(name)]
+
+
+def names_of(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def numbers_of(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def progress(line: str) -> None:
+    """Show one line of progress, over the last one where a person is watching."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line[:150]}", end="", file=sys.stderr, flush=True)
+    elif line:
+        print(line, file=sys.stderr, flush=True)
+
+
+def display(path: Path) -> str:
+    """A path as it is shortest from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The record of a run: machine, kernel, interpreter, versions, command."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import loops
+import processes
+
+
+def describe(names: list[str], argv: list[str], rounds: int, seconds: float) -> dict[str, Any]:
+    """Everything that a reader needs to judge or repeat the figures."""
+    server, client = processes.cores()
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["python", *(_relative(word) for word in argv)]),
+        "machine": cpu_model(),
+        "cores": os.cpu_count(),
+        "pinned": {"server": server, "client": client},
+        "load_average": os.getloadavg()[0],
+        "kernel": f"{platform.system()} {platform.release()}",
+        "python": sys.version,
+        "python_tag": python_tag(),
+        "gil": gil_enabled(),
+        "versions": loops.versions(names),
+        "build_profile": build_profile(),
+        "commit": commit(),
+        "rounds": rounds,
+        "seconds": seconds,
+    }
+
+
+def python_tag() -> str:
+    """A short name such as cp313 or cp314t."""
+    threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    return f"cp{sys.version_info.major}{sys.version_info.minor}{threaded}"
+
+
+def gil_enabled() -> bool:
+    probe = getattr(sys, "_is_gil_enabled", None)
+    return True if probe is None else bool(probe())
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel has it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def build_profile() -> str | None:
+    """The Cargo profile of the imported tokioloop, if there is one."""
+    try:
+        return getattr(importlib.import_module("tokioloop._core"), "BUILD_PROFILE", None)
+    except ImportError:
+        return None
+
+
+def commit() -> str | None:
+    """The commit that was measured, where this is a clone."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _relative(word: str) -> str:
+    path = Path(word)
+    return str(path.relative_to(processes.ROOT)) if path.is_relative_to(processes.ROOT) else word
