@@ -19,6 +19,10 @@
 //! at the queue before it parks; `notify` has no item to be found, so it marks the state instead
 //! and the next `park` is refused.
 //!
+//! A `park` that is refused because an item came between its two steps has been PARKED for a
+//! moment, and a sender may have seen it: then a wake-up is on its way to a loop that is awake, and
+//! ends the next poll early. Each `park` costs at most one wake-up, never more.
+//!
 //! # Why no wake-up is lost
 //!
 //! A sender first fills the queue and then reads the state; the loop first sets the state and then
@@ -30,7 +34,7 @@
 //!
 //! `notify` needs no fence: it and the loop meet on the one state word, whose changes have one
 //! order. Everything that a thread wrote before `notify` is visible to the loop after the `unpark`
-//! or the refused `park` that took the notification, since both read it with acquire ordering.
+//! or the refused `park` that took the notification, since both exchange it with acquire ordering.
 //! `push` publishes its item through the queue itself.
 
 use std::fmt;
@@ -90,8 +94,8 @@ impl<T> Inbox<T> {
     #[must_use = "on true the poll sleeps until the caller wakes it"]
     pub fn notify(&self) -> bool {
         // Release: what the caller wrote before (a stop flag) is seen by the loop that takes this
-        // notification. Acquire is for the chain of several: the last one carries the others.
-        self.state.swap(NOTIFIED, Ordering::AcqRel) == PARKED
+        // notification. Being an exchange, it also hands on the releases of earlier ones.
+        self.state.swap(NOTIFIED, Ordering::Release) == PARKED
     }
 
     /// Takes the oldest item. Called by the loop thread.
@@ -113,9 +117,14 @@ impl<T> Inbox<T> {
     #[inline]
     #[must_use = "on false the poll must not block"]
     pub fn park(&self) -> bool {
-        // Acquire on failure: that value is a notification, and its writes are now ours to see.
+        // Most refusals end here, before a sender can see PARKED and wake a poll that is awake. A
+        // notification stays for the next call.
+        if self.has_pending() {
+            return false;
+        }
+        // Relaxed: the fence orders success, and on failure `unpark` reads the notification again.
         let parked =
-            self.state.compare_exchange(RUNNING, PARKED, Ordering::Relaxed, Ordering::Acquire);
+            self.state.compare_exchange(RUNNING, PARKED, Ordering::Relaxed, Ordering::Relaxed);
         // PARKED must be visible before the queue is read; see the file header.
         fence(Ordering::SeqCst);
         if parked.is_ok() && self.queue.is_empty() {
