@@ -13,8 +13,10 @@ from interop_support.certificates import CLIENT_NAME
 from interop_support.loops import expected_class_name, require_loop_under_test, running_class_name
 from interop_support.tunnel import tls_connect_proxy
 
-aiohttp = pytest.importorskip("aiohttp", exc_type=ImportError)
-web = aiohttp.web if hasattr(aiohttp, "web") else pytest.importorskip("aiohttp.web")
+pytest.importorskip("aiohttp", exc_type=ImportError)
+
+import aiohttp
+from aiohttp import web
 
 FILE_SIZE = 3 * 1024 * 1024 + 17
 
@@ -192,8 +194,7 @@ def test_client_certificates(run, certificates, served_file) -> None:
         async with serving(application(served_file), tls=tls) as base:
             known = aiohttp.TCPConnector(ssl=certificates.client_context(with_certificate=True))
             async with aiohttp.ClientSession(base, connector=known) as session:
-                async with session.get("/info") as response:
-                    assert (await response.json())["client"] == CLIENT_NAME
+                assert (await read_info(session))["client"] == CLIENT_NAME
             unknown = aiohttp.TCPConnector(ssl=certificates.client_context())
             async with aiohttp.ClientSession(base, connector=unknown) as session:
                 with pytest.raises(aiohttp.ClientError):

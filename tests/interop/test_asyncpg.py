@@ -1,4 +1,4 @@
-"""asyncpg against PostgreSQL: its own protocol on our transports, in Cython, with buffers of its own."""
+"""asyncpg against PostgreSQL: a protocol in Cython, with buffers of its own, on the transports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from interop_support.loops import require_loop_under_test
 from interop_support.postgres import Postgres
+from interop_support.waiting import until
 
 asyncpg = pytest.importorskip("asyncpg", exc_type=ImportError)
 
@@ -50,8 +51,7 @@ def test_queries_transactions_and_cursors(run, postgres_server, via) -> None:
             await statement.executemany([(n, f"row {n}") for n in range(1000)])
             async with connection.transaction():
                 seen = [
-                    row["n"]
-                    async for row in connection.cursor("select n from numbers order by n")
+                    row["n"] async for row in connection.cursor("select n from numbers order by n")
                 ]
             assert seen == list(range(1000))
             # One value far larger than any socket buffer, both ways.
@@ -218,6 +218,5 @@ def test_connects_cancelled_at_every_turn_leave_nothing_behind(run, postgres_ser
 
 async def until_state(observer: Any, backend: int, state: str) -> None:
     """Wait until the server says that a backend is in `state`."""
-    query = "select state from pg_stat_activity where pid = $1"
-    while await observer.fetchval(query, backend) != state:
-        await asyncio.sleep(0.01)
+    query = "select state = $2 from pg_stat_activity where pid = $1"
+    await until(lambda: observer.fetchval(query, backend, state))

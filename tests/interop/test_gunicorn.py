@@ -33,8 +33,10 @@ def test_reload_replaces_the_workers_and_term_ends_them(gunicorn) -> None:
     before = fetch(gunicorn.port, "/info").json()["pid"]
     gunicorn.process.signal(signal.SIGHUP)
     gunicorn.process.wait_until(
-        lambda: gunicorn.process.output().count("Application startup complete") >= 4
-        and gunicorn.process.output().count("lifespan.shutdown received") >= 2
+        lambda: (
+            gunicorn.process.output().count("Application startup complete") >= 4
+            and gunicorn.process.output().count("lifespan.shutdown received") >= 2
+        )
     )
     after = fetch(gunicorn.port, "/info").require_loop_under_test().json()["pid"]
     assert after != before

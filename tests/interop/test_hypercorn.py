@@ -24,11 +24,15 @@ def test_http1_requests(run, certificates, encrypted) -> None:
             facts = info.require_loop_under_test().json()
             assert facts["scheme"] == ("https" if encrypted else "http")
             requests = [
-                asyncio.to_thread(fetch, port, "/echo", tls=tls, method="POST", body=b"%d" % n * 9000)
+                asyncio.to_thread(
+                    fetch, port, "/echo", tls=tls, method="POST", body=b"%d" % n * 9000
+                )
                 for n in range(20)
             ]
             responses = await asyncio.gather(*requests)
-            assert [response.body for response in responses] == [b"%d" % n * 9000 for n in range(20)]
+            assert [response.body for response in responses] == [
+                b"%d" % n * 9000 for n in range(20)
+            ]
             streamed = await asyncio.to_thread(fetch, port, "/stream?32", tls=tls)
             assert streamed.body == CHUNK * 32
 
@@ -43,7 +47,9 @@ def test_http2_streams_share_a_connection(run, certificates) -> None:
         async with (
             serving_with_hypercorn(tls=certificates) as port,
             httpx.AsyncClient(
-                http2=True, verify=certificates.client_context(), base_url=f"https://localhost:{port}"
+                http2=True,
+                verify=certificates.client_context(),
+                base_url=f"https://localhost:{port}",
             ) as client,
         ):
             responses = await asyncio.gather(

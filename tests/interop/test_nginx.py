@@ -77,9 +77,7 @@ def test_websockets_pass_through(run, entrance) -> None:
             assert await client.recv() == expected_class_name()
             for n in range(100):
                 await client.send(f"message {n}")
-            assert [await client.recv() for _ in range(100)] == [
-                f"message {n}" for n in range(100)
-            ]
+            assert [await client.recv() for _ in range(100)] == [f"message {n}" for n in range(100)]
             await client.send(CHUNK * 10)
             assert await client.recv() == CHUNK * 10
 

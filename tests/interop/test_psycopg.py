@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from interop_support.loops import require_loop_under_test
 from interop_support.postgres import Postgres
+from interop_support.waiting import until
 
 psycopg = pytest.importorskip("psycopg", exc_type=ImportError)
 
@@ -168,5 +169,8 @@ def test_a_terminated_backend_raises(run, postgres_server) -> None:
 async def until_state(observer: psycopg.AsyncConnection, backend: int, state: str) -> None:
     """Wait until the server says that a backend is in `state`."""
     query = "select state from pg_stat_activity where pid = %s"
-    while await (await observer.execute(query, (backend,))).fetchone() != (state,):
-        await asyncio.sleep(0.01)
+
+    async def reached() -> bool:
+        return await (await observer.execute(query, (backend,))).fetchone() == (state,)
+
+    await until(reached)

@@ -8,6 +8,7 @@ import uuid
 import pytest
 from interop_support.loops import require_loop_under_test
 from interop_support.redis_server import RedisServer
+from interop_support.waiting import until
 
 redis_asyncio = pytest.importorskip("redis.asyncio", exc_type=ImportError)
 
@@ -81,8 +82,7 @@ def test_published_messages_arrive_in_order(run, redis, key) -> None:
                         received.append(message["data"])
                     raise AssertionError("the subscription ended early")
 
-                while (await publisher.pubsub_numsub(key))[0][1] == 0:
-                    await asyncio.sleep(0)
+                await until(lambda: subscribed(publisher, key))
                 collecting = asyncio.create_task(collect())
                 for n in range(200):
                     await publisher.publish(key if n % 2 else f"{key}:even", str(n))
@@ -97,13 +97,11 @@ def test_a_cancelled_blocking_pop_loses_nothing(run, redis, key) -> None:
     async def main() -> None:
         async with client(redis) as connection:
             popping = asyncio.create_task(connection.blpop([key], timeout=60))
-            while not await blocked_clients(connection):
-                await asyncio.sleep(0)
+            await until(lambda: has_blocked_clients(connection))
             popping.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await popping
-            while await blocked_clients(connection):
-                await asyncio.sleep(0)
+            await until(lambda: has_no_blocked_clients(connection))
             await connection.rpush(key, "kept")
             assert await connection.lpop(key) == b"kept"
 
@@ -142,5 +140,14 @@ def test_a_killed_client_reconnects(run, redis, key) -> None:
     run(main)
 
 
-async def blocked_clients(connection: redis_asyncio.Redis) -> int:
-    return (await connection.info("clients"))["blocked_clients"]
+async def subscribed(connection: redis_asyncio.Redis, channel: str) -> bool:
+    ((_, subscribers),) = await connection.pubsub_numsub(channel)
+    return subscribers > 0
+
+
+async def has_blocked_clients(connection: redis_asyncio.Redis) -> bool:
+    return (await connection.info("clients"))["blocked_clients"] > 0
+
+
+async def has_no_blocked_clients(connection: redis_asyncio.Redis) -> bool:
+    return not await has_blocked_clients(connection)

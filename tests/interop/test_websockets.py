@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from interop_support.loops import expected_class_name, running_class_name
+from interop_support.waiting import until
 
 websockets = pytest.importorskip("websockets", exc_type=ImportError)
 server_module = pytest.importorskip("websockets.asyncio.server", exc_type=ImportError)
@@ -15,6 +16,10 @@ client_module = pytest.importorskip("websockets.asyncio.client", exc_type=Import
 async def echo(connection: server_module.ServerConnection) -> None:
     async for message in connection:
         await connection.send(running_class_name() if message == "loop" else message)
+
+
+async def all_connected(server: server_module.Server, count: int) -> bool:
+    return len(server.connections) == count
 
 
 def port_of(server: server_module.Server) -> int:
@@ -78,8 +83,7 @@ def test_a_broadcast_reaches_every_client_in_order(run, security) -> None:
             clients = await asyncio.gather(
                 *(client_module.connect(uri, ssl=client_tls) for _ in range(20))
             )
-            while len(server.connections) < len(clients):
-                await asyncio.sleep(0)
+            await until(lambda: all_connected(server, len(clients)))
             for n in range(50):
                 server_module.broadcast(server.connections, f"news {n}")
             expected = [f"news {n}" for n in range(50)]
@@ -103,9 +107,7 @@ def test_a_slow_reader_stops_the_sender_and_loses_nothing(run, security) -> None
                 sent += 1
 
         async with (
-            server_module.serve(
-                flood, "127.0.0.1", 0, ssl=server_tls, compression=None
-            ) as server,
+            server_module.serve(flood, "127.0.0.1", 0, ssl=server_tls, compression=None) as server,
             client_module.connect(
                 f"{scheme}://localhost:{port_of(server)}",
                 ssl=client_tls,

@@ -1,1 +1,1 @@
-"""What the interop tests and the programs they start share: the loop under test, servers, certificates."""
+"""What the interop tests and the programs they start share: loop, servers, certificates."""

@@ -73,9 +73,7 @@ def start_uvicorn_on_unix_socket(directory: Path) -> HttpServer:
     return HttpServer(process, socket=socket)
 
 
-def start_gunicorn(
-    directory: Path, *, workers: int, tls: Certificates | None = None
-) -> HttpServer:
+def start_gunicorn(directory: Path, *, workers: int, tls: Certificates | None = None) -> HttpServer:
     """gunicorn with uvicorn's worker class, in the subclass that names the loop."""
     _require_module("gunicorn")
     _require_module("uvicorn_worker")

@@ -1,4 +1,4 @@
-"""A throw-away certificate authority with one server and one client certificate, made by openssl."""
+"""A throw-away authority with one server and one client certificate, made by openssl."""
 
 from __future__ import annotations
 

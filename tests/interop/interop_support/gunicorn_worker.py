@@ -1,4 +1,4 @@
-"""The gunicorn worker that a user of the loop under test would write: uvicorn's, with the loop named."""
+"""The gunicorn worker a user of the loop would write: uvicorn's, with the loop named."""
 
 from __future__ import annotations
 

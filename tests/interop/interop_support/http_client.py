@@ -1,4 +1,4 @@
-"""A blocking HTTP/1.1 client from the standard library: a peer that has nothing to do with loops."""
+"""A blocking HTTP/1.1 client from the standard library: a peer that knows no loops."""
 
 from __future__ import annotations
 

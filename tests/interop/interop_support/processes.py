@@ -141,14 +141,20 @@ def accepts_connections(address: tuple[str, int] | Path | str) -> bool:
         return probe.connect_ex(address if isinstance(address, tuple) else str(address)) == 0
 
 
-def run_program(argv: Sequence[str], *, timeout: float = 9.0, user: str | None = None) -> str:
-    """Run a short-lived program to its end and return what it printed; a failure shows all of it."""
+def run_program(
+    argv: Sequence[str],
+    *,
+    timeout: float = 9.0,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> str:
+    """Run a short-lived program to its end and return its output; a failure shows all of it."""
     result = subprocess.run(
         [*_die_with_parent(user), *argv],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=child_environment(),
+        env=child_environment(env),
         cwd="/",
         timeout=timeout,
         text=True,

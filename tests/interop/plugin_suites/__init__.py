@@ -1,0 +1,1 @@
+"""Test suites and plugin settings for pytest runs that the interop tests start themselves."""
