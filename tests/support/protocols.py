@@ -88,6 +88,10 @@ class EchoProtocol(Recorder):
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.transport = None  # rloop closes the descriptor when nobody holds the transport
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self.transport.pause_reading()
