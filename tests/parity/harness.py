@@ -24,6 +24,7 @@ from .normalise import describe, error, text
 
 Event = tuple[Any, ...]
 
+PROBE_FAILED = "the probe failed"
 _LIMIT = 12.0
 
 
@@ -138,12 +139,12 @@ def _run(probe: Probe, factory: LoopFactory, trace: Trace) -> None:
             try:
                 loop.run_until_complete(asyncio.wait_for(coro, _LIMIT))
             except Exception as exc:
-                trace("the probe failed", exc)
+                trace(PROBE_FAILED, exc)
         else:
             try:
                 probe.function(loop, trace, *probe.arguments)
             except Exception as exc:
-                trace("the probe failed", exc)
+                trace(PROBE_FAILED, exc)
         if not loop.is_closed():
             _cancel_what_is_left(loop)
     finally:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,9 @@ async def wired(
         try:
             yield transport, protocol, peer
         finally:
-            transport.abort()
+            # asyncio: abort() after a close() that had something to flush is an AttributeError.
+            with suppress(AttributeError):
+                transport.abort()
             await turns(3)
 
 

@@ -58,7 +58,7 @@ def a_run_inside_another_loop_is_refused(loop: Loop, trace: Trace) -> None:
         coro = _nothing()
         trace.attempt("run_until_complete", other.run_until_complete, coro)
         coro.close()
-        trace("outer is running", asyncio.get_running_loop() is loop)
+        trace("outer is running", asyncio._get_running_loop() is loop)
 
     loop.run_until_complete(main())
     other.close()
@@ -224,7 +224,7 @@ def a_second_thread_cannot_run_the_loop(loop: Loop, trace: Trace) -> None:
         thread = threading.Thread(target=other_thread)
         thread.start()
         await until(lambda: not thread.is_alive())
-        trace("goes on", loop.is_running(), asyncio.get_running_loop() is loop)
+        trace("goes on", loop.is_running(), asyncio._get_running_loop() is loop)
 
     _run(loop, trace, "main", main())
 

@@ -195,7 +195,11 @@ def odd_delays(loop: Loop, trace: Trace, delay: str) -> None:
         trace("sign", handle.when() > 0)
     else:
         trace("when", repr(handle.when()))
-    _run_for(loop, 0.03)
+    # A turn that polls without waiting: asyncio cannot wait for a time that is no number.
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    if delay != "nan":
+        _run_for(loop, 0.03)
     handle.cancel()
 
 
