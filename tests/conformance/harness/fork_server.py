@@ -77,7 +77,7 @@ class Child:
         output = (self.directory / "output").read_text(errors="replace")[-OUTPUT_KEPT:]
         result_file = self.directory / "result"
         if self.timed_out:
-            result = {"outcome": "hang", "detail": output}
+            result: dict[str, Any] = {"outcome": "hang", "detail": output}
         elif result_file.exists():
             result = json.loads(result_file.read_text())
             if result["outcome"] == "failed" and output:

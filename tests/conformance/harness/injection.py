@@ -36,11 +36,12 @@ class LoopSource:
     @property
     def loop_class(self) -> type:
         """The class of the loops, found by making one if the factory is not the class itself."""
-        if self._loop_class is None:
+        loop_class = self._loop_class
+        if loop_class is None:
             loop = self._factory()
-            self._loop_class = type(loop)
+            loop_class = self._loop_class = type(loop)
             loop.close()
-        return self._loop_class
+        return loop_class
 
 
 def load_source(spec: str) -> LoopSource:
@@ -65,7 +66,8 @@ def stand_in_for(original: type, source: LoopSource) -> type:
             source.note_use()
             loop_class = source.loop_class
             bases = tuple(loop_class if isinstance(base, cls) else base for base in bases)
-            return type(loop_class)(name, bases, namespace)
+            derived: type = type(loop_class)(name, bases, namespace)
+            return derived
 
         def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
             return source()
@@ -83,10 +85,12 @@ def inject(source: LoopSource, plan: Plan) -> None:
     """Replace, for the rest of this process, every name by which the module's tests get a loop."""
     selector_loop = unix_events.SelectorEventLoop
     _replace_everywhere(selector_loop, stand_in_for(selector_loop, source))
-    unix_events._UnixDefaultEventLoopPolicy._loop_factory = source
+    policy: Any = unix_events._UnixDefaultEventLoopPolicy
+    policy._loop_factory = source
     base_loop = base_events.BaseEventLoop
     # A loop that iterates with CPython's own code has nothing but the stubbed selector to wait on.
-    iterates_itself = source.loop_class.run_forever is not base_loop.run_forever
+    loop_class: Any = source.loop_class
+    iterates_itself = loop_class.run_forever is not base_loop.run_forever
     if plan.base_event_loop and iterates_itself:
         _replace_everywhere(base_loop, stand_in_for(base_loop, source))
     if plan.untimed_test_loop:
@@ -95,13 +99,13 @@ def inject(source: LoopSource, plan: Plan) -> None:
 
 def _replace_untimed_test_loop(source: LoopSource) -> None:
     # Imported late: the utilities are a test module themselves and must see the stand-ins.
-    from test.test_asyncio import utils
-
+    utils: Any = importlib.import_module("test.test_asyncio.utils")
     scripted = utils.TestCase.new_test_loop
 
     def new_test_loop(self: Any, gen: Any = None) -> asyncio.AbstractEventLoop:
         if gen is not None:
-            return scripted(self, gen)
+            loop: asyncio.AbstractEventLoop = scripted(self, gen)
+            return loop
         loop = source()
         self.set_event_loop(loop)
         return loop

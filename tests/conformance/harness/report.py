@@ -61,7 +61,10 @@ def table(summary: Summary, loop: str) -> str:
 
 def write_json(path: Path, summary: Summary, loop: str) -> None:
     """Every test with its verdict, time and detail."""
-    total = Counter(record.verdict.value for record in summary.records)
+    counts = {module: Counter[str]() for module in summary.modules}
+    for record in summary.records:
+        counts[record.module][record.verdict.value] += 1
+    total = sum(counts.values(), Counter[str]())
     document: dict[str, Any] = {
         "interpreter": interpreter_name(),
         "executable": sys.executable,
@@ -69,6 +72,7 @@ def write_json(path: Path, summary: Summary, loop: str) -> None:
         "ok": summary.ok,
         "seconds": round(summary.seconds, 1),
         "totals": {verdict.value: total[verdict.value] for verdict in Verdict},
+        "modules": counts,
         "unavailable": summary.unavailable,
         "stale": [skip.pattern for skip in summary.stale],
         "tests": [

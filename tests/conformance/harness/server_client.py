@@ -68,7 +68,8 @@ class ServerClient:
         reply = asyncio.get_running_loop().create_future()
         self._pending[test] = reply
         self._process.stdin.write(json.dumps({"test": test, "timeout": timeout}).encode() + b"\n")
-        return await reply
+        result: dict[str, Any] = await reply
+        return result
 
     async def close(self) -> None:
         """End the server and whatever it still runs."""
