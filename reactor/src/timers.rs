@@ -3,8 +3,8 @@
 //! A 4-ary heap of small copyable entries orders the deadlines; a slot table ([`slots`]) holds the
 //! items and knows where in the heap each one is, so that a cancelled timer is taken out at once
 //! instead of waiting for its deadline as a tombstone. Most timers of a server are timeouts that
-//! never fire: their cost is what counts. For the same reason the newest timer stays out of the heap
-//! until another one comes: an operation under a timeout is often over before that.
+//! never fire: their cost is what counts. For the same reason the newest timer stays out of the
+//! heap until another one comes: an operation under a timeout is often over before that.
 //!
 //! Between calls these hold:
 //! - every entry names a live slot, and that slot's position names the entry;

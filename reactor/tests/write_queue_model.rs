@@ -53,7 +53,7 @@ fn gathered<B: AsRef<[u8]>>(queue: &WriteQueue<B>, slices: usize) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn every_history_is_that_of_a_string(steps in prop::collection::vec(step(), 0..200)) {
+    fn every_history_is_that_of_a_string(steps in prop::collection::vec(step(), 0..60)) {
         let mut queue = WriteQueue::new();
         let mut model: Vec<u8> = Vec::new();
         let mut counter = 0;
