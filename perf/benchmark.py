@@ -11,6 +11,7 @@ the round, so that what drifts on the machine meets all of them.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import loops
 import machine
 import processes
 import report
-from workloads import WORKLOADS, Settings, Workload
+from workload import Settings, Workload
+from workloads import GROUPS, WORKLOADS, for_this_interpreter
 
 QUICK_MODES = ("proto", "stream", "raw", "concurrency")
 QUICK_LOOPS = ("asyncio", "uvloop", "rloop", "zuvloop", "tokioloop")
@@ -35,12 +37,12 @@ def main() -> None:
         warm_up=arguments.warm_up,
         sizes=arguments.sizes,
         connections=arguments.concurrency,
+        quick=arguments.quick,
     )
     names = arguments.loops
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
-    reasons = {name: loops.availability(name) for name in names}
-    run = Run(workloads, reasons, settings, arguments.rounds)
+    run = Run(workloads, names, settings, arguments.rounds)
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
     started = processes.monotonic()
     run.measure()
@@ -65,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="every workload, every loop")
     parser.add_argument("--out", type=Path, help="directory for data.json, report.md and plots")
     arguments = parser.parse_args()
+    arguments.modes = [mode for given in arguments.modes for mode in GROUPS.get(given, (given,))]
     unknown = [mode for mode in arguments.modes if mode not in WORKLOADS]
     if unknown:
         parser.error(f"unknown mode {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
@@ -74,11 +77,9 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.quick:
         arguments.modes = arguments.modes or list(QUICK_MODES)
         arguments.loops = arguments.loops or installed(QUICK_LOOPS)
-        if "concurrency" in arguments.modes:
-            arguments.concurrency = arguments.concurrency or None
-        arguments.rounds, arguments.seconds, arguments.warm_up = 3, 0.3, 0.1
+        arguments.rounds, arguments.seconds, arguments.warm_up = 3, 0.2, 0.1
     if arguments.full:
-        arguments.modes = arguments.modes or list(WORKLOADS)
+        arguments.modes = arguments.modes or for_this_interpreter()
         arguments.out = arguments.out or results / "full" / machine.python_tag()
     arguments.modes = arguments.modes or list(QUICK_MODES)
     arguments.loops = arguments.loops or installed(tuple(loops.CANDIDATES))
@@ -92,12 +93,12 @@ class Run:
     def __init__(
         self,
         workloads: list[Workload],
-        reasons: dict[str, str | None],
+        names: list[str],
         settings: Settings,
         rounds: int,
     ) -> None:
         self.workloads = workloads
-        self.reasons = reasons
+        self.names = names
         self.settings = settings
         self.rounds = rounds
         self.samples = cells.Samples()
@@ -119,7 +120,7 @@ class Run:
 
     def _measure(self, workload: Workload, name: str, number: int) -> None:
         points = workload.points(self.settings)
-        reason = self.reasons.get(name)
+        reason = None if name == cells.LIMIT else unavailable(name)
         if reason is not None:
             for connections, size in points:
                 cell = cells.Cell(workload.name, name, connections, size)
@@ -137,15 +138,21 @@ class Run:
             self.samples.add(cell, number, figures)
             self.done += 1
             value = figures.get(workload.figure)
-            shown = f"{value:,.0f} {workload.unit}" if value is not None else figures["failure"]
+            shown = figures.get("failure") or f"{report.number(value)} {workload.unit}"
             progress(
                 f"{100 * self.done / self.total:3.0f} %  round {number + 1}/{self.rounds}  "
                 f"{workload.name} {name} {connections} x {size}: {shown}"
             )
 
     def _loops(self, workload: Workload) -> list[str]:
-        names = list(self.reasons)
-        return [*names, cells.LIMIT] if workload.has_limit() else names
+        variants = workload.variants if "tokioloop" in self.names else ()
+        limit = [cells.LIMIT] if workload.limit else []
+        return [*self.names, *variants, *limit]
+
+
+@functools.cache
+def unavailable(name: str) -> str | None:
+    return processes.unavailable(name)
 
 
 def refuse_debug_build(names: list[str]) -> None:

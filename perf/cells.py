@@ -92,6 +92,8 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
             folded[name] = ratio
     if failures:
         folded["failed_rounds"] = failures
+    if "remark" in good[-1]:
+        folded["remark"] = good[-1]["remark"]
     faults = merged_faults(good)
     if faults:
         folded["faults"] = faults

@@ -18,15 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import loops
 import processes
+import tracers
 
 # The server's mode, and whether the client works in lockstep.
 MODES = {
@@ -88,7 +87,7 @@ def measure(
 ) -> dict[str, Any]:
     """Both counts of one loop; a failure is the row's `failure` and ends nothing."""
     row: dict[str, Any] = {"loop": loop, "mode": mode, "size": size}
-    reason = loops.availability(loop)
+    reason = processes.unavailable(loop)
     if reason is not None:
         return {**row, "failure": reason}
     try:
@@ -157,19 +156,22 @@ class Counter:
             out = Path(scratch) / "callgrind.out"
             wrapper = ["valgrind", "--tool=callgrind", "--quiet", f"--callgrind-out-file={out}"]
             self._run(loop, mode, size, messages, wrapper)
-            total = re.search(r"^(?:totals|summary): (\d+)", read(out), re.MULTILINE)
+            total = tracers.parse_callgrind(tracers.read(out))
             if total is None:
                 raise CountFailed("callgrind wrote no total")
             if self.keep is not None:
                 self.keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(out, self.keep / f"{loop}-{mode}-{size}-{messages}.callgrind")
-            return int(total[1])
+            return total
 
     def _strace(self, loop: str, mode: str, size: int, messages: int) -> dict[str, int]:
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "strace.out"
             self._run(loop, mode, size, messages, ["strace", "-c", "-f", "-o", str(out)])
-            return parse_strace(read(out))
+            calls = tracers.parse_strace(tracers.read(out))
+            if not calls:
+                raise CountFailed("strace wrote no table")
+            return calls
 
     def _run(self, loop: str, mode: str, size: int, messages: int, wrapper: list[str]) -> None:
         server_mode, lockstep = MODES[mode]
@@ -191,24 +193,6 @@ class Counter:
                 f"{result['messages']} of {messages} messages were answered, "
                 f"{result['stalls']} connections stalled, faults: {result['faults']}"
             )
-
-
-def parse_strace(summary: str) -> dict[str, int]:
-    """The calls by name from the table that `strace -c` writes."""
-    calls: dict[str, int] = {}
-    for line in summary.splitlines():
-        fields = line.split()
-        # % time, seconds, usecs/call, calls, [errors,] syscall
-        if len(fields) in (5, 6) and fields[3].isdigit() and fields[-1] != "total":
-            calls[fields[-1]] = int(fields[3])
-    if not calls:
-        raise CountFailed("strace wrote no table")
-    return calls
-
-
-def read(path: Path) -> str:
-    """The text of a tracer's output, or nothing where it wrote none."""
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def require(tool: str) -> None:

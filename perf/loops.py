@@ -53,17 +53,6 @@ def loop_factory(name: str) -> LoopFactory:
         raise LoopUnavailable(f"not installed ({error})") from error
 
 
-def availability(name: str) -> str | None:
-    """Return why a loop cannot be used, or None if it can."""
-    try:
-        loop_factory(name)().close()
-    except LoopUnavailable as error:
-        return str(error)
-    except Exception as error:
-        return f"cannot make a loop: {type(error).__name__}: {error}"
-    return None
-
-
 def can_exist(name: str) -> bool:
     """Whether a loop is made for this interpreter at all, installed or not."""
     return sys.version_info >= CANDIDATES[name].minimum_python
@@ -150,3 +139,17 @@ CANDIDATES: dict[str, Candidate] = {
         Candidate("tokioloop", "tokioloop", _tokioloop),
     )
 }
+
+
+def main() -> None:
+    """Make the named loop once; fail with the reason if that cannot be done."""
+    try:
+        loop_factory(sys.argv[1])().close()
+    except LoopUnavailable as error:
+        sys.exit(str(error))
+    except Exception as error:
+        sys.exit(f"cannot make a loop: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -40,8 +40,13 @@ def describe(names: list[str], argv: list[str], rounds: int, seconds: float) -> 
 
 def python_tag() -> str:
     """A short name such as cp313 or cp314t."""
-    threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+    threaded = "t" if free_threaded() else ""
     return f"cp{sys.version_info.major}{sys.version_info.minor}{threaded}"
+
+
+def free_threaded() -> bool:
+    """Whether this interpreter was built to run without the GIL."""
+    return bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def gil_enabled() -> bool:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,24 @@ def cores() -> tuple[int | None, int | None]:
     return (allowed[0], allowed[1]) if len(allowed) > 1 else (None, None)
 
 
-def server_command(loop: str, mode: str, *extra: str) -> list[str]:
-    """The command line of the Python server for a loop and a mode."""
-    return [sys.executable, str(PERF / "server.py"), "--loop", loop, "--mode", mode, *extra]
+def script_command(script: str, *options: str) -> list[str]:
+    """The command line of one of the scripts here, on the interpreter of the harness."""
+    return [sys.executable, str(PERF / script), *options]
+
+
+def server_command(loop: str, mode: str, *extra: str, script: str = "server.py") -> list[str]:
+    """The command line of a server for a loop and a mode."""
+    return script_command(script, "--loop", loop, "--mode", mode, *extra)
+
+
+def unavailable(name: str) -> str | None:
+    """Why a loop cannot be used, or None; asked in a process of its own, which may crash."""
+    done = subprocess.run(
+        script_command("loops.py", name), capture_output=True, text=True, timeout=60.0
+    )
+    if done.returncode == 0:
+        return None
+    return (done.stdout + done.stderr).strip() or ending(done.returncode)
 
 
 @contextmanager
@@ -79,6 +94,7 @@ def running(
         process = subprocess.Popen(
             [*wrapper, *command], stdout=subprocess.PIPE, stderr=stderr, text=True, env=env
         )
+        announcement = None
         try:
             announcement = _handshake(process, timeout)
             if announcement is None:
@@ -89,8 +105,7 @@ def running(
             if process.poll() is not None:
                 raise ServerFailed(_last_words(process, stderr))
         finally:
-            pid = announcement["pid"] if "announcement" in locals() and announcement else None
-            _end(process, pid)
+            _end(process, announcement["pid"] if announcement else None)
 
 
 def _target(announcement: dict[str, Any], prefix: str) -> str:
@@ -118,9 +133,14 @@ def _last_words(process: subprocess.Popen[str], stderr: Any) -> str:
         return "it did not say where it listens in time"
     stderr.seek(0)
     lines = [line for line in stderr.read().splitlines() if line.strip()]
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return lines[-1] if lines else f"exited with status {code}"
+    return lines[-1] if lines and code >= 0 else ending(code)
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words."""
+    if status < 0:
+        return f"killed by {signal.Signals(-status).name}"
+    return f"exited with status {status}"
 
 
 def _end(process: subprocess.Popen[str], pid: int | None) -> None:
@@ -144,6 +164,33 @@ def with_signal(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process that may have gone already."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+RunningServer = AbstractContextManager[Server]
+
+
+@contextmanager
+def holding(binary: Path, target: str, connections: int) -> Iterator[None]:
+    """Keep idle connections to a server open until the block ends."""
+    process = subprocess.Popen(
+        [str(binary), "hold", "--target", target, "--connections", str(connections)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        announcement = _handshake(process, 60.0)
+        connected = announcement["connected"] if announcement else 0
+        if connected != connections:
+            raise ClientFailed(f"only {connected} of {connections} connections were served")
+        yield
+    finally:
+        # The end of its input tells the client to let go.
+        try:
+            process.communicate(timeout=10.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 class ClientFailed(Exception):

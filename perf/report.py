@@ -9,7 +9,7 @@ from typing import Any
 
 import plot
 from cells import LIMIT, Figures
-from workloads import Workload
+from workload import Workload
 
 Results = dict[str, Any]
 
@@ -145,7 +145,8 @@ def row(
 
 def note(figures: Figures) -> str:
     """What a reader must know beside the figures."""
-    parts = [f"{count} x {label}" for label, count in figures.get("faults", {}).items()]
+    parts = [figures["remark"]] if "remark" in figures else []
+    parts += [f"{count} x {label}" for label, count in figures.get("faults", {}).items()]
     if figures.get("stalls"):
         parts.append(f"{figures['stalls']} connections stalled")
     parts += [f"a round failed: {why}" for why in figures.get("failed_rounds", [])[:1]]

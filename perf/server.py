@@ -13,9 +13,12 @@ import json
 import os
 import resource
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+import handlers
 import loops
 
 
@@ -25,86 +28,63 @@ def main() -> None:
     parser.add_argument("--mode", required=True, choices=sorted(MODES))
     parser.add_argument("--core", type=int, help="bind the process to this core")
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead of TCP")
+    parser.add_argument("--certificate", metavar="PEM", help="serve TLS with this key and chain")
     arguments = parser.parse_args()
-    if arguments.core is not None:
-        os.sched_setaffinity(0, {arguments.core})
-    _raise_file_limit()
-    _age_allocator()
+    loop = prepared_loop(arguments.loop, arguments.core)
+    options = Options(arguments.unix, arguments.certificate)
+    loop.run_until_complete(serve(arguments.mode, options))
+
+
+def prepared_loop(name: str, core: int | None) -> asyncio.AbstractEventLoop:
+    """Make this process a server process and return its loop."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    raise_file_limit()
+    age_allocator()
     try:
-        factory = loops.loop_factory(arguments.loop)
+        loop = loops.loop_factory(name)()
     except loops.LoopUnavailable as error:
-        sys.exit(f"{arguments.loop}: {error}")
-    loop = factory()
+        sys.exit(f"{name}: {error}")
     asyncio.set_event_loop(loop)
-    loop.run_until_complete(serve(arguments.mode, arguments.unix))
+    return loop
 
 
-async def serve(mode: str, path: str | None) -> None:
+async def serve(mode: str, options: Options) -> None:
     """Listen, say where, and serve for ever."""
     loop = asyncio.get_running_loop()
-    place = await MODES[mode](loop, path)
-    print(json.dumps({"pid": os.getpid(), **place}), flush=True)
+    announce(await MODES[mode](loop, options))
     await loop.create_future()
+
+
+def announce(place: Place) -> None:
+    """Tell the harness where this process listens."""
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    print(json.dumps({"pid": os.getpid(), "gil": gil, **place}), flush=True)
 
 
 Place = dict[str, "int | str"]
 
 
-class Echo(asyncio.Protocol):
-    """The plain protocol: every delivery is written back."""
+@dataclass(frozen=True)
+class Options:
+    """Where and how to listen."""
 
-    __slots__ = ("transport",)
+    path: str | None = None
+    certificate: str | None = None
 
-    transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
-
-
-class BufferedEcho(asyncio.BufferedProtocol):
-    """The buffered protocol: the loop receives into one buffer per connection."""
-
-    __slots__ = ("buffer", "transport")
-
-    def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(BUFFER_SIZE))
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.transport.write(self.buffer[:nbytes])  # type: ignore[attr-defined]
+    def tls(self) -> ssl.SSLContext | None:
+        if self.certificate is None:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate)
+        return context
 
 
-async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Streams as they are usually written: read, write, drain."""
-    try:
-        while data := await reader.read(STREAM_READ):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
+Start = Callable[[asyncio.AbstractEventLoop, Options], Awaitable[Place]]
 
 
-async def echo_raw(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
-    """The `sock_*` methods on a plain socket."""
-    with connection:
-        try:
-            while data := await loop.sock_recv(connection, RAW_READ):
-                await loop.sock_sendall(connection, data)
-        except ConnectionError:
-            pass
-
-
-def _listening_socket(path: str | None) -> socket.socket:
+def listening_socket(path: str | None = None) -> socket.socket:
+    """A non-blocking listener on a Unix socket or on a port of the kernel's choice."""
     if path is not None:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
@@ -117,59 +97,69 @@ def _listening_socket(path: str | None) -> socket.socket:
     return listener
 
 
-def _place_of(listener: socket.socket) -> Place:
+def place_of(listener: socket.socket) -> Place:
+    """Where a listener can be reached."""
     name = listener.getsockname()
     return {"path": name} if isinstance(name, str) else {"port": name[1]}
 
 
-def _protocol_mode(
-    protocol: Callable[[], asyncio.BaseProtocol],
-) -> Callable[[asyncio.AbstractEventLoop, str | None], Awaitable[Place]]:
-    async def start(loop: asyncio.AbstractEventLoop, path: str | None) -> Place:
-        listener = _listening_socket(path)
+def _protocol_mode(protocol: Callable[[], asyncio.BaseProtocol]) -> Start:
+    async def start(loop: asyncio.AbstractEventLoop, options: Options) -> Place:
+        listener = listening_socket(options.path)
         # Asked before: some loops take the descriptor out of the socket object.
-        place = _place_of(listener)
-        if path is not None:
+        place = place_of(listener)
+        if options.path is not None:
             KEPT.append(await loop.create_unix_server(protocol, sock=listener, backlog=BACKLOG))
         else:
-            KEPT.append(await loop.create_server(protocol, sock=listener, backlog=BACKLOG))
+            tls = options.tls()
+            server = await loop.create_server(protocol, sock=listener, backlog=BACKLOG, ssl=tls)
+            KEPT.append(server)
         return place
 
     return start
 
 
-async def _stream_mode(loop: asyncio.AbstractEventLoop, path: str | None) -> Place:
-    listener = _listening_socket(path)
-    place = _place_of(listener)
-    start = asyncio.start_server if path is None else asyncio.start_unix_server
-    KEPT.append(await start(echo_stream, sock=listener, backlog=BACKLOG))
+async def _stream_mode(loop: asyncio.AbstractEventLoop, options: Options) -> Place:
+    listener = listening_socket(options.path)
+    place = place_of(listener)
+    start = asyncio.start_server if options.path is None else asyncio.start_unix_server
+    KEPT.append(await start(handlers.echo_stream, sock=listener, backlog=BACKLOG))
     return place
 
 
-async def _raw_mode(loop: asyncio.AbstractEventLoop, path: str | None) -> Place:
-    listener = _listening_socket(path)
+async def _raw_mode(loop: asyncio.AbstractEventLoop, options: Options) -> Place:
+    listener = listening_socket(options.path)
 
     async def accept() -> None:
         tasks: set[asyncio.Task[None]] = set()
         while True:
             connection, _ = await loop.sock_accept(listener)
             connection.setblocking(False)
-            if path is None:
+            if options.path is None:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = loop.create_task(echo_raw(loop, connection))
+            task = loop.create_task(handlers.echo_raw(loop, connection))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
     KEPT.append(loop.create_task(accept()))
-    return _place_of(listener)
+    return place_of(listener)
 
 
-def _raise_file_limit() -> None:
+async def _datagram_mode(loop: asyncio.AbstractEventLoop, options: Options) -> Place:
+    transport, protocol = await loop.create_datagram_endpoint(
+        handlers.DatagramEcho, local_addr=("127.0.0.1", 0)
+    )
+    KEPT.extend((transport, protocol))
+    return {"port": transport.get_extra_info("sockname")[1]}
+
+
+def raise_file_limit() -> None:
+    """Thousands of connections need more descriptors than the usual soft limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _age_allocator() -> None:
+def age_allocator() -> None:
     """Free one large block, as every program has done before it serves for long.
 
     Until then glibc maps and unmaps every block over 128 KB, and a loop that allocates
@@ -182,19 +172,16 @@ def _age_allocator() -> None:
 # Servers and tasks that must live as long as the process.
 KEPT: list[object] = []
 
-# As in the benchmarks that loops usually publish: more than a message for streams,
-# and for sockets, where asyncio allocates the whole size for each read, 100 KB.
-STREAM_READ = 1_000_000
-RAW_READ = 102_400
-BUFFER_SIZE = 256 * 1024
 BACKLOG = 4096
 AGEING_BLOCK = 512 * 1024
 
-MODES: dict[str, Callable[[asyncio.AbstractEventLoop, str | None], Awaitable[Place]]] = {
-    "proto": _protocol_mode(Echo),
-    "buffered": _protocol_mode(BufferedEcho),
+MODES: dict[str, Start] = {
+    "proto": _protocol_mode(handlers.Echo),
+    "buffered": _protocol_mode(handlers.BufferedEcho),
     "stream": _stream_mode,
     "raw": _raw_mode,
+    "udp": _datagram_mode,
+    "responder": _protocol_mode(handlers.Responder),
 }
 
 

@@ -7,12 +7,14 @@ use std::time::Duration;
 use pico_args::Arguments;
 
 use crate::exchange::{Echo, Exchange, Fault};
-use crate::limit;
+use crate::http::Http;
 use crate::outcome::Outcome;
 use crate::steady::{self, Plan};
 use crate::sys::{self, CpuClock};
 use crate::target::Target;
-use crate::wire::{self, Datagrams};
+use crate::tls::TlsClient;
+use crate::wire::{self, Datagrams, Wire};
+use crate::{churn, hold, limit};
 
 /// Runs the sub-command that the arguments name.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
@@ -27,9 +29,16 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
     sys::raise_file_limit()?;
     match command.as_deref() {
-        Some("client") => client(arguments),
+        Some("client") => measure(arguments, Pattern::Steady),
+        Some("churn") => measure(arguments, Pattern::Churn),
+        Some("hold") => {
+            let target: Target = arguments.value_from_str("--target")?;
+            let connections = connections(&mut arguments)?;
+            finish(arguments)?;
+            Ok(keep_open(&target, connections)?)
+        }
         Some("limit") => {
-            let target = target(&mut arguments)?;
+            let target = arguments.value_from_str("--target")?;
             finish(arguments)?;
             Ok(limit::serve(&target)?)
         }
@@ -37,41 +46,93 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn client(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let target = target(&mut arguments)?;
-    let connections: u32 = arguments.opt_value_from_str("--connections")?.unwrap_or(32);
+/// How connections are used.
+#[derive(Clone, Copy)]
+enum Pattern {
+    /// All are opened first and carry message after message.
+    Steady,
+    /// Each carries one message and is replaced.
+    Churn,
+}
+
+struct Job {
+    target: Target,
+    connections: u32,
+    tls: Option<TlsClient>,
+    pattern: Pattern,
+    plan: Plan,
+}
+
+fn measure(mut arguments: Arguments, pattern: Pattern) -> Result<(), Box<dyn Error>> {
+    let path: Option<String> = arguments.opt_value_from_str("--http")?;
     let size: usize = arguments.opt_value_from_str("--size")?.unwrap_or(1024);
-    let plan = plan(&mut arguments)?;
+    let job = Job {
+        target: arguments.value_from_str("--target")?,
+        connections: connections(&mut arguments)?,
+        tls: if arguments.contains("--tls") { Some(TlsClient::new()?) } else { None },
+        pattern,
+        plan: plan(&mut arguments)?,
+    };
     finish(arguments)?;
-    if connections == 0 || size == 0 {
-        return Err("--connections and --size must be positive".into());
-    }
     let mut outcome = Outcome::new();
-    talk(&target, connections, Echo::new(size), &plan, &mut outcome)?;
+    match path {
+        Some(path) => job.run(Http::new(&path), &mut outcome)?,
+        None if size == 0 => return Err("--size must be positive".into()),
+        None => job.run(Echo::new(size), &mut outcome)?,
+    }
     println!("{}", outcome.to_json());
     Ok(())
 }
 
-fn talk<E: Exchange>(
-    target: &Target,
-    connections: u32,
-    exchange: E,
-    plan: &Plan,
-    outcome: &mut Outcome,
-) -> io::Result<()> {
+impl Job {
+    fn run<E: Exchange>(&self, exchange: E, outcome: &mut Outcome) -> io::Result<()> {
+        match (&self.target, &self.tls, self.pattern) {
+            (Target::Tcp(address), None, Pattern::Steady) => {
+                self.steady(exchange, outcome, || wire::connect_tcp(*address))
+            }
+            (Target::Tcp(address), Some(tls), Pattern::Steady) => {
+                self.steady(exchange, outcome, || tls.wrap(wire::connect_tcp(*address)?))
+            }
+            (Target::Tcp(address), None, Pattern::Churn) => {
+                churn::run(*address, self.connections, exchange, Ok, &self.plan, outcome)
+            }
+            (Target::Tcp(address), Some(tls), Pattern::Churn) => {
+                let wrap = |stream| tls.wrap(stream);
+                churn::run(*address, self.connections, exchange, wrap, &self.plan, outcome)
+            }
+            (Target::Unix(path), None, Pattern::Steady) => {
+                self.steady(exchange, outcome, || wire::connect_unix(path))
+            }
+            (Target::Udp(address), None, Pattern::Steady) => {
+                self.steady(exchange, outcome, || Datagrams::connect(*address))
+            }
+            _ => Err(io::Error::other("only TCP takes --tls and churn")),
+        }
+    }
+
+    fn steady<W: Wire, E: Exchange>(
+        &self,
+        exchange: E,
+        outcome: &mut Outcome,
+        connect: impl FnMut() -> io::Result<W>,
+    ) -> io::Result<()> {
+        let wires = open(self.connections, outcome, connect);
+        steady::run(wires, exchange, &self.plan, outcome)
+    }
+}
+
+fn keep_open(target: &Target, connections: u32) -> io::Result<()> {
+    let mut outcome = Outcome::new();
     match target {
         Target::Tcp(address) => {
-            let wires = open(connections, outcome, || wire::connect_tcp(*address));
-            steady::run(wires, exchange, plan, outcome)
+            let wires = open(connections, &mut outcome, || wire::connect_tcp(*address));
+            hold::run(wires, &mut outcome)
         }
         Target::Unix(path) => {
-            let wires = open(connections, outcome, || wire::connect_unix(path));
-            steady::run(wires, exchange, plan, outcome)
+            let wires = open(connections, &mut outcome, || wire::connect_unix(path));
+            hold::run(wires, &mut outcome)
         }
-        Target::Udp(address) => {
-            let wires = open(connections, outcome, || Datagrams::connect(*address));
-            steady::run(wires, exchange, plan, outcome)
-        }
+        Target::Udp(_) => Err(io::Error::other("datagrams have no connections to hold")),
     }
 }
 
@@ -94,6 +155,13 @@ fn open<W>(
     wires
 }
 
+fn connections(arguments: &mut Arguments) -> Result<u32, Box<dyn Error>> {
+    match arguments.opt_value_from_str("--connections")?.unwrap_or(32) {
+        0 => Err("--connections must be positive".into()),
+        count => Ok(count),
+    }
+}
+
 fn plan(arguments: &mut Arguments) -> Result<Plan, Box<dyn Error>> {
     let seconds =
         |value: Option<f64>, default: f64| Duration::try_from_secs_f64(value.unwrap_or(default));
@@ -110,10 +178,6 @@ fn plan(arguments: &mut Arguments) -> Result<Plan, Box<dyn Error>> {
     })
 }
 
-fn target(arguments: &mut Arguments) -> Result<Target, Box<dyn Error>> {
-    Ok(arguments.value_from_str("--target")?)
-}
-
 /// A mistyped option is an error, never a silently different benchmark.
 fn finish(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     match arguments.finish().as_slice() {
@@ -124,10 +188,15 @@ fn finish(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 const USAGE: &str = "\
 usage:
-  tokioloop-load client --target TARGET [--connections 32] [--size 1024]
-                        [--warm-up 0.2] [--seconds 1 | --messages N] [--lockstep]
+  tokioloop-load client --target TARGET [--connections 32] [--size 1024 | --http PATH]
+                        [--tls] [--warm-up 0.2] [--seconds 1 | --messages N] [--lockstep]
                         [--stall 2] [--server-pid PID] [--core N]
+  tokioloop-load churn  --target TARGET [options as above]
+  tokioloop-load hold   --target TARGET [--connections 32]
   tokioloop-load limit  --target TARGET [--core N]
 
-TARGET is HOST:PORT, udp:HOST:PORT or unix:PATH. `client` prints its figures as one
-JSON object (times in seconds); `limit` prints its address as one and then serves.";
+TARGET is HOST:PORT, udp:HOST:PORT or unix:PATH.
+client  a closed loop over standing connections; prints its figures as one JSON object
+churn   connect, one message, reset, again; prints the same
+hold    opens connections, uses each once, and keeps them until standard input ends
+limit   an echo server without Python; prints its address and serves";

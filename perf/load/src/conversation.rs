@@ -87,13 +87,17 @@ impl<W: Wire, E: Exchange> Conversation<W, E> {
         !self.complete
     }
 
+    fn blocked(&self) -> Progress {
+        if self.wire.waits_for_room() { Progress::Writing } else { Progress::Reading }
+    }
+
     fn push(&mut self, exchange: &mut E) -> Result<Progress, Fault> {
         if !self.complete {
             let request = exchange.request(self.stamp);
             while let Some(rest) = request.get(self.sent..).filter(|rest| !rest.is_empty()) {
                 match self.wire.write(rest) {
                     Ok(count) => self.sent += count,
-                    Err(error) if is_transient(&error) => return Ok(Progress::Writing),
+                    Err(error) if is_transient(&error) => return Ok(self.blocked()),
                     Err(error) => return Err(error.into()),
                 }
             }

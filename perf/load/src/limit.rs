@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ pub(crate) fn serve(target: &Target) -> io::Result<()> {
 }
 
 /// A listening socket of either family.
-trait Listener: AsRawFd {
+trait Listener: AsFd {
     type Stream: Wire;
 
     fn accept_one(&self) -> io::Result<Self::Stream>;
@@ -76,7 +76,7 @@ struct EchoServer<L: Listener> {
 impl<L: Listener> EchoServer<L> {
     fn new(listener: L) -> io::Result<Self> {
         let poll = Epoll::new()?;
-        poll.add(listener.as_raw_fd(), LISTENER, Interest::Read)?;
+        poll.add(listener.as_fd(), LISTENER, Interest::Read)?;
         let buffer = vec![0; READ_BUFFER];
         Ok(Self { listener, poll, peers: Vec::new(), free: Vec::new(), buffer })
     }
@@ -122,12 +122,11 @@ impl<L: Listener> EchoServer<L> {
         let Some(peer) = self.peers.get_mut(token).and_then(Option::as_mut) else {
             return Ok(());
         };
-        let fd = peer.stream.fd();
         if !peer.unsent.is_empty() {
             let sent = send(&mut peer.stream, &peer.unsent)?;
             peer.unsent.drain(..sent);
             if peer.unsent.is_empty() {
-                self.poll.modify(fd, token, Interest::Read)?;
+                self.poll.modify(peer.stream.fd(), token, Interest::Read)?;
             }
             return Ok(());
         }
@@ -141,7 +140,7 @@ impl<L: Listener> EchoServer<L> {
         let sent = send(&mut peer.stream, reply)?;
         if let Some(rest) = reply.get(sent..).filter(|rest| !rest.is_empty()) {
             peer.unsent.extend_from_slice(rest);
-            self.poll.modify(fd, token, Interest::ReadWrite)?;
+            self.poll.modify(peer.stream.fd(), token, Interest::ReadWrite)?;
         }
         Ok(())
     }
@@ -158,7 +157,7 @@ fn serve_datagrams(address: SocketAddr) -> io::Result<()> {
     let socket = UdpSocket::bind(address)?;
     socket.set_nonblocking(true)?;
     let mut poll = Epoll::new()?;
-    poll.add(socket.as_raw_fd(), LISTENER, Interest::Read)?;
+    poll.add(socket.as_fd(), LISTENER, Interest::Read)?;
     announce(&format!("\"port\": {}", socket.local_addr()?.port()))?;
     let mut buffer = vec![0; READ_BUFFER];
     let mut ready = Vec::new();

@@ -4,15 +4,19 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod churn;
 mod command;
 mod conversation;
 mod exchange;
 mod histogram;
+mod hold;
+mod http;
 mod limit;
 mod outcome;
 mod steady;
 mod sys;
 mod target;
+mod tls;
 mod wire;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! lose an event of a server under test, and one extra readiness check costs less than a doubt.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// What a registration waits for; reading is always included.
@@ -38,11 +38,21 @@ impl Epoll {
         Ok(Self { fd, events: Vec::with_capacity(EVENTS_PER_WAIT) })
     }
 
-    pub(crate) fn add(&self, fd: RawFd, token: usize, interest: Interest) -> io::Result<()> {
+    pub(crate) fn add(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
     }
 
-    pub(crate) fn modify(&self, fd: RawFd, token: usize, interest: Interest) -> io::Result<()> {
+    pub(crate) fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
     }
 
@@ -70,10 +80,17 @@ impl Epoll {
         Ok(())
     }
 
-    fn control(&self, op: i32, fd: RawFd, token: usize, interest: Interest) -> io::Result<()> {
+    fn control(
+        &self,
+        op: i32,
+        fd: BorrowedFd<'_>,
+        token: usize,
+        interest: Interest,
+    ) -> io::Result<()> {
         let mut event = libc::epoll_event { events: interest.flags(), u64: token as u64 };
         // SAFETY: the event outlives the call.
-        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, fd, &mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), op, fd.as_raw_fd(), &mut event) })
+            .map(drop)
     }
 }
 

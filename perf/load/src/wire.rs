@@ -2,18 +2,23 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// A connected, non-blocking channel to the server under test.
 pub(crate) trait Wire: Read + Write {
     /// The descriptor to poll.
-    fn fd(&self) -> RawFd;
+    fn fd(&self) -> BorrowedFd<'_>;
 
     /// Whether bytes taken by `write` still wait for the descriptor to become writable.
     fn has_backlog(&self) -> bool {
         false
+    }
+
+    /// Whether a write that would block waits for room, and not for the peer (a handshake).
+    fn waits_for_room(&self) -> bool {
+        true
     }
 
     /// Whether plaintext may be left inside after a short read, so that reading goes on.
@@ -28,14 +33,36 @@ pub(crate) trait Wire: Read + Write {
 }
 
 impl Wire for TcpStream {
-    fn fd(&self) -> RawFd {
-        self.as_raw_fd()
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
     }
 }
 
 impl Wire for UnixStream {
-    fn fd(&self) -> RawFd {
-        self.as_raw_fd()
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+impl<W: Wire> Wire for &mut W {
+    fn fd(&self) -> BorrowedFd<'_> {
+        (**self).fd()
+    }
+
+    fn has_backlog(&self) -> bool {
+        (**self).has_backlog()
+    }
+
+    fn waits_for_room(&self) -> bool {
+        (**self).waits_for_room()
+    }
+
+    fn buffers_input(&self) -> bool {
+        (**self).buffers_input()
+    }
+
+    fn may_lose(&self) -> bool {
+        (**self).may_lose()
     }
 }
 
@@ -74,8 +101,8 @@ impl Write for Datagrams {
 }
 
 impl Wire for Datagrams {
-    fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     fn may_lose(&self) -> bool {

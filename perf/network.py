@@ -1,0 +1,139 @@
+"""Workloads of a server and the load client against it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import certificate
+import machine
+import processes
+from cells import LIMIT, Figures
+from workload import Point, Sample, Settings
+
+
+@dataclass(frozen=True)
+class Network:
+    """A server of a mode, measured at each number of connections and each size."""
+
+    name: str
+    title: str
+    mode: str
+    sizes: tuple[int, ...] = (1024, 10 * 1024, 100 * 1024)
+    connections: tuple[int, ...] = (32,)
+    # Fewer points for a quick run.
+    quick_connections: tuple[int, ...] | None = None
+    script: str = "server.py"
+    # "udp:" for datagrams.
+    prefix: str = ""
+    unix: bool = False
+    tls: bool = False
+    # `client` or `churn`.
+    pattern: str = "client"
+    # The path to request over HTTP, with the size in it; without it an echo is measured.
+    http: str | None = None
+    limit: bool = True
+    figure: str = "rps"
+    unit: str = "messages/s"
+    variants: tuple[str, ...] = ()
+
+    def points(self, settings: Settings) -> list[Point]:
+        usual = self.quick_connections if settings.quick else None
+        return [
+            (str(connections), str(size))
+            for connections in settings.connections or usual or self.connections
+            for size in settings.sizes or self.sizes
+        ]
+
+    def run(self, loop: str, settings: Settings, skip: frozenset[Point]) -> Iterator[Sample]:
+        waiting = [point for point in self.points(settings) if point not in skip]
+        while waiting:
+            # A server that fails is started afresh for the points after the one it failed in.
+            tried = 0
+            try:
+                with self._server(loop, settings, waiting[0]) as server:
+                    for point in self._served_together(waiting):
+                        tried += 1
+                        yield *point, self._measure(server, point, settings)
+            except (processes.ServerFailed, processes.ClientFailed) as error:
+                tried = max(tried, 1)
+                yield *waiting[tried - 1], {"failure": str(error)}
+            waiting = waiting[tried:]
+
+    def _served_together(self, points: list[Point]) -> list[Point]:
+        """The points that one server process can serve, from the first on."""
+        return points
+
+    @contextlib.contextmanager
+    def _server(self, loop: str, settings: Settings, first: Point) -> Iterator[processes.Server]:
+        core, _ = processes.cores()
+        with tempfile.TemporaryDirectory() as scratch:
+            path = f"{scratch}/echo"
+            if loop == LIMIT:
+                target = f"unix:{path}" if self.unix else f"{self.prefix}127.0.0.1:0"
+                command = [str(settings.binary), "limit", "--target", target]
+            else:
+                options = ["--unix", path] if self.unix else []
+                options += ["--certificate", str(certificate.path())] if self.tls else []
+                command = processes.server_command(loop, self.mode, *options, script=self.script)
+            if core is not None:
+                command += ["--core", str(core)]
+            with processes.running(command, prefix=self.prefix) as server:
+                yield server
+
+    def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
+        connections, size = point
+        _, core = processes.cores()
+        pinned = [] if core is None else ["--core", str(core)]
+        return self._ask(server, int(connections), size, settings, pinned)
+
+    def _ask(
+        self,
+        server: processes.Server,
+        connections: int,
+        size: str,
+        settings: Settings,
+        extra: list[str],
+    ) -> Figures:
+        options = ["--target", server.target, "--server-pid", str(server.pid), *extra]
+        options += ["--connections", str(connections), "--stall", str(settings.stall)]
+        options += ["--warm-up", str(settings.warm_up), "--seconds", str(settings.seconds)]
+        options += ["--size", size] if self.http is None else ["--http", self.http.format(size)]
+        options += ["--tls"] if self.tls else []
+        timeout = settings.warm_up + settings.seconds + 2 * settings.stall + 15
+        figures = processes.run_client(settings.binary, self.pattern, *options, timeout=timeout)
+        if machine.free_threaded() and server.announcement.get("gil"):
+            figures["remark"] = "turns the GIL on"
+        return judged(figures, connections)
+
+
+@dataclass(frozen=True)
+class Scaling(Network):
+    """N loops on N threads behind one port; the point's first part is the threads."""
+
+    clients: int = 128
+
+    def _served_together(self, points: list[Point]) -> list[Point]:
+        return points[:1]
+
+    @contextlib.contextmanager
+    def _server(self, loop: str, settings: Settings, first: Point) -> Iterator[processes.Server]:
+        # Not pinned: the threads are to spread over the cores.
+        command = processes.script_command("threads.py", "--loop", loop, "--threads", first[0])
+        with processes.running(command) as server:
+            yield server
+
+    def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
+        return self._ask(server, self.clients, point[1], settings, [])
+
+
+def judged(figures: Figures, connections: int) -> Figures:
+    """Turn a run that carried nothing, or stopped carrying, into a failure."""
+    faults = ", ".join(f"{count} x {label}" for label, count in figures["faults"].items())
+    if figures["stalls"] >= connections:
+        return {"failure": f"stalled after {figures['messages']} messages"}
+    if figures["messages"] == 0:
+        return {"failure": faults or "no message was answered"}
+    return figures

@@ -1,0 +1,70 @@
+"""Workloads that run inside one Python process and print their rows: `micro.py`, `spawn.py`."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import processes
+from workload import Point, Sample, Settings
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that prints `{"row": …, "rate": …}` lines for a loop."""
+
+    name: str
+    title: str
+    script: str
+    rows: tuple[str, ...]
+    connections: str = "1"
+    limit: bool = False
+    figure: str = "rate"
+    unit: str = "operations/s"
+    variants: tuple[str, ...] = ()
+
+    def points(self, settings: Settings) -> list[Point]:
+        return [(self.connections, row) for row in self.rows]
+
+    def run(self, loop: str, settings: Settings, skip: frozenset[Point]) -> Iterator[Sample]:
+        missing = [row for row in self.rows if (self.connections, row) not in skip]
+        core, _ = processes.cores()
+        options = ["--loop", loop, "--seconds", str(settings.seconds)]
+        options += [] if core is None else ["--core", str(core)]
+        process = subprocess.Popen(
+            processes.script_command(self.script, *options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        why = ""
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            for _ in self.rows:
+                # A row calibrates itself, so it takes a few times its seconds.
+                readable, _, _ = select.select(
+                    [process.stdout], [], [], ROW_TIMEOUT + 6 * settings.seconds
+                )
+                line = process.stdout.readline() if readable else ""
+                if not line:
+                    why = "hangs" if not readable else ""
+                    break
+                result = json.loads(line)
+                row = result.pop("row")
+                if row in missing:
+                    missing.remove(row)
+                    yield self.connections, row, result
+        finally:
+            process.kill()
+            _, stderr = process.communicate()
+        if missing:
+            said = [line for line in stderr.splitlines() if line.strip()]
+            why = why or (said[-1] if said else processes.ending(process.returncode))
+        for row in missing:
+            yield self.connections, row, {"failure": why}
+
+
+ROW_TIMEOUT = 10.0

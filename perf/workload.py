@@ -1,0 +1,67 @@
+"""What every workload has in common: its settings, its samples, and how it is asked.
+
+A workload yields `(connections, size, figures)` for one loop; figures are a dictionary of
+numbers or `{"failure": why}`. A workload never raises for what a loop did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cells import Figures
+
+# (connections, size) as they are keys in data.json; other workloads use them for their rows.
+Point = tuple[str, str]
+Sample = tuple[str, str, Figures]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How thoroughly a run measures; points may be narrowed from the command line."""
+
+    binary: Path
+    seconds: float
+    warm_up: float
+    sizes: tuple[int, ...] | None = None
+    connections: tuple[int, ...] | None = None
+    quick: bool = False
+    stall: float = 2.0
+
+
+class Workload(Protocol):
+    """One named workload."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def figure(self) -> str:
+        """The figure that ratios, spread and plots are about."""
+        ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def limit(self) -> bool:
+        """Whether the reference server can serve it."""
+        ...
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Further loops to measure wherever tokioloop is."""
+        ...
+
+    def points(self, settings: Settings) -> list[Point]:
+        """What a round will measure."""
+        ...
+
+    def run(self, loop: str, settings: Settings, skip: frozenset[Point]) -> Iterator[Sample]:
+        """Measure one loop once, without the points to skip."""
+        ...
