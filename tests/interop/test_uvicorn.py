@@ -112,6 +112,7 @@ def test_pipelined_requests_are_answered_in_order(run, parser) -> None:
     run(main)
 
 
+@pytest.mark.filterwarnings("ignore:.*websockets", "ignore:remove second argument")
 @pytest.mark.parametrize("implementation", WEBSOCKET_IMPLEMENTATIONS)
 def test_websockets_over_tls(run, certificates, implementation) -> None:
     websockets = pytest.importorskip("websockets", exc_type=ImportError)

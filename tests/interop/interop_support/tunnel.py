@@ -21,6 +21,7 @@ async def tls_connect_proxy(certificates: Certificates) -> AsyncIterator[Proxy]:
     """The proxy, on an ephemeral port of the running loop, spoken to by TLS."""
     proxy = Proxy("")
     connections: set[asyncio.Task[None]] = set()
+    writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -32,6 +33,7 @@ async def tls_connect_proxy(certificates: Certificates) -> AsyncIterator[Proxy]:
         assert method == b"CONNECT", request
         host, port = target.decode().rsplit(":", 1)
         up_reader, up_writer = await asyncio.open_connection(host, int(port))
+        writers.update((writer, up_writer))
         proxy.tunnels += 1
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         try:
@@ -47,9 +49,10 @@ async def tls_connect_proxy(certificates: Certificates) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        # Not by cancelling: asyncio 3.11 reports a cancelled handler of a stream server.
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*connections)
         await server.wait_closed()
 
 

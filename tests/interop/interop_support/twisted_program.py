@@ -157,11 +157,23 @@ async def http_server_and_agent() -> None:
 
 @check
 async def child_process() -> None:
-    """The end of a child reaches Twisted by SIGCHLD and a wake-up descriptor of its own."""
+    """SIGCHLD alone tells the end of a child whose pipes have closed before.
+
+    It arrives through a descriptor that Twisted gives to `signal.set_wakeup_fd` before it runs the
+    loop, so a loop that puts its own there for the run has to let that one hear of it too.
+    """
+    script = (
+        "import os, signal, sys;"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]);"
+        "os.write(1, sys.stdin.read().upper().encode());"
+        "os.close(0); os.close(1); os.close(2);"
+        "signal.sigwait([signal.SIGUSR1]); os._exit(3)"
+    )
 
     class Child(protocol.ProcessProtocol):
         def __init__(self) -> None:
             self.output = b""
+            self.open = {0, 1, 2}
             self.ended: defer.Deferred[Any] = defer.Deferred()
 
         def connectionMade(self) -> None:
@@ -171,12 +183,16 @@ async def child_process() -> None:
         def outReceived(self, data: bytes) -> None:
             self.output += data
 
+        def childConnectionLost(self, childFD: int) -> None:
+            self.open.remove(childFD)
+            if not self.open:
+                self.transport.signalProcess("USR1")
+
         def processEnded(self, reason: Any) -> None:
             self.ended.callback(reason.value.exitCode)
 
     for _ in range(5):
         child = Child()
-        script = "import sys; sys.stdout.write(sys.stdin.read().upper()); sys.exit(3)"
         reactor.spawnProcess(child, sys.executable, [sys.executable, "-S", "-c", script], env={})
         assert await child.ended == 3
         assert child.output == b"TO THE CHILD\n"
