@@ -1,1 +1,32 @@
-//! The PyO3 binding.
+//! `tokioloop._core`: the loop's hot path over the reactor, as a Python module.
+//!
+//! `py/` and `loop_cell.rs` are the layer over CPython; `event_loop/` is the
+//! class that `TokioLoop` puts before CPython's own; `transports/` is what
+//! protocols talk to. Nothing here is reachable from Python but through the
+//! module's classes.
+#![deny(unsafe_code)]
+
+mod errors;
+mod event_loop;
+mod handle;
+mod imports;
+mod loop_cell;
+mod py;
+mod ready;
+mod report;
+mod threadsafe_cancel;
+mod transports;
+
+use pyo3::prelude::*;
+
+/// How this library was built; `perf/` compares release builds only.
+const BUILD_PROFILE: &str = env!("TOKIOLOOP_PROFILE");
+
+/// The extension module.
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("BUILD_PROFILE", BUILD_PROFILE)?;
+    event_loop::add_to_module(module)?;
+    transports::add_to_module(module)
+}

@@ -76,4 +76,23 @@ fn search(guess: Nanos, when_seconds: f64) -> Nanos {
     low
 }
 
+/// The last instant that a clock reading `now_seconds` has reached: the largest
+/// n with `to_seconds(n) <= now_seconds`. For clocks that are not this one,
+/// whose readings are compared with [`deadline`]s.
+///
+/// ```
+/// use tokioloop_reactor::clock;
+///
+/// assert_eq!(clock::reached(1.5), 1_500_000_000);
+/// assert_eq!(clock::reached(-3.0), 0);
+/// assert_eq!(clock::reached(f64::INFINITY), u64::MAX);
+/// ```
+pub fn reached(now_seconds: f64) -> Nanos {
+    match deadline(now_seconds) {
+        Some(exact) if to_seconds(exact) <= now_seconds => exact,
+        Some(later) => later.saturating_sub(1),
+        None => Nanos::MAX,
+    }
+}
+
 const NANOS_PER_SECOND: f64 = 1e9;

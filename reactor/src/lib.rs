@@ -1,1 +1,35 @@
-//! The poll loop under tokioloop.
+//! The poll loop under tokioloop, usable without Python.
+//!
+//! One thread owns a [`Poller`], its [`Timers`], the [`Sources`] that events
+//! belong to and the [`ReadRing`] that they are read into. Other threads reach
+//! it through an [`Inbox`] and the poller's waker, and through nothing else.
+//! What a turn does with these parts is decided by the layer above.
+#![deny(missing_docs, missing_debug_implementations)]
+#![deny(unsafe_code)]
+
+mod address;
+pub mod clock;
+mod inbox;
+mod interest;
+pub mod listener;
+mod poller;
+mod read_ring;
+mod readiness;
+pub mod stream;
+pub mod sys;
+mod timers;
+mod token;
+mod water_marks;
+mod write_queue;
+
+pub use address::Address;
+pub use inbox::Inbox;
+pub use interest::Interest;
+pub use mio::Waker;
+pub use poller::{Poller, Timeout};
+pub use read_ring::{READ_RING_BYTES, ReadRing};
+pub use readiness::Readiness;
+pub use timers::{TimerKey, Timers};
+pub use token::{Sources, Token};
+pub use water_marks::{InvalidMarks, WaterMarks};
+pub use write_queue::WriteQueue;

@@ -1,0 +1,27 @@
+"""A drop-in asyncio event loop on a mio reactor.
+
+>>> import asyncio, tokioloop
+>>> async def main():
+...     await asyncio.sleep(0)
+...     return "done"
+>>> tokioloop.run(main())
+'done'
+"""
+
+from tokioloop._core import __version__
+from tokioloop._run import install, run
+from tokioloop.loop import TokioLoop, new_event_loop
+from tokioloop.policy import EventLoopPolicy, TokioEventLoopPolicy
+
+new_tokio_event_loop = new_event_loop
+
+__all__ = [
+    "EventLoopPolicy",
+    "TokioEventLoopPolicy",
+    "TokioLoop",
+    "__version__",
+    "install",
+    "new_event_loop",
+    "new_tokio_event_loop",
+    "run",
+]

@@ -1,0 +1,81 @@
+"""`run` and `install`: a program's whole life on a TokioLoop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from tokioloop.loop import new_event_loop
+
+__all__ = ["install", "run"]
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Run a coroutine on a new TokioLoop and return its result.
+
+    The same as `asyncio.run(main, debug=debug, loop_factory=new_event_loop)`,
+    which needs Python 3.12; this works from 3.10 on. Raises RuntimeError when
+    a loop runs in this thread already, ValueError when `main` is no coroutine.
+
+    >>> import tokioloop
+    >>> async def main():
+    ...     return "done"
+    >>> tokioloop.run(main())
+    'done'
+    """
+    if sys.version_info >= (3, 11):
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+        with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+            return runner.run(main)
+    return _run_310(main, debug)
+
+
+def _run_310(main: Coroutine[Any, Any, T], debug: bool | None) -> T:
+    """As `asyncio.run` of Python 3.10, with another loop."""
+    from asyncio import coroutines, runners
+
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    if not coroutines.iscoroutine(main):
+        raise ValueError(f"a coroutine was expected, got {main!r}")
+    loop = new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        if debug is not None:
+            loop.set_debug(debug)
+        return loop.run_until_complete(main)
+    finally:
+        try:
+            runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def install() -> None:
+    """Make TokioLoop the loop of `asyncio.run()` and `asyncio.new_event_loop()`.
+
+    Sets the event-loop policy of the process; deprecated, as policies are:
+    prefer `tokioloop.run()` or `loop_factory=`.
+    """
+    from tokioloop.policy import EventLoopPolicy
+
+    if sys.version_info >= (3, 12):
+        warnings.warn(
+            "tokioloop.install() is deprecated; use tokioloop.run() or "
+            "asyncio.run(..., loop_factory=tokioloop.new_event_loop)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    with warnings.catch_warnings():
+        # One warning, in tokioloop's words, is enough.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(EventLoopPolicy())

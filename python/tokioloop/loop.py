@@ -1,0 +1,281 @@
+"""`TokioLoop`: the Rust loop before CPython's own.
+
+Whatever is hot is in `_core.EventLoop`, which comes first in the method order.
+Everything else is the code of the running CPython, reached through the hooks
+that this file fills: it holds nothing that runs per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.base_events
+import asyncio.trsock
+import os
+import signal
+import socket
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tokioloop import _core
+from tokioloop._transports import SocketTransport
+
+__all__ = ["TokioLoop", "new_event_loop"]
+
+_loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
+
+
+class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
+    """An asyncio event loop on a mio reactor.
+
+    Keyword arguments, all off by default because they trade latency or CPU
+    time for something else:
+
+    read_batch_bytes -- hold received data back until a connection has so many
+        bytes (0 to 262144), at most for `read_batch_timeout`
+    read_batch_timeout -- hold received data back for so many seconds (0.0 to
+        1.0), or until `read_batch_bytes` have come if that is not 0
+    busy_poll -- spin for so many microseconds (0 to 1000000) before blocking
+
+    Raises ValueError for a value outside of its range, OSError where the
+    system has no descriptors left.
+
+    >>> import asyncio
+    >>> loop = TokioLoop()
+    >>> loop.run_until_complete(asyncio.sleep(0, "done"))
+    'done'
+    >>> loop.close()
+    """
+
+    def __init__(
+        self,
+        *,
+        read_batch_bytes: int = 0,
+        read_batch_timeout: float = 0.0,
+        busy_poll: int = 0,
+    ) -> None:
+        # The options were taken by __new__. CPython's selector loops would now
+        # make a selector and a self-pipe; the reactor replaces both.
+        asyncio.base_events.BaseEventLoop.__init__(self)
+        self._selector = None
+        self._ssock = None
+        self._internal_fds = 0
+        self._signal_handlers: dict[int, asyncio.Handle] = {}
+        self._unix_server_sockets: dict[socket.socket, int] = {}
+        self._signal_socket: socket.socket | None = None
+        self._transport_class = SocketTransport
+        self._custom_clock = type(self).time is not _core.EventLoop.time
+        _loops.add(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "time":
+            self._custom_clock = True
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name == "time":
+            self._custom_clock = type(self).time is not _core.EventLoop.time
+
+    def run_forever(self) -> None:
+        """Run until stop() is called.
+
+        Signals wake the loop at once: in the main thread the interpreter's
+        wake-up descriptor is this loop's for the length of the run.
+        """
+        if type(self).time is not _core.EventLoop.time:
+            self._custom_clock = True
+        if threading.current_thread() is not threading.main_thread() or self.is_running():
+            super().run_forever()
+            return
+        self._check_closed()
+        ours = self._csock.fileno()
+        previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        try:
+            super().run_forever()
+        finally:
+            self._restore_wakeup_fd(ours, previous)
+
+    def _restore_wakeup_fd(self, ours: int, previous: int) -> None:
+        """Give the wake-up descriptor back, unless it still serves handlers."""
+        current = signal.set_wakeup_fd(-1)
+        if current not in (ours, -1):
+            # Somebody has set another one during the run: it stays.
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+        elif previous not in (-1, ours):
+            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+        elif self._signal_handlers and current == ours:
+            signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+
+    @property
+    def _csock(self) -> socket.socket:
+        """The socket that C signal handlers write to; made when first needed."""
+        if self._signal_socket is None:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self._watch_signals(ours.detach())
+            self._signal_socket = theirs
+        return self._signal_socket
+
+    def _close_self_pipe(self) -> None:
+        """Nothing to close before the handlers are removed; see close()."""
+
+    def close(self) -> None:
+        """Close the loop; callbacks that wait are dropped.
+
+        Raises RuntimeError while the loop runs. Transports that are open stay
+        so, and their protocols are not told, as in asyncio.
+        """
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        super().close()
+        self._shutdown()
+        if self._signal_socket is not None:
+            self._signal_socket.close()
+            self._signal_socket = None
+
+    @property
+    def _ready(self) -> _Ready:
+        return _Ready(self)
+
+    @_ready.setter
+    def _ready(self, value: object) -> None:
+        """CPython's constructor assigns a deque; the reactor has the queue."""
+
+    @property
+    def _scheduled(self) -> _Scheduled:
+        return _Scheduled(self)
+
+    @_scheduled.setter
+    def _scheduled(self, value: object) -> None:
+        """CPython's constructor assigns a list; the reactor has the timers."""
+
+    @property
+    def _transports(self) -> dict[int, SocketTransport]:
+        return {t._sock_fd: t for t in self._open_transports() if t._sock_fd >= 0}
+
+    @_transports.setter
+    def _transports(self, value: object) -> None:
+        """The reactor knows the transports."""
+
+    def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None:
+        self._add_callback(handle)
+        self._write_to_self()
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Timers are removed from the reactor by their own cancel()."""
+
+    def _report_slow_callback(self, handle: asyncio.Handle, duration: float) -> None:
+        text = asyncio.base_events._format_handle(handle)
+        asyncio.base_events.logger.warning("Executing %s took %.3f seconds", text, duration)
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(sock)
+        return self._stream_transport(sock, protocol, waiter, extra, server)
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if sslcontext is not None:
+            # A TLS handshake is awaited per connection, which is CPython's code.
+            super()._start_serving(
+                protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs
+            )
+        else:
+            self._listen(sock, sock.fileno(), protocol_factory, server, backlog)
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        self._unlisten(sock.fileno())
+        super()._stop_serving(sock)
+
+    async def _sendfile_native(
+        self, transp: SocketTransport, file: Any, offset: int, count: int | None
+    ) -> int:
+        resume_reading = transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        try:
+            with socket.socket(fileno=os.dup(transp._sock_fd)) as sock:
+                sock.setblocking(False)
+                return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+        finally:
+            transp._reset_empty_waiter()
+            if resume_reading:
+                transp.resume_reading()
+
+
+class _Ready:
+    """What `loop._ready` is to the code that looks at it: a sized queue."""
+
+    def __init__(self, loop: TokioLoop) -> None:
+        self._loop = loop
+
+    def __len__(self) -> int:
+        return self._loop._ready_count()
+
+    def append(self, handle: asyncio.Handle) -> None:
+        self._loop._add_callback(handle)
+
+    def clear(self) -> None:
+        self._loop._clear_ready()
+
+
+class _Scheduled:
+    """What `loop._scheduled` is to the code that looks at it: the timers."""
+
+    def __init__(self, loop: TokioLoop) -> None:
+        self._loop = loop
+
+    def __len__(self) -> int:
+        return len(self._loop._timer_handles())
+
+    def __iter__(self) -> Iterator[asyncio.TimerHandle]:
+        return iter(sorted(self._loop._timer_handles()))
+
+    def clear(self) -> None:
+        for handle in self._loop._timer_handles():
+            handle.cancel()
+
+
+def new_event_loop() -> TokioLoop:
+    """Return a new `TokioLoop` with every option at its default.
+
+    >>> import asyncio
+    >>> async def main():
+    ...     return type(asyncio.get_running_loop()).__name__
+    >>> loop = new_event_loop()
+    >>> loop.run_until_complete(main())
+    'TokioLoop'
+    >>> loop.close()
+    """
+    return TokioLoop()
+
+
+def _disown_loops() -> None:
+    """In a forked child: every loop belongs to the parent."""
+    for loop in list(_loops):
+        loop._disown()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_disown_loops)

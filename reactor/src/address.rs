@@ -1,0 +1,63 @@
+//! A socket address as the kernel gave it, small enough to keep per connection.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+/// Where a socket is bound or connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A Unix path; it starts with a NUL byte where it is abstract, and is
+    /// empty where the socket has no name.
+    Unix(Box<[u8]>),
+    /// A family that asyncio has no form for.
+    Other,
+}
+
+impl Address {
+    /// Reads what `accept`, `getsockname` and their like wrote.
+    #[allow(unsafe_code)]
+    pub(crate) fn from_storage(storage: &libc::sockaddr_storage, length: libc::socklen_t) -> Self {
+        match i32::from(storage.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that the storage holds a sockaddr_in,
+                // which is smaller and less aligned than the storage.
+                let v4 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+                let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+                Self::Inet(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above, for a sockaddr_in6.
+                let v6 = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+                Self::Inet(SocketAddr::V6(SocketAddrV6::new(
+                    Ipv6Addr::from(v6.sin6_addr.s6_addr),
+                    u16::from_be(v6.sin6_port),
+                    u32::from_be(v6.sin6_flowinfo),
+                    v6.sin6_scope_id,
+                )))
+            }
+            libc::AF_UNIX => {
+                // SAFETY: as above, for a sockaddr_un.
+                let unix = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_un>() };
+                let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
+                let length = (length as usize).saturating_sub(header).min(unix.sun_path.len());
+                let path: Vec<u8> = unix.sun_path.iter().take(length).map(|&c| c as u8).collect();
+                // A path in the file system ends at its NUL, an abstract name
+                // (NUL first) at the length that the kernel tells.
+                let end = match path.first() {
+                    Some(0) | None => path.len(),
+                    Some(_) => path.iter().position(|&c| c == 0).unwrap_or(path.len()),
+                };
+                Self::Unix(path.into_iter().take(end).collect())
+            }
+            // An unnamed socket may come with a zero length and no family.
+            _ if length == 0 => Self::Unix(Box::default()),
+            _ => Self::Other,
+        }
+    }
+
+    /// True for IPv4 and IPv6.
+    pub fn is_inet(&self) -> bool {
+        matches!(self, Self::Inet(_))
+    }
+}

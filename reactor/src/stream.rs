@@ -1,0 +1,225 @@
+//! Reading and writing of a connected stream: what each result of the kernel
+//! means for the next step.
+//!
+//! The functions borrow the descriptor; its owner is the transport above. Only
+//! this file sees `WouldBlock` and `Interrupted`: above it they are states.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use crate::sys;
+use crate::write_queue::WriteQueue;
+
+/// Chunks that one `sendmsg` takes; more follow with the next call.
+const SLICES_PER_SEND: usize = 64;
+
+/// What a read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes. `drained` tells that the kernel has no more for now, so
+    /// that the next `recv` can be saved.
+    Data {
+        /// How many bytes.
+        length: usize,
+        /// Whether an edge will announce the next ones.
+        drained: bool,
+    },
+    /// The peer has ended its side.
+    Eof,
+    /// Nothing for now; an edge will tell.
+    Blocked,
+}
+
+/// How far a flush came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// The queue is empty.
+    All,
+    /// The kernel's buffer is full; an edge will tell when it has room.
+    Blocked,
+}
+
+/// Which calls a descriptor understands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A TCP or Unix stream socket.
+    Socket,
+    /// A pipe, a FIFO or a terminal.
+    Pipe,
+}
+
+/// Receives once.
+///
+/// A short read of a stream socket means that the kernel's queue is empty
+/// (epoll(7), "Questions and answers", 9), and the next arrival raises a new
+/// edge. That does not hold once the peer has ended its side (`closed`: no
+/// further edge comes) nor for pipes and terminals, which hand out a message
+/// or a page at a time.
+///
+/// # Errors
+/// The connection's error; never `WouldBlock` or `Interrupted`.
+// HOT: proto
+#[inline]
+pub fn receive(
+    fd: BorrowedFd<'_>,
+    kind: Kind,
+    closed: bool,
+    space: &mut [MaybeUninit<u8>],
+) -> io::Result<Received> {
+    loop {
+        let result = match kind {
+            Kind::Socket => sys::recv(fd, space),
+            Kind::Pipe => sys::read(fd, space),
+        };
+        match result {
+            Ok(0) => return Ok(Received::Eof),
+            Ok(length) => {
+                let drained = length < space.len() && !closed && kind == Kind::Socket;
+                return Ok(Received::Data { length, drained });
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => return Ok(Received::Blocked),
+                ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// Sends once and returns how much the kernel took; 0 when its buffer is full.
+///
+/// # Errors
+/// The connection's error; never `WouldBlock` or `Interrupted`.
+// HOT: proto
+#[inline]
+pub fn send(fd: BorrowedFd<'_>, kind: Kind, data: &[u8]) -> io::Result<usize> {
+    loop {
+        let result = match kind {
+            Kind::Socket => sys::send(fd, data),
+            Kind::Pipe => sys::write(fd, data),
+        };
+        match result {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Sends what waits in the queue until it is empty or the kernel is full.
+///
+/// # Errors
+/// The connection's error; the queue keeps what was not sent.
+pub fn flush<B: AsRef<[u8]>>(
+    fd: BorrowedFd<'_>,
+    kind: Kind,
+    queue: &mut WriteQueue<B>,
+) -> io::Result<Flushed> {
+    while !queue.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_SEND];
+        let count = queue.slices(&mut slices);
+        let slices = slices.get(..count).unwrap_or(&[]);
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let sent = match (slices, kind) {
+            ([only], _) => send(fd, kind, only)?,
+            (several, Kind::Socket) => send_several(|| sys::send_vectored(fd, several))?,
+            (several, Kind::Pipe) => send_several(|| sys::write_vectored(fd, several))?,
+        };
+        queue.advance(sent);
+        if sent < offered {
+            // A short write means a full buffer: an edge follows, so the call
+            // that would only say EAGAIN is saved. A pipe may take less than
+            // fits a page, so there only a refusal counts.
+            if sent == 0 || kind == Kind::Socket {
+                return Ok(Flushed::Blocked);
+            }
+        }
+    }
+    Ok(Flushed::All)
+}
+
+fn send_several(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (a, b) = UnixStream::pair().unwrap();
+        a.set_nonblocking(true).unwrap();
+        (a, b)
+    }
+
+    #[test]
+    fn a_short_read_is_drained_and_a_full_one_is_not() {
+        let (a, mut b) = pair();
+        let mut space = [MaybeUninit::uninit(); 8];
+        b.write_all(b"hello").unwrap();
+        let received = receive(a.as_fd(), Kind::Socket, false, &mut space).unwrap();
+        assert_eq!(received, Received::Data { length: 5, drained: true });
+        b.write_all(b"hello again").unwrap();
+        let received = receive(a.as_fd(), Kind::Socket, false, &mut space).unwrap();
+        assert_eq!(received, Received::Data { length: 8, drained: false });
+    }
+
+    #[test]
+    fn a_short_read_beside_the_end_of_file_is_not_drained() {
+        let (a, mut b) = pair();
+        let mut space = [MaybeUninit::uninit(); 8];
+        b.write_all(b"bye").unwrap();
+        drop(b);
+        let received = receive(a.as_fd(), Kind::Socket, true, &mut space).unwrap();
+        assert_eq!(received, Received::Data { length: 3, drained: false });
+        let received = receive(a.as_fd(), Kind::Socket, true, &mut space).unwrap();
+        assert_eq!(received, Received::Eof);
+    }
+
+    #[test]
+    fn nothing_to_read_is_a_state() {
+        let (a, _b) = pair();
+        let mut space = [MaybeUninit::uninit(); 8];
+        let received = receive(a.as_fd(), Kind::Socket, false, &mut space).unwrap();
+        assert_eq!(received, Received::Blocked);
+    }
+
+    #[test]
+    fn a_flush_keeps_order_across_a_full_buffer() {
+        let (a, mut b) = pair();
+        let mut queue = WriteQueue::new();
+        let mut expected = Vec::new();
+        for i in 0..500_u32 {
+            let chunk = vec![i as u8; 5000];
+            expected.extend_from_slice(&chunk);
+            queue.push(chunk);
+        }
+        let mut got = Vec::new();
+        while flush(a.as_fd(), Kind::Socket, &mut queue).unwrap() == Flushed::Blocked {
+            let mut buffer = [0; 65536];
+            let n = b.read(&mut buffer).unwrap();
+            got.extend_from_slice(&buffer[..n]);
+        }
+        drop(a);
+        b.read_to_end(&mut got).unwrap();
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_send_to_a_closed_peer_is_an_error_and_no_signal() {
+        let (a, b) = pair();
+        drop(b);
+        let error = send(a.as_fd(), Kind::Socket, b"x").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+    }
+}

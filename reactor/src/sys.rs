@@ -1,0 +1,306 @@
+//! Every raw system call of the reactor, and the only unsafe code in it.
+//!
+//! Each function is one call with its result turned into `io::Result`; policy
+//! (retry, short reads, ownership) lives in the callers. `WouldBlock` and
+//! `Interrupted` are returned like any other error.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::mem::{self, MaybeUninit};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use crate::address::Address;
+use crate::interest::Interest;
+
+/// Turns the result of a libc call into an `io::Result`.
+macro_rules! check {
+    ($call:expr) => {{
+        // SAFETY: every argument of the call is valid for the duration of the
+        // call: descriptors are plain numbers that the kernel checks, pointers
+        // come from live references in the enclosing function.
+        let result = unsafe { $call };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    }};
+}
+
+/// A send on a closed peer is an error of the call, never a SIGPIPE.
+#[cfg(target_os = "linux")]
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+/// CPython ignores SIGPIPE, and macOS has no such flag.
+#[cfg(not(target_os = "linux"))]
+const SEND_FLAGS: libc::c_int = 0;
+
+/// Nanoseconds of CLOCK_MONOTONIC, the clock of Python's `time.monotonic()`.
+#[inline]
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the pointer is valid for a write of one timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr()) };
+    // SAFETY: the call cannot fail for this clock, so the timespec is written.
+    let now = unsafe { now.assume_init() };
+    (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// An identity of the calling thread that is never 0 and never reused while
+/// the thread lives.
+#[inline]
+pub fn thread_id() -> usize {
+    // SAFETY: pthread_self has no preconditions.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// Receives into memory that need not be initialised; returns how many bytes
+/// at its start now are.
+#[inline]
+pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let n = check!(libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0))?;
+    Ok(n as usize)
+}
+
+/// Sends one buffer.
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))?;
+    Ok(n as usize)
+}
+
+/// Sends several buffers with one call.
+pub(crate) fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: an all-zero msghdr is valid: no name, no control data.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = slices.as_ptr() as *mut libc::iovec;
+    message.msg_iovlen = slices.len() as _;
+    let n = check!(libc::sendmsg(fd.as_raw_fd(), &message, SEND_FLAGS))?;
+    Ok(n as usize)
+}
+
+/// Reads from a pipe or a terminal.
+pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let n = check!(libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()))?;
+    Ok(n as usize)
+}
+
+/// Writes to a pipe or a terminal.
+pub(crate) fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let n = check!(libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()))?;
+    Ok(n as usize)
+}
+
+/// Writes several buffers to a pipe or a terminal.
+pub(crate) fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let count = slices.len() as libc::c_int;
+    let n = check!(libc::writev(fd.as_raw_fd(), slices.as_ptr().cast(), count))?;
+    Ok(n as usize)
+}
+
+/// Ends the sending direction.
+pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    check!(libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR)).map(drop)
+}
+
+/// Accepts one connection: non-blocking, closed on exec, with its peer.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    #[cfg(target_os = "linux")]
+    let accepted = check!(libc::accept4(
+        fd.as_raw_fd(),
+        storage.as_mut_ptr().cast(),
+        &mut length,
+        libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC
+    ))?;
+    #[cfg(not(target_os = "linux"))]
+    let accepted = check!(libc::accept(fd.as_raw_fd(), storage.as_mut_ptr().cast(), &mut length))?;
+    // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
+    let owned = unsafe { OwnedFd::from_raw_fd(accepted) };
+    #[cfg(not(target_os = "linux"))]
+    {
+        check!(libc::fcntl(accepted, libc::F_SETFD, libc::FD_CLOEXEC))?;
+        set_nonblocking(borrow(accepted))?;
+    }
+    // SAFETY: zeroed storage is a valid sockaddr_storage, written or not.
+    Ok((owned, Address::from_storage(unsafe { storage.assume_init_ref() }, length)))
+}
+
+/// The local address of a socket.
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    name(fd, libc::getsockname)
+}
+
+/// The address of a socket's peer.
+pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    name(fd, libc::getpeername)
+}
+
+type NameCall =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn name(fd: BorrowedFd<'_>, call: NameCall) -> io::Result<Address> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    check!(call(fd.as_raw_fd(), storage.as_mut_ptr().cast(), &mut length))?;
+    // SAFETY: zeroed storage is a valid sockaddr_storage, written or not.
+    Ok(Address::from_storage(unsafe { storage.assume_init_ref() }, length))
+}
+
+/// Switches Nagle's algorithm off.
+pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    check!(libc::setsockopt(
+        fd.as_raw_fd(),
+        libc::IPPROTO_TCP,
+        libc::TCP_NODELAY,
+        (&raw const on).cast(),
+        mem::size_of::<libc::c_int>() as libc::socklen_t
+    ))
+    .map(drop)
+}
+
+/// Makes a descriptor non-blocking.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = check!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+    check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)).map(drop)
+}
+
+/// Borrows a descriptor number that the caller knows to be open.
+///
+/// The number may still be closed by somebody else at any time; every use then
+/// fails with EBADF or reaches another file, as with any descriptor number
+/// that Python code hands to `add_reader`.
+#[inline]
+pub fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
+    debug_assert!(fd >= 0, "descriptor {fd} is negative");
+    // SAFETY: -1 is excluded by every caller, and the kernel checks the rest.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Takes over a descriptor number whose owner has let go of it.
+///
+/// # Safety
+/// The caller is the only owner of `fd`, which is open.
+pub unsafe fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller's promise is the same.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Lets go of a descriptor: the number now belongs to the caller.
+pub fn release(fd: OwnedFd) -> RawFd {
+    fd.into_raw_fd()
+}
+
+/// Waits until the poll descriptor has events or `nanos` have passed. mio's
+/// own timeout counts whole milliseconds; this sleeps the rest of a deadline.
+#[cfg(target_os = "linux")]
+pub(crate) fn wait_briefly(poll: RawFd, nanos: u64) -> io::Result<()> {
+    let mut entry = libc::pollfd { fd: poll, events: libc::POLLIN, revents: 0 };
+    let rest = libc::timespec {
+        tv_sec: (nanos / 1_000_000_000) as libc::time_t,
+        tv_nsec: (nanos % 1_000_000_000) as _,
+    };
+    check!(libc::ppoll(&mut entry, 1, &rest, std::ptr::null())).map(drop)
+}
+
+/// Watches a descriptor level-triggered, which mio cannot: `add_reader` and
+/// `add_writer` promise a call per turn for as long as the condition holds.
+/// `known` tells whether the kernel is thought to have the descriptor already;
+/// both mistakes (closed or reused behind our back) are mended here.
+#[cfg(target_os = "linux")]
+pub(crate) fn watch_level(
+    poll: RawFd,
+    fd: RawFd,
+    token: usize,
+    interest: Interest,
+    known: bool,
+) -> io::Result<()> {
+    let mut events = 0;
+    if interest.readable() {
+        events |= libc::EPOLLIN;
+    }
+    if interest.writable() {
+        events |= libc::EPOLLOUT;
+    }
+    let mut event = libc::epoll_event { events: events as u32, u64: token as u64 };
+    let (first, other) = if known {
+        (libc::EPOLL_CTL_MOD, libc::EPOLL_CTL_ADD)
+    } else {
+        (libc::EPOLL_CTL_ADD, libc::EPOLL_CTL_MOD)
+    };
+    match check!(libc::epoll_ctl(poll, first, fd, &mut event)) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) => {
+            check!(libc::epoll_ctl(poll, other, fd, &mut event)).map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
+/// Ends what [`watch_level`] began.
+#[cfg(target_os = "linux")]
+pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, _was: Interest) -> io::Result<()> {
+    check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())).map(drop)
+}
+
+/// kqueue's own timeout has nanoseconds, so there is no rest to wait for.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn wait_briefly(_poll: RawFd, _nanos: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// kqueue filters are levels unless EV_CLEAR is set.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn watch_level(
+    poll: RawFd,
+    fd: RawFd,
+    token: usize,
+    interest: Interest,
+    known: bool,
+) -> io::Result<()> {
+    if known {
+        // Both filters go first: which of them are set is not known here.
+        let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
+        let _ = kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0);
+    }
+    if interest.readable() {
+        kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_ADD, token)?;
+    }
+    if interest.writable() {
+        kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_ADD, token)?;
+    }
+    Ok(())
+}
+
+/// Ends what [`watch_level`] began.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, was: Interest) -> io::Result<()> {
+    if was.readable() {
+        kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0)?;
+    }
+    if was.writable() {
+        kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kevent_change(poll: RawFd, fd: RawFd, filter: i16, flags: u16, token: usize) -> io::Result<()> {
+    let change = libc::kevent {
+        ident: fd as _,
+        filter,
+        flags,
+        fflags: 0,
+        data: 0,
+        udata: token as *mut libc::c_void,
+    };
+    check!(libc::kevent(poll, &change, 1, std::ptr::null_mut(), 0, std::ptr::null())).map(drop)
+}
+
+/// Reads what a non-blocking pipe holds.
+pub fn read_all(fd: BorrowedFd<'_>) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 512];
+    while let Ok(length @ 1..) = read(fd, &mut buffer) {
+        let filled = buffer.iter().take(length);
+        // SAFETY: the kernel has written the first `length` bytes.
+        all.extend(filled.map(|byte| unsafe { byte.assume_init() }));
+    }
+    all
+}

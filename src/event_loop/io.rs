@@ -1,0 +1,242 @@
+//! `add_reader` and `add_writer`: level-triggered watches of a descriptor.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use tokioloop_reactor::{Interest, Readiness, Token, sys};
+
+use crate::errors;
+use crate::event_loop::native::This;
+use crate::event_loop::state::Watch;
+use crate::event_loop::{EventLoop, Inside, LoopState, Source, scheduling};
+use crate::handle::{Callback, HandleRef, Kind};
+use crate::imports::Imports;
+use crate::py::args::missing_arguments;
+use crate::py::{Args, Owned, context};
+use crate::ready::Ready;
+
+/// Which of a descriptor's two callbacks.
+#[derive(Clone, Copy)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+impl Direction {
+    fn of(self, watch: &mut Watch) -> &mut Option<HandleRef> {
+        match self {
+            Self::Read => &mut watch.reader,
+            Self::Write => &mut watch.writer,
+        }
+    }
+}
+
+pub(crate) fn add_reader<'py>(
+    py: Python<'py>,
+    this: This<'_>,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    add(py, this, args, Direction::Read, "_add_reader")
+}
+
+pub(crate) fn add_writer<'py>(
+    py: Python<'py>,
+    this: This<'_>,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    add(py, this, args, Direction::Write, "_add_writer")
+}
+
+fn add<'py>(
+    py: Python<'py>,
+    this: This<'_>,
+    args: Args<'_, 'py>,
+    direction: Direction,
+    name: &str,
+) -> PyResult<Owned> {
+    if this.event_loop.closed() {
+        return Err(errors::closed());
+    }
+    if args.has_keywords() {
+        return Err(PyTypeError::new_err(format!("{name}() takes no keyword arguments")));
+    }
+    let [fd, callable, rest @ ..] = args.positional() else {
+        return Err(missing_arguments(name, &["'callback'".to_owned()]));
+    };
+    let (callable, rest) = (*callable, rest);
+    let _ = fd;
+    let fd = args.get(0).map_or(Ok(-1), |fd| descriptor(&fd))?;
+    let inside = this.event_loop.enter(py, name)?;
+    let callback = Callback { callable, args: rest, context: context::copy_current(py)? };
+    let handle = scheduling::make_handle(py, this, Some(&inside), Kind::Plain, callback)?;
+    // The handle is kept past each of its calls, so the collector must know it.
+    handle.get().track();
+    let held = handle.clone_ref(py);
+    let old = inside.with(|state| watch(state, fd, direction, held));
+    match old {
+        Ok(Some(old)) => {
+            old.object().bind(py).call_method0("cancel")?;
+        }
+        Ok(None) => {}
+        Err(error) => return Err(errors::os_error(py, &error)),
+    }
+    Ok(handle.into_object())
+}
+
+/// Puts a callback on a descriptor; returns the one that it replaces.
+fn watch(
+    state: &mut LoopState,
+    fd: RawFd,
+    direction: Direction,
+    handle: HandleRef,
+) -> std::io::Result<Option<HandleRef>> {
+    let known = state
+        .fds
+        .get(fd)
+        .filter(|&token| matches!(state.sources.get(token), Some(Source::Watch(_))));
+    let token = known.unwrap_or_else(|| {
+        let empty = Watch { reader: None, writer: None };
+        state.sources.insert(Source::Watch(Box::new(empty)))
+    });
+    let Some(Source::Watch(watch)) = state.sources.get_mut(token) else { return Ok(None) };
+    let old = direction.of(watch).replace(handle);
+    let interest = watch.interest();
+    let result = match &state.poller {
+        Some(poller) => poller.watch(fd, token, interest, known.is_some()),
+        None => Ok(()),
+    };
+    match result {
+        Ok(()) => {
+            state.fds.set(fd, token);
+            Ok(old)
+        }
+        Err(error) => {
+            // Nothing is watched then, as in asyncio: the registration that
+            // could not be changed is gone from the kernel.
+            state.sources.remove(token);
+            state.fds.forget(fd, token);
+            Err(error)
+        }
+    }
+}
+
+/// Takes a callback off a descriptor; false where there was none.
+pub(crate) fn unwatch(
+    event_loop: &Bound<'_, EventLoop>,
+    fd: &Bound<'_, PyAny>,
+    direction: Direction,
+) -> PyResult<bool> {
+    let py = event_loop.py();
+    if event_loop.get().closed() {
+        return Ok(false);
+    }
+    let fd = descriptor(fd)?;
+    let inside = event_loop.get().enter(py, "_remove_reader")?;
+    let (handle, source) = inside.with(|state| take(state, fd, direction));
+    let found = handle.is_some();
+    if let Some(handle) = handle {
+        handle.object().bind(py).call_method0("cancel")?;
+    }
+    drop(source);
+    Ok(found)
+}
+
+fn take(
+    state: &mut LoopState,
+    fd: RawFd,
+    direction: Direction,
+) -> (Option<HandleRef>, Option<Source>) {
+    let Some(token) = state.fds.get(fd) else { return (None, None) };
+    let Some(Source::Watch(watch)) = state.sources.get_mut(token) else { return (None, None) };
+    let was = watch.interest();
+    let handle = direction.of(watch).take();
+    let interest = watch.interest();
+    // A descriptor that was closed behind our back has left the kernel's set
+    // by itself: an error here tells nothing new.
+    if interest.is_empty() {
+        if let Some(poller) = &state.poller {
+            let _ = poller.unwatch(fd, was);
+        }
+        state.fds.forget(fd, token);
+        return (handle, state.sources.remove(token));
+    }
+    if let Some(poller) = state.poller.as_ref().filter(|_| interest != was) {
+        let _ = poller.watch(fd, token, interest, true);
+    }
+    (handle, None)
+}
+
+/// Queues the callbacks of a watch that is ready.
+#[inline]
+pub(crate) fn queue_watch(py: Python<'_>, state: &mut LoopState, token: Token, ready: Readiness) {
+    let Some(Source::Watch(watch)) = state.sources.get(token) else { return };
+    let reader = watch.reader.as_ref().filter(|_| ready.readable());
+    let writer = watch.writer.as_ref().filter(|_| ready.writable());
+    for handle in reader.into_iter().chain(writer) {
+        state.ready.push_back(Ready::Handle(handle.clone_ref(py)));
+    }
+}
+
+/// Refuses a descriptor that a transport reads and writes.
+pub(crate) fn ensure_no_transport(
+    event_loop: &Bound<'_, EventLoop>,
+    fd: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let number = match fd.extract::<RawFd>() {
+        Ok(number) => number,
+        Err(_) => descriptor(fd)?,
+    };
+    let inside = event_loop.get().enter(py, "add_reader")?;
+    let transport = inside.with(|state| {
+        match state.fds.get(number).and_then(|token| state.sources.get(token)) {
+            Some(Source::Stream(transport)) => Some(transport.object().clone_ref(py)),
+            _ => None,
+        }
+    });
+    let Some(transport) = transport else { return Ok(()) };
+    let transport = transport.bind(py);
+    if transport.call_method0("is_closing")?.is_truthy()? {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(format!(
+        "File descriptor {} is used by transport {}",
+        fd.repr()?,
+        transport.repr()?
+    )))
+}
+
+/// The number of a descriptor or of an object with `fileno()`.
+///
+/// # Errors
+/// ValueError for what is neither, in the words of `selectors`.
+pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    Imports::get(fd.py())?.file_descriptor.bind(fd.py()).call1((fd,))?.extract()
+}
+
+/// Takes over the pipe that C signal handlers write to.
+#[allow(unsafe_code)]
+pub(crate) fn watch_signals(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyResult<()> {
+    let py = event_loop.py();
+    let inside = event_loop.get().enter(py, "_watch_signals")?;
+    // SAFETY: the caller has detached the descriptor from its Python object.
+    let pipe = unsafe { sys::adopt(fd) };
+    let result = inside.with(|state| {
+        let token = state.sources.insert(Source::Signals(pipe));
+        state.signal_token = Some(token);
+        match &state.poller {
+            Some(poller) => poller.register(fd, token, Interest::READABLE),
+            None => Ok(()),
+        }
+    });
+    result.map_err(|error| errors::os_error(py, &error))
+}
+
+/// Reads the numbers of the signals that came.
+pub(crate) fn drain_signals(inside: &Inside<'_>, token: Token) -> Vec<u8> {
+    inside.with(|state| {
+        let Some(Source::Signals(pipe)) = state.sources.get(token) else { return Vec::new() };
+        sys::read_all(sys::borrow(pipe.as_raw_fd()))
+    })
+}

@@ -1,0 +1,508 @@
+//! The class `EventLoop`: what `TokioLoop` puts before CPython's own loop.
+//!
+//! State that CPython's code keeps in attributes of the loop and that the hot
+//! path needs (`_stopping`, `_closed`, `_debug`, ...) lives here, under the
+//! same names, so that the inherited code and this one agree.
+
+mod fd_table;
+mod io;
+mod metrics;
+mod native;
+mod options;
+mod run;
+mod scheduling;
+mod state;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
+use tokioloop_reactor::{Inbox, Poller, ReadRing, Sources, Timers, Waker};
+
+pub(crate) use self::native::This;
+pub(crate) use self::state::{LoopState, Source};
+use crate::errors;
+use crate::handle::{HandleRef, Handles};
+use crate::imports::Imports;
+use crate::loop_cell::{LoopCell, OnLoop};
+use crate::py::Owned;
+use crate::ready::Ready;
+use options::Options;
+
+/// Proof of being on the loop's thread.
+pub(crate) type Inside<'a> = OnLoop<'a, LoopState>;
+
+/// What other threads send to a loop.
+pub(crate) enum Message {
+    /// Run this.
+    Call(HandleRef),
+    /// Run this when it is due.
+    Timer(HandleRef),
+    /// This handle was cancelled: drop what it holds.
+    Reap(HandleRef),
+}
+
+/// An event loop on a mio reactor; `TokioLoop` adds CPython's cold path.
+#[pyclass(subclass, frozen, module = "tokioloop._core")]
+pub(crate) struct EventLoop {
+    pub(crate) cell: LoopCell<LoopState>,
+    pub(crate) options: Options,
+    /// Boxed, because its alignment is larger than that of Python objects.
+    inbox: Box<Inbox<Message>>,
+    waker: Arc<Waker>,
+    stopping: AtomicBool,
+    closed: AtomicBool,
+    debug: AtomicBool,
+    /// `time` is not the class's own: timers follow the one that is.
+    custom_clock: AtomicBool,
+    /// The identity that Python's `threading` gives the running thread, or 0.
+    thread_ident: AtomicU64,
+}
+
+#[pymethods]
+impl EventLoop {
+    #[new]
+    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, busy_poll=0))]
+    fn new(
+        py: Python<'_>,
+        read_batch_bytes: i64,
+        read_batch_timeout: f64,
+        busy_poll: i64,
+    ) -> PyResult<Self> {
+        let options = Options::new(read_batch_bytes, read_batch_timeout, busy_poll)?;
+        let poller = Poller::new().map_err(|error| errors::os_error(py, &error))?;
+        Imports::get(py)?;
+        let waker = poller.waker();
+        Ok(Self {
+            cell: LoopCell::new(LoopState {
+                ready: VecDeque::new(),
+                timers: Timers::new(),
+                sources: Sources::new(),
+                fds: fd_table::FdTable::default(),
+                poller: Some(Box::new(poller)),
+                ring: Some(Box::new(ReadRing::new())),
+                handles: Handles::default(),
+                corked: Vec::new(),
+                serial: 0,
+                task_factory: None,
+                transport_class: None,
+                signal_token: None,
+                untracked: false,
+                metrics: metrics::Metrics::default(),
+            }),
+            options,
+            inbox: Box::new(Inbox::new()),
+            waker,
+            stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            debug: AtomicBool::new(false),
+            custom_clock: AtomicBool::new(false),
+            thread_ident: AtomicU64::new(0),
+        })
+    }
+
+    /// Run turns until `stop` is asked for. The inherited `run_forever` calls
+    /// this in a loop, so how many turns one call runs makes no difference.
+    fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
+        run::run_until_stopping(slf)
+    }
+
+    /// Stop the loop after its current turn. May be called from any thread.
+    fn stop(&self, py: Python<'_>) {
+        self.stopping.store(true, Ordering::SeqCst);
+        if !self.cell.is_mine() && self.inbox.notify() {
+            self.wake(py);
+        }
+    }
+
+    /// Return True if the loop is running. May be called from any thread.
+    fn is_running(&self) -> bool {
+        self.thread_ident.load(Ordering::Relaxed) != 0
+    }
+
+    /// Return True if the loop was closed. May be called from any thread.
+    fn is_closed(&self) -> bool {
+        self.closed()
+    }
+
+    /// Return True if the loop is in debug mode. May be called from any thread.
+    fn get_debug(&self) -> bool {
+        self.debug()
+    }
+
+    fn _check_closed(&self) -> PyResult<()> {
+        if self.closed() { Err(errors::closed()) } else { Ok(()) }
+    }
+
+    fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        io::unwatch(slf, fd, io::Direction::Read)
+    }
+
+    fn _remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        io::unwatch(slf, fd, io::Direction::Write)
+    }
+
+    fn _ensure_fd_no_transport(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<()> {
+        io::ensure_no_transport(slf, fd)
+    }
+
+    /// Queue a handle, of any class, for the next turn.
+    fn _add_callback(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        let inside = slf.get().enter(slf.py(), "_add_callback")?;
+        let handle = Owned::from(handle);
+        inside.with(|state| state.ready.push_back(Ready::Foreign(handle)));
+        Ok(())
+    }
+
+    /// Wake the loop. May be called from any thread and from signal handlers.
+    fn _write_to_self(&self, py: Python<'_>) {
+        if self.inbox.notify() {
+            self.wake(py);
+        }
+    }
+
+    /// Watch the read end of the pipe that C signal handlers write to. The
+    /// loop owns the descriptor from now on.
+    fn _watch_signals(slf: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
+        io::watch_signals(slf, fd)
+    }
+
+    /// Serve connections that wait on a listening socket; see `_listen` in
+    /// `loop.py`.
+    #[pyo3(signature = (sock, fd, protocol_factory, server, backlog))]
+    fn _listen(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        fd: i32,
+        protocol_factory: &Bound<'_, PyAny>,
+        server: &Bound<'_, PyAny>,
+        backlog: usize,
+    ) -> PyResult<()> {
+        crate::transports::accept::listen(slf, sock, fd, protocol_factory, server, backlog)
+    }
+
+    /// Stop serving a descriptor; returns whether it was served.
+    fn _unlisten(slf: &Bound<'_, Self>, fd: i32) -> PyResult<bool> {
+        crate::transports::accept::unlisten(slf, fd)
+    }
+
+    /// Make a transport of a connected socket, whose descriptor it takes over.
+    #[pyo3(signature = (sock, protocol, waiter=None, extra=None, server=None))]
+    fn _stream_transport(
+        slf: &Bound<'_, Self>,
+        sock: &Bound<'_, PyAny>,
+        protocol: &Bound<'_, PyAny>,
+        waiter: Option<&Bound<'_, PyAny>>,
+        extra: Option<&Bound<'_, PyDict>>,
+        server: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        crate::transports::stream::adopt_socket(slf, sock, protocol, waiter, extra, server)
+    }
+
+    /// Look again whether a listener can accept.
+    fn _resume_listener(slf: &Bound<'_, Self>, token: usize) -> PyResult<()> {
+        crate::transports::accept::resume(slf, token)
+    }
+
+    /// How many callbacks are due.
+    fn _ready_count(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        Ok(slf.get().enter(slf.py(), "_ready")?.with(|state| state.ready.len()))
+    }
+
+    /// The handles of all timers, in no particular order.
+    fn _timer_handles(slf: &Bound<'_, Self>) -> PyResult<Vec<Py<PyAny>>> {
+        let py = slf.py();
+        let inside = slf.get().enter(py, "_scheduled")?;
+        let timers = inside.with(|state| {
+            state.timers.iter().map(|handle| handle.object().clone_ref(py)).collect::<Vec<_>>()
+        });
+        Ok(timers.iter().map(|handle| handle.as_py().clone_ref(py)).collect())
+    }
+
+    /// Every open transport.
+    fn _open_transports(slf: &Bound<'_, Self>) -> PyResult<Vec<Py<PyAny>>> {
+        let py = slf.py();
+        let inside = slf.get().enter(py, "_transports")?;
+        let open = inside.with(|state| {
+            let streams = state.sources.iter().filter_map(|source| match source {
+                Source::Stream(transport) => Some(transport.object().clone_ref(py)),
+                _ => None,
+            });
+            streams.collect::<Vec<_>>()
+        });
+        Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
+    }
+
+    /// Drop every callback that waits.
+    fn _clear_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let inside = slf.get().enter(slf.py(), "_ready")?;
+        let dropped = inside.with(|state| std::mem::take(&mut state.ready));
+        drop(dropped);
+        Ok(())
+    }
+
+    /// End everything; part of `close`.
+    fn _shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let this = slf.get();
+        let inside = this.enter(slf.py(), "close")?;
+        this.closed.store(true, Ordering::SeqCst);
+        this.clear(slf.py(), &inside);
+        Ok(())
+    }
+
+    /// In a forked child: the loop belongs to the parent. Its poll must not be
+    /// touched, because both processes share it.
+    fn _disown(&self) {
+        self.cell.disown();
+    }
+
+    /// Counters by name, see `metrics`.
+    fn _counters(slf: &Bound<'_, Self>) -> PyResult<Py<PyDict>> {
+        let py = slf.py();
+        let inside = slf.get().enter(py, "metrics")?;
+        let (metrics, sources, timers, ready) = inside.with(|state| {
+            (state.metrics.clone(), state.sources.len(), state.timers.len(), state.ready.len())
+        });
+        let counters = PyDict::new(py);
+        for (name, value) in [
+            ("turns", metrics.turns),
+            ("polls", metrics.polls),
+            ("blocking_polls", metrics.blocking_polls),
+            ("events", metrics.events),
+            ("callbacks", metrics.callbacks),
+            ("timers_fired", metrics.timers_fired),
+            ("bytes_received", metrics.bytes_received),
+            ("messages_received", metrics.messages_received),
+            ("bytes_sent", metrics.bytes_sent),
+            ("messages_sent", metrics.messages_sent),
+            ("connections_accepted", metrics.accepted),
+            ("polling_ns", metrics.polling),
+            ("sources_open", sources as u64),
+            ("timers_scheduled", timers as u64),
+            ("callbacks_ready", ready as u64),
+        ] {
+            counters.set_item(name, value)?;
+        }
+        Ok(counters.unbind())
+    }
+
+    #[getter(_stopping)]
+    fn stopping_value(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    #[setter(_stopping)]
+    fn set_stopping_value(&self, value: bool) {
+        self.stopping.store(value, Ordering::Relaxed);
+    }
+
+    #[getter(_closed)]
+    fn closed_value(&self) -> bool {
+        self.closed()
+    }
+
+    #[setter(_closed)]
+    fn set_closed_value(&self, value: bool) {
+        self.closed.store(value, Ordering::Relaxed);
+    }
+
+    #[getter(_debug)]
+    fn debug_value(&self) -> bool {
+        self.debug()
+    }
+
+    #[setter(_debug)]
+    fn set_debug_value(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.debug.store(value.is_truthy()?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[getter(_thread_id)]
+    fn thread_id_value(&self) -> Option<u64> {
+        Some(self.thread_ident.load(Ordering::Relaxed)).filter(|&ident| ident != 0)
+    }
+
+    #[setter(_thread_id)]
+    fn set_thread_id_value(&self, value: Option<u64>) {
+        self.thread_ident.store(value.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    #[getter(_task_factory)]
+    fn task_factory_value(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        let py = slf.py();
+        let inside = slf.get().enter(py, "get_task_factory")?;
+        let factory =
+            inside.with(|state| state.task_factory.as_ref().map(|factory| factory.clone_ref(py)));
+        Ok(factory.map(|factory| factory.as_py().clone_ref(py)))
+    }
+
+    #[setter(_task_factory)]
+    fn set_task_factory_value(
+        slf: &Bound<'_, Self>,
+        value: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let inside = slf.get().enter(slf.py(), "set_task_factory")?;
+        let value = value.map(Owned::from);
+        let old = inside.with(|state| std::mem::replace(&mut state.task_factory, value));
+        drop(old);
+        Ok(())
+    }
+
+    #[getter(_custom_clock)]
+    fn custom_clock_value(&self) -> bool {
+        self.custom_clock()
+    }
+
+    #[setter(_custom_clock)]
+    fn set_custom_clock_value(&self, value: bool) {
+        self.custom_clock.store(value, Ordering::Relaxed);
+    }
+
+    #[setter(_transport_class)]
+    fn set_transport_class_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let inside = slf.get().enter(slf.py(), "_transport_class")?;
+        let value = Owned::from(value);
+        let old = inside.with(|state| state.transport_class.replace(value));
+        drop(old);
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // SAFETY: the collector only looks.
+        #[allow(unsafe_code)]
+        let state = unsafe { self.cell.peek() };
+        for entry in &state.ready {
+            match entry {
+                Ready::Handle(handle) => visit.call(handle.object().as_py())?,
+                Ready::Foreign(handle) => visit.call(handle.as_py())?,
+                Ready::Io(..) => {}
+            }
+        }
+        for handle in state.timers.iter() {
+            visit.call(handle.object().as_py())?;
+        }
+        for source in state.sources.iter() {
+            match source {
+                Source::Stream(transport) => visit.call(transport.object().as_py())?,
+                Source::Listener(listener) => listener.traverse(&visit)?,
+                Source::Watch(watch) => {
+                    for handle in watch.reader.iter().chain(&watch.writer) {
+                        visit.call(handle.object().as_py())?;
+                    }
+                }
+                Source::Signals(_) => {}
+            }
+        }
+        for transport in &state.corked {
+            visit.call(transport.object().as_py())?;
+        }
+        if let Some(factory) = &state.task_factory {
+            visit.call(factory.as_py())?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        // SAFETY: the collector runs attached.
+        #[allow(unsafe_code)]
+        let py = unsafe { Python::assume_attached() };
+        if let Ok(inside) = self.cell.enter(py) {
+            self.clear(py, &inside);
+        }
+    }
+}
+
+impl EventLoop {
+    /// Enters, or says which method was called from a wrong thread.
+    #[inline]
+    pub(crate) fn enter(&self, py: Python<'_>, method: &str) -> PyResult<Inside<'_>> {
+        self.cell.enter(py).map_err(|refused| errors::refused(refused, method))
+    }
+
+    #[inline]
+    pub(crate) fn debug(&self) -> bool {
+        self.debug.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn custom_clock(&self) -> bool {
+        self.custom_clock.load(Ordering::Relaxed)
+    }
+
+    /// Hands a handle that another thread cancelled to the loop.
+    #[cold]
+    pub(crate) fn reap(&self, py: Python<'_>, handle: HandleRef) {
+        self.send(py, Message::Reap(handle));
+    }
+
+    /// Sends a message from another thread.
+    pub(crate) fn send(&self, py: Python<'_>, message: Message) {
+        if self.inbox.push(message) {
+            self.wake(py);
+        }
+    }
+
+    #[cold]
+    fn wake(&self, py: Python<'_>) {
+        if let Err(error) = self.waker.wake() {
+            // Nothing else wakes a parked loop, so this must not pass unseen.
+            PyErr::new::<PyRuntimeError, _>(format!("cannot wake the event loop: {error}"))
+                .write_unraisable(py, None);
+        }
+    }
+
+    /// Empties the state. What it held is dropped after the state is whole
+    /// again, because dropping may run any code.
+    fn clear(&self, py: Python<'_>, inside: &Inside<'_>) {
+        let dropped = inside.with(|state| {
+            state.fds = fd_table::FdTable::default();
+            state.signal_token = None;
+            (
+                std::mem::take(&mut state.ready),
+                state.timers.drain(),
+                state.sources.drain(),
+                std::mem::take(&mut state.corked),
+                state.task_factory.take(),
+                state.poller.take(),
+                state.ring.take(),
+            )
+        });
+        for handle in &dropped.1 {
+            handle.get().set_timer(None);
+        }
+        drop(dropped);
+        let dead = inside.with(|state| state.handles.drain());
+        drop(dead);
+        while let Some(message) = self.inbox.pop() {
+            drop(message);
+        }
+        let _ = py;
+    }
+}
+
+/// Adds the class and its native methods to the module.
+///
+/// # Errors
+/// What Python raises while the methods are made.
+pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<EventLoop>()?;
+    let class = module.getattr("EventLoop")?.cast_into::<PyType>()?;
+    native::install(&class)
+}
+
+/// The arguments of a Python-level call that a native method hands on.
+pub(crate) fn as_tuple<'py>(
+    py: Python<'py>,
+    values: impl IntoIterator<Item = Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, values.into_iter().collect::<Vec<_>>())
+}

@@ -1,0 +1,61 @@
+//! The options that `TokioLoop(...)` takes.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// Most that is delivered at once, and so most that can be held back.
+const MAX_BATCH_BYTES: i64 = 256 * 1024;
+/// Seconds; holding data back for longer is a queue, not a batch.
+const MAX_BATCH_TIMEOUT: f64 = 1.0;
+/// Microseconds.
+const MAX_BUSY_POLL: i64 = 1_000_000;
+
+/// Checked options of a loop.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// Bytes that a connection collects before they are delivered.
+    pub(crate) read_batch_bytes: usize,
+    /// Nanoseconds after which they are delivered anyway.
+    pub(crate) read_batch_timeout: u64,
+    /// Nanoseconds that a poll spins before it blocks.
+    pub(crate) busy_poll: u64,
+}
+
+impl Options {
+    /// Checks what the caller gave.
+    ///
+    /// # Errors
+    /// ValueError that names the option and its range.
+    pub(crate) fn new(
+        read_batch_bytes: i64,
+        read_batch_timeout: f64,
+        busy_poll: i64,
+    ) -> PyResult<Self> {
+        if !(0..=MAX_BATCH_BYTES).contains(&read_batch_bytes) {
+            return Err(PyValueError::new_err(format!(
+                "read_batch_bytes must be from 0 to {MAX_BATCH_BYTES} bytes, not {read_batch_bytes}"
+            )));
+        }
+        if !(0.0..=MAX_BATCH_TIMEOUT).contains(&read_batch_timeout) {
+            return Err(PyValueError::new_err(format!(
+                "read_batch_timeout must be from 0.0 to {MAX_BATCH_TIMEOUT:.1} seconds, \
+                 not {read_batch_timeout}"
+            )));
+        }
+        if !(0..=MAX_BUSY_POLL).contains(&busy_poll) {
+            return Err(PyValueError::new_err(format!(
+                "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {busy_poll}"
+            )));
+        }
+        Ok(Self {
+            read_batch_bytes: read_batch_bytes as usize,
+            read_batch_timeout: (read_batch_timeout * 1e9) as u64,
+            busy_poll: busy_poll as u64 * 1000,
+        })
+    }
+
+    /// Whether data is held back at all.
+    pub(crate) fn batches(&self) -> bool {
+        self.read_batch_timeout > 0
+    }
+}

@@ -1,0 +1,69 @@
+//! What a loop is made of; no behaviour.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use tokioloop_reactor::{Interest, Poller, ReadRing, Sources, Timers, Token};
+
+use crate::event_loop::fd_table::FdTable;
+use crate::event_loop::metrics::Metrics;
+use crate::handle::{HandleRef, Handles};
+use crate::py::Owned;
+use crate::ready::Ready;
+use crate::transports::accept::Listener;
+use crate::transports::stream::TransportRef;
+
+/// The state of one loop. Its thread opens it, nobody else.
+pub(crate) struct LoopState {
+    pub(crate) ready: VecDeque<Ready>,
+    pub(crate) timers: Timers<HandleRef>,
+    pub(crate) sources: Sources<Source>,
+    pub(crate) fds: FdTable,
+    /// Absent while the loop waits in it, and after `close`.
+    pub(crate) poller: Option<Box<Poller>>,
+    /// Absent while a transport reads into it.
+    pub(crate) ring: Option<Box<ReadRing>>,
+    pub(crate) handles: Handles,
+    /// Transports that hold a write back until the current callback returns.
+    pub(crate) corked: Vec<TransportRef>,
+    /// Counts the callbacks run, so that a transport knows two writes of one.
+    pub(crate) serial: u64,
+    pub(crate) task_factory: Option<Owned>,
+    pub(crate) transport_class: Option<Owned>,
+    /// What signal handlers write to; watched while the loop lives.
+    pub(crate) signal_token: Option<Token>,
+    /// Whether a handle was made in this run that the collector ignores.
+    pub(crate) untracked: bool,
+    pub(crate) metrics: Metrics,
+}
+
+/// What an event belongs to.
+pub(crate) enum Source {
+    /// A connected stream.
+    Stream(TransportRef),
+    /// A listening socket.
+    Listener(Box<Listener>),
+    /// A descriptor of `add_reader` and `add_writer`.
+    Watch(Box<Watch>),
+    /// The pipe that C signal handlers write to.
+    Signals(OwnedFd),
+}
+
+/// The callbacks of one watched descriptor.
+pub(crate) struct Watch {
+    pub(crate) reader: Option<HandleRef>,
+    pub(crate) writer: Option<HandleRef>,
+}
+
+impl Watch {
+    pub(crate) fn interest(&self) -> Interest {
+        let mut interest = Interest::NONE;
+        if self.reader.is_some() {
+            interest = interest.with(Interest::READABLE);
+        }
+        if self.writer.is_some() {
+            interest = interest.with(Interest::WRITABLE);
+        }
+        interest
+    }
+}

@@ -1,0 +1,757 @@
+//! `Handle` and `TimerHandle`: a callback that waits to be run.
+//!
+//! Both extend asyncio's own classes: the memory begins with the slots of
+//! those classes, filled as asyncio fills them wherever another object may
+//! look, and up to three arguments follow in place. A handle belongs to its
+//! loop's thread; `cancel` may come from any.
+//!
+//! The collector is not told of a handle while a running loop holds it: the
+//! loop is alive then, and with it all that the handle refers to. When a run
+//! ends, and when somebody keeps a handle past its call, it is told.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::mem::offset_of;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use tokioloop_reactor::TimerKey;
+
+use crate::event_loop::EventLoop;
+use crate::imports::Imports;
+use crate::py::native::{self, NativeClass, Visitor, getter, method};
+use crate::py::{Args, Owned, call, context};
+use crate::threadsafe_cancel;
+
+/// Arguments that need no tuple.
+pub(crate) const INLINE_ARGS: usize = 3;
+/// Dead handles of each class that a loop keeps for its next callbacks.
+const FREE_LIST_LENGTH: usize = 256;
+
+type Slot = Cell<*mut ffi::PyObject>;
+
+/// The memory of a `Handle` and of a `TimerHandle`.
+#[repr(C)]
+pub(crate) struct HandleObject {
+    ob_base: ffi::PyObject,
+    // The slots of asyncio.Handle, in the order in which CPython lays them out.
+    /// The tuple of more than [`INLINE_ARGS`] arguments.
+    args: Slot,
+    callback: Slot,
+    _cancelled: Slot,
+    context: Slot,
+    event_loop: Slot,
+    repr: Slot,
+    source_traceback: Slot,
+    /// From CPython 3.12 on the list is kept before the object.
+    #[cfg(not(Py_3_12))]
+    _weakrefs: Slot,
+    // The slots of asyncio.TimerHandle.
+    _scheduled: Slot,
+    /// `when` as the caller gave it, if it did.
+    when: Slot,
+    // Ours.
+    /// A callee may use the slot before its arguments for itself.
+    scratch: Slot,
+    inline: [Slot; INLINE_ARGS],
+    inline_count: Cell<u8>,
+    cancelled: AtomicBool,
+    running: AtomicBool,
+    /// Came from `call_soon_threadsafe`.
+    threadsafe: Cell<bool>,
+    tracked: Cell<bool>,
+    timer: Cell<Option<TimerKey>>,
+    when_seconds: Cell<f64>,
+}
+
+/// A handle's memory up to where asyncio.Handle's ends.
+const HANDLE_SIZE: usize = offset_of!(HandleObject, _scheduled);
+/// A handle's memory up to where asyncio.TimerHandle's ends.
+const TIMER_HANDLE_SIZE: usize = offset_of!(HandleObject, scratch);
+
+/// The class `Handle`.
+#[repr(transparent)]
+struct PlainHandle(HandleObject);
+/// The class `TimerHandle`.
+#[repr(transparent)]
+struct TimerHandle(HandleObject);
+
+/// What a new handle is made of.
+pub(crate) struct Callback<'a> {
+    pub(crate) callable: *mut ffi::PyObject,
+    pub(crate) args: &'a [*mut ffi::PyObject],
+    pub(crate) context: Owned,
+}
+
+/// Which class a handle has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    Timer,
+}
+
+/// Dead handles that serve again.
+#[derive(Default)]
+pub(crate) struct Handles {
+    plain: Vec<DeadHandle>,
+    timer: Vec<DeadHandle>,
+}
+
+/// Memory of a handle without references, in or out.
+pub(crate) struct DeadHandle(*mut HandleObject);
+
+// SAFETY: dead memory has no thread; the list it is in belongs to the loop.
+unsafe impl Send for DeadHandle {}
+
+impl Drop for DeadHandle {
+    fn drop(&mut self) {
+        // SAFETY: no reference is left and the collector does not know it.
+        unsafe { native::free(self.0.cast()) }
+    }
+}
+
+impl Handles {
+    /// Memory for a handle: a dead one's if there is any.
+    // HOT: call_soon
+    #[inline]
+    pub(crate) fn take(&mut self, kind: Kind) -> Memory {
+        let list = match kind {
+            Kind::Plain => &mut self.plain,
+            Kind::Timer => &mut self.timer,
+        };
+        match list.pop() {
+            Some(dead) => Memory::Dead(dead),
+            None => Memory::New(kind),
+        }
+    }
+
+    fn put(&mut self, kind: Kind, dead: DeadHandle) -> Option<DeadHandle> {
+        let list = match kind {
+            Kind::Plain => &mut self.plain,
+            Kind::Timer => &mut self.timer,
+        };
+        if list.len() < FREE_LIST_LENGTH {
+            list.push(dead);
+            None
+        } else {
+            Some(dead)
+        }
+    }
+
+    /// Takes every dead handle out, to be dropped by the caller.
+    pub(crate) fn drain(&mut self) -> impl Sized + use<> {
+        (std::mem::take(&mut self.plain), std::mem::take(&mut self.timer))
+    }
+}
+
+/// Where a new handle is made.
+pub(crate) enum Memory {
+    /// In the memory of a dead one.
+    Dead(DeadHandle),
+    /// In new memory.
+    New(Kind),
+}
+
+/// A strong reference to a handle of ours.
+#[repr(transparent)]
+pub(crate) struct HandleRef(Owned);
+
+impl HandleRef {
+    /// Makes a handle that the collector does not know yet.
+    // HOT: call_soon
+    #[inline]
+    pub(crate) fn new(
+        py: Python<'_>,
+        memory: Memory,
+        event_loop: *mut ffi::PyObject,
+        callback: Callback<'_>,
+    ) -> PyResult<Self> {
+        let object = match memory {
+            Memory::Dead(dead) => {
+                let memory = dead.0;
+                std::mem::forget(dead);
+                // SAFETY: dead memory, not on any list now.
+                unsafe { revive(memory) };
+                memory
+            }
+            Memory::New(kind) => Self::allocate(py, kind)?,
+        };
+        // SAFETY: the object is new, so nobody else refers to it.
+        let handle = Self(unsafe { Owned::from_raw(object.cast()) });
+        handle.get().fill(py, event_loop, callback)?;
+        Ok(handle)
+    }
+
+    #[cold]
+    fn allocate(py: Python<'_>, kind: Kind) -> PyResult<*mut HandleObject> {
+        let imports = Imports::get(py)?;
+        let class = match kind {
+            Kind::Plain => &imports.handle,
+            Kind::Timer => &imports.timer_handle,
+        };
+        // SAFETY: a class made for this memory; all zero is a valid value.
+        let object = unsafe { native::new_instance(class.bind(py))? };
+        // SAFETY: alive, and known to the collector since it was allocated.
+        unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
+        Ok(object.into_raw().cast())
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &HandleObject {
+        // SAFETY: a HandleRef is only made of handles.
+        unsafe { &*self.0.as_ptr().cast() }
+    }
+
+    #[inline]
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
+    #[inline]
+    pub(crate) fn object(&self) -> &Owned {
+        &self.0
+    }
+
+    #[inline]
+    pub(crate) fn into_object(self) -> Owned {
+        self.0
+    }
+
+    /// Calls the callback in its context. Cancelled handles do nothing.
+    ///
+    /// # Errors
+    /// What the callback raised.
+    // HOT: call_soon
+    #[inline]
+    pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let handle = self.get();
+        if handle.threadsafe.get() {
+            return self.run_threadsafe(py);
+        }
+        if handle.is_cancelled() {
+            return Ok(());
+        }
+        self.run_callback(py)
+    }
+
+    #[inline]
+    fn run_callback(&self, py: Python<'_>) -> PyResult<()> {
+        let handle = self.get();
+        handle.running.store(true, Ordering::Relaxed);
+        let result = context::run(py, handle.context.get(), || handle.call(py));
+        handle.running.store(false, Ordering::Relaxed);
+        if handle.is_cancelled() {
+            // It was cancelled by its own callback, which kept its arguments.
+            handle.release();
+        }
+        match result {
+            Ok(result) => result.map(drop),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As `run`, with `cancel` in other threads waiting for the end.
+    fn run_threadsafe(&self, py: Python<'_>) -> PyResult<()> {
+        let handle = self.get();
+        if !threadsafe_cancel::begin(&handle.running, &handle.cancelled) {
+            handle.release();
+            return Ok(());
+        }
+        let result = context::run(py, handle.context.get(), || handle.call(py));
+        threadsafe_cancel::end(&handle.running);
+        if handle.is_cancelled() {
+            handle.release();
+        }
+        match result {
+            Ok(result) => result.map(drop),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl HandleObject {
+    #[inline]
+    fn fill(
+        &self,
+        py: Python<'_>,
+        event_loop: *mut ffi::PyObject,
+        callback: Callback<'_>,
+    ) -> PyResult<()> {
+        let keep = |object: *mut ffi::PyObject| {
+            // SAFETY: alive for the length of the call that makes the handle.
+            unsafe { ffi::Py_INCREF(object) };
+            object
+        };
+        self.callback.set(keep(callback.callable));
+        self.context.set(callback.context.into_raw());
+        self.event_loop.set(keep(event_loop));
+        if callback.args.len() <= INLINE_ARGS {
+            for (slot, &argument) in self.inline.iter().zip(callback.args) {
+                slot.set(keep(argument));
+            }
+            self.inline_count.set(callback.args.len() as u8);
+            Ok(())
+        } else {
+            self.fill_tuple(py, callback.args)
+        }
+    }
+
+    #[cold]
+    fn fill_tuple(&self, py: Python<'_>, args: &[*mut ffi::PyObject]) -> PyResult<()> {
+        // SAFETY: the arguments are alive for the length of this call.
+        let args = args.iter().map(|&object| unsafe { Bound::from_borrowed_ptr(py, object) });
+        let tuple = PyTuple::new(py, args.collect::<Vec<_>>())?;
+        self.args.set(tuple.into_ptr());
+        Ok(())
+    }
+
+    #[inline]
+    fn call(&self, py: Python<'_>) -> PyResult<Owned> {
+        let tuple = self.args.get();
+        if tuple.is_null() {
+            let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
+            let count = usize::from(self.inline_count.get());
+            // SAFETY: the handle keeps callable and arguments alive while
+            // `running` is set, and `scratch` lies before the first argument.
+            unsafe { call::vectorcall(py, self.callback.get(), first, count) }
+        } else {
+            // SAFETY: as above, with the arguments in a tuple.
+            let result = unsafe { ffi::PyObject_Call(self.callback.get(), tuple, ptr::null_mut()) };
+            // SAFETY: a new reference, or null with an exception.
+            unsafe { Owned::from_result(py, result) }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Notes where the loop's timers hold the handle.
+    #[inline]
+    pub(crate) fn set_timer(&self, timer: Option<TimerKey>) {
+        self.timer.set(timer);
+    }
+
+    pub(crate) fn when_seconds(&self) -> f64 {
+        self.when_seconds.get()
+    }
+
+    #[inline]
+    pub(crate) fn set_when(&self, seconds: f64, given: Option<Owned>) {
+        self.when_seconds.set(seconds);
+        if let Some(given) = given {
+            self.when.set(given.into_raw());
+        }
+    }
+
+    pub(crate) fn set_threadsafe(&self) {
+        self.threadsafe.set(true);
+    }
+
+    pub(crate) fn set_source_traceback(&self, traceback: Owned) {
+        let old = self.source_traceback.replace(traceback.into_raw());
+        // SAFETY: the slot owned this reference.
+        unsafe { ffi::Py_XDECREF(old) };
+    }
+
+    /// Lets the collector see the handle from now on.
+    pub(crate) fn track(&self) {
+        if !self.tracked.replace(true) {
+            // SAFETY: a live object that the collector does not know.
+            unsafe { ffi::PyObject_GC_Track((&raw const *self).cast_mut().cast()) };
+        }
+    }
+
+    /// Whether somebody else than the caller keeps the handle.
+    pub(crate) fn is_shared(&self) -> bool {
+        // SAFETY: a live object.
+        unsafe { ffi::Py_REFCNT((&raw const *self).cast_mut().cast()) > 1 }
+    }
+
+    /// Drops what the callback needed, as asyncio does when it is cancelled.
+    fn release(&self) {
+        // The slot reads as None afterwards. Each slot is emptied before what
+        // it held is dropped, because that may run any code.
+        // SAFETY: None is alive.
+        let none = unsafe { Owned::from_borrowed(ffi::Py_None()) };
+        let callback = self.callback.replace(none.into_raw());
+        let tuple = self.args.replace(ptr::null_mut());
+        let count = self.inline_count.replace(0);
+        // SAFETY: the slots owned these references.
+        unsafe { ffi::Py_XDECREF(callback) };
+        // SAFETY: as above.
+        unsafe { ffi::Py_XDECREF(tuple) };
+        for slot in self.inline.iter().take(usize::from(count)) {
+            // SAFETY: as above.
+            unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
+        }
+    }
+
+    /// `cancel()`, from any thread.
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_cancelled() {
+            return self.wait_until_cancelled(py);
+        }
+        // SAFETY: the handle keeps its loop alive.
+        let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
+        if event_loop.debug() {
+            self.remember_repr(py)?;
+        }
+        self.cancelled.store(true, Ordering::SeqCst);
+        match event_loop.cell.enter(py) {
+            Ok(inside) => {
+                let held = match self.timer.take() {
+                    Some(key) => inside.with(|state| state.timers.remove(key)),
+                    None => None,
+                };
+                if !self.running.load(Ordering::Relaxed) {
+                    self.release();
+                }
+                drop(held);
+                Ok(())
+            }
+            Err(_) => {
+                // SAFETY: alive during its own method.
+                let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
+                event_loop.reap(py, HandleRef(this));
+                self.wait_until_cancelled(py)
+            }
+        }
+    }
+
+    /// A handle of `call_soon_threadsafe` is not left running behind the back
+    /// of the thread that cancelled it (CPython 3.14 and later).
+    fn wait_until_cancelled(&self, py: Python<'_>) -> PyResult<()> {
+        if self.threadsafe.get() && cfg!(Py_3_14) {
+            // SAFETY: the handle keeps its loop alive.
+            let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
+            if !event_loop.cell.is_mine() {
+                threadsafe_cancel::wait(py, &self.running);
+            }
+        }
+        Ok(())
+    }
+
+    /// On the loop's thread: finishes what another thread's `cancel` began.
+    pub(crate) fn reap(&self, event_loop: &EventLoop, py: Python<'_>) {
+        let held = match (self.timer.take(), event_loop.cell.enter(py)) {
+            (Some(key), Ok(inside)) => inside.with(|state| state.timers.remove(key)),
+            _ => None,
+        };
+        if !self.running.load(Ordering::Relaxed) {
+            self.release();
+        }
+        drop(held);
+    }
+
+    /// Debug mode shows what a cancelled handle would have called.
+    #[cold]
+    fn remember_repr(&self, py: Python<'_>) -> PyResult<()> {
+        // SAFETY: alive during its own method.
+        let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
+        let text = this.bind(py).repr()?.into_any();
+        let old = self.repr.replace(text.into_ptr());
+        // SAFETY: the slot owned this reference.
+        unsafe { ffi::Py_XDECREF(old) };
+        Ok(())
+    }
+
+    fn visit(&self, visitor: &mut Visitor) {
+        let slots = [&self.args, &self.callback, &self.context, &self.event_loop, &self.repr];
+        for slot in slots.into_iter().chain([&self.source_traceback, &self.when]) {
+            visitor.pointer(slot.get());
+        }
+        for slot in self.inline.iter().take(usize::from(self.inline_count.get())) {
+            visitor.pointer(slot.get());
+        }
+    }
+
+    /// Drops every reference; the handle is dead or about to be.
+    fn clear_all(&self) {
+        let count = self.inline_count.replace(0);
+        for slot in self.inline.iter().take(usize::from(count)) {
+            // SAFETY: the slot owned this reference.
+            unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
+        }
+        for slot in [
+            &self.args,
+            &self.callback,
+            &self.context,
+            &self.repr,
+            &self.source_traceback,
+            &self.when,
+            &self.event_loop,
+        ] {
+            // SAFETY: the slot owned this reference, if any.
+            unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
+        }
+    }
+
+    /// Ends a handle: its memory goes to its loop's free list where that is
+    /// within reach.
+    // HOT: call_soon
+    unsafe fn end(this: *mut Self, kind: Kind) {
+        // SAFETY: CPython passes the dead object, whose memory is still whole.
+        let handle = unsafe { &*this };
+        if handle.tracked.replace(false) {
+            // SAFETY: known to the collector, as the flag says.
+            unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
+        }
+        // SAFETY: a dead object whose class has weak references.
+        unsafe { clear_weakrefs(this) };
+        let event_loop = handle.event_loop.replace(ptr::null_mut());
+        handle.clear_all();
+        handle.cancelled.store(false, Ordering::Relaxed);
+        handle.threadsafe.set(false);
+        handle.timer.set(None);
+        let mut dead = Some(DeadHandle(this));
+        if !event_loop.is_null() {
+            // SAFETY: the slot owned this reference.
+            let event_loop = unsafe { Owned::from_raw(event_loop) };
+            // SAFETY: deallocation runs attached.
+            let py = unsafe { Python::assume_attached() };
+            // SAFETY: the slot held the handle's loop.
+            let target = unsafe { EventLoop::borrow(py, event_loop.as_ptr()) };
+            if target.cell.is_mine() {
+                if let Ok(inside) = target.cell.enter(py) {
+                    dead = dead.and_then(|dead| inside.with(|state| state.handles.put(kind, dead)));
+                }
+            }
+        }
+        drop(dead);
+    }
+}
+
+/// Ends the weak references to a dead handle.
+///
+/// # Safety
+/// The object is dead, and its memory whole.
+#[inline]
+unsafe fn clear_weakrefs(this: *mut HandleObject) {
+    // SAFETY: dead objects keep their class.
+    let class = unsafe { ffi::Py_TYPE(this.cast()) };
+    // SAFETY: a class is alive as long as its instances.
+    let offset = unsafe { (*class).tp_weaklistoffset };
+    // SAFETY: asyncio.Handle has weak references, so the offset leads to the
+    // list, which may lie before the object.
+    let list = unsafe { *this.byte_offset(offset).cast::<*mut ffi::PyObject>() };
+    if !list.is_null() {
+        // SAFETY: the list belongs to this object.
+        unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
+    }
+}
+
+/// Makes dead memory an object again. It has kept its reference to its class.
+///
+/// # Safety
+/// The memory is a dead handle that no list holds.
+#[inline]
+unsafe fn revive(memory: *mut HandleObject) {
+    #[cfg(all(not(Py_GIL_DISABLED), Py_3_12))]
+    // SAFETY: the caller's promise; a count of 1 is a new object's.
+    unsafe {
+        (*memory).ob_base.ob_refcnt.ob_refcnt = 1;
+    }
+    #[cfg(all(not(Py_GIL_DISABLED), not(Py_3_12)))]
+    // SAFETY: as above.
+    unsafe {
+        (*memory).ob_base.ob_refcnt = 1;
+    }
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        // SAFETY: dead memory keeps its class.
+        let class = unsafe { ffi::Py_TYPE(memory.cast()) };
+        // SAFETY: the header of dead memory is written anew.
+        unsafe { ffi::PyObject_Init(memory.cast(), class) };
+        // SAFETY: initialising counted the class once more.
+        unsafe { ffi::Py_DECREF(class.cast()) };
+    }
+}
+
+// SAFETY: the memory begins with asyncio.Handle's slots; zero is a valid value
+// of every field.
+unsafe impl NativeClass for PlainHandle {
+    const NAME: &'static CStr = c"tokioloop.Handle";
+    const BASE_SIZE: usize = HANDLE_SIZE;
+    const WEAKLIST: Option<usize> = None;
+    const DICT: Option<usize> = None;
+    const SUBCLASSABLE: bool = false;
+
+    fn traverse(&self, visitor: &mut Visitor) {
+        self.0.visit(visitor);
+    }
+
+    fn clear(&self) {
+        self.0.clear_for_collector();
+    }
+
+    unsafe fn dealloc(this: *mut Self) {
+        // SAFETY: the same memory, the same promise.
+        unsafe { HandleObject::end(this.cast(), Kind::Plain) }
+    }
+}
+
+// SAFETY: the memory begins with asyncio.TimerHandle's slots; zero is a valid
+// value of every field.
+unsafe impl NativeClass for TimerHandle {
+    const NAME: &'static CStr = c"tokioloop.TimerHandle";
+    const BASE_SIZE: usize = TIMER_HANDLE_SIZE;
+    const WEAKLIST: Option<usize> = None;
+    const DICT: Option<usize> = None;
+    const SUBCLASSABLE: bool = false;
+
+    fn traverse(&self, visitor: &mut Visitor) {
+        self.0.visit(visitor);
+    }
+
+    fn clear(&self) {
+        self.0.clear_for_collector();
+    }
+
+    unsafe fn dealloc(this: *mut Self) {
+        // SAFETY: the same memory, the same promise.
+        unsafe { HandleObject::end(this.cast(), Kind::Timer) }
+    }
+}
+
+impl HandleObject {
+    /// Breaks cycles. The loop stays: a handle without one cannot be asked
+    /// anything, and the loop's own clear breaks that side.
+    fn clear_for_collector(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        self.release();
+    }
+}
+
+fn cancel<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("Handle.cancel")?;
+    this.cancel(py)?;
+    Ok(Owned::none(py))
+}
+
+fn cancelled<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("Handle.cancelled")?;
+    Ok(Owned::bool(py, this.is_cancelled()))
+}
+
+fn run<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("Handle._run")?;
+    // SAFETY: alive during its own method.
+    let this = HandleRef(unsafe { Owned::from_borrowed((&raw const *this).cast_mut().cast()) });
+    if let Err(error) = this.run(py) {
+        // SAFETY: the handle keeps its loop alive.
+        let event_loop = unsafe { Owned::from_borrowed(this.get().event_loop.get()) };
+        crate::report::callback_failed(py, &event_loop, &this, error)?;
+    }
+    Ok(Owned::none(py))
+}
+
+fn when<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("TimerHandle.when")?;
+    when_value(py, this)
+}
+
+fn when_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    let given = this.when.get();
+    if given.is_null() {
+        Owned::float(py, this.when_seconds.get())
+    } else {
+        // SAFETY: the slot owns a reference.
+        Ok(unsafe { Owned::from_borrowed(given) })
+    }
+}
+
+fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    if this.is_cancelled() && !this.running.load(Ordering::Relaxed) {
+        return Ok(Owned::none(py));
+    }
+    let tuple = this.args.get();
+    if !tuple.is_null() {
+        // SAFETY: the slot owns a reference.
+        return Ok(unsafe { Owned::from_borrowed(tuple) });
+    }
+    let inline = this.inline.iter().take(usize::from(this.inline_count.get()));
+    // SAFETY: filled slots own references.
+    let inline = inline.map(|slot| unsafe { Bound::from_borrowed_ptr(py, slot.get()) });
+    Ok(PyTuple::new(py, inline.collect::<Vec<_>>())?.into_any().into())
+}
+
+fn cancelled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    Ok(Owned::bool(py, this.is_cancelled()))
+}
+
+fn scheduled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    Ok(Owned::bool(py, this.timer.get().is_some()))
+}
+
+/// Reads a slot that is None while it is empty.
+fn slot_value(py: Python<'_>, slot: &Slot) -> PyResult<Owned> {
+    let object = slot.get();
+    if object.is_null() {
+        return Ok(Owned::none(py));
+    }
+    // SAFETY: a filled slot owns a reference.
+    Ok(unsafe { Owned::from_borrowed(object) })
+}
+
+fn repr_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    slot_value(py, &this.repr)
+}
+
+fn source_traceback_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    slot_value(py, &this.source_traceback)
+}
+
+/// Makes the classes `Handle` and `TimerHandle`.
+///
+/// # Errors
+/// ImportError where this interpreter lays asyncio's classes out differently.
+pub(crate) fn make_classes<'py>(
+    py: Python<'py>,
+) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyType>)> {
+    let events = py.import("asyncio.events")?;
+    let plain_base = events.getattr("Handle")?.cast_into::<PyType>()?;
+    let timer_base = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
+    let methods = || {
+        vec![
+            method!(HandleObject, c"cancel", cancel, c"cancel($self)\n--\n\nCancel the callback; it is not run, and what it holds is dropped.\n\nMay be called from any thread. Cancelling twice, or after the run, does nothing."),
+            method!(HandleObject, c"cancelled", cancelled, c"cancelled($self)\n--\n\nReturn True if the callback was cancelled."),
+            method!(HandleObject, c"_run", run, c"_run($self)\n--\n\nRun the callback now."),
+        ]
+    };
+    let getters = || {
+        vec![
+            getter!(HandleObject, c"_args", args_value),
+            getter!(HandleObject, c"_cancelled", cancelled_value),
+            getter!(HandleObject, c"_repr", repr_value),
+            getter!(HandleObject, c"_source_traceback", source_traceback_value),
+        ]
+    };
+    let plain = native::make_class::<PlainHandle>(
+        &plain_base,
+        methods(),
+        getters(),
+        c"A callback that call_soon() scheduled; an asyncio.Handle.",
+    )?;
+    let timer = native::make_class::<TimerHandle>(
+        &timer_base,
+        methods()
+            .into_iter()
+            .chain([method!(HandleObject, c"when", when, c"when($self)\n--\n\nReturn the time of loop.time(), in seconds, at which the callback is due.")])
+            .collect(),
+        getters()
+            .into_iter()
+            .chain([
+                getter!(HandleObject, c"_when", when_value),
+                getter!(HandleObject, c"_scheduled", scheduled_value),
+            ])
+            .collect(),
+        c"A callback that call_later() or call_at() scheduled; an asyncio.TimerHandle.",
+    )?;
+    Ok((plain, timer))
+}

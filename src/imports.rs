@@ -1,0 +1,69 @@
+//! Python objects that are looked up once per process.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyType};
+
+use crate::handle;
+
+/// Classes, functions and names that the binding needs again and again.
+pub(crate) struct Imports {
+    pub(crate) handle: Py<PyType>,
+    pub(crate) timer_handle: Py<PyType>,
+    pub(crate) future: Py<PyAny>,
+    pub(crate) task: Py<PyAny>,
+    pub(crate) format_callback: Py<PyAny>,
+    pub(crate) extract_stack: Py<PyAny>,
+    pub(crate) get_frame: Py<PyAny>,
+    pub(crate) file_descriptor: Py<PyAny>,
+    pub(crate) set_result_unless_cancelled: Py<PyAny>,
+    pub(crate) socket: Py<PyAny>,
+    pub(crate) buffered_protocol: Py<PyAny>,
+    pub(crate) logger: Py<PyAny>,
+    pub(crate) base_create_task: Py<PyAny>,
+    pub(crate) context_name: Py<PyString>,
+    pub(crate) name_name: Py<PyString>,
+}
+
+static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
+
+impl Imports {
+    /// The objects; imported on first use.
+    ///
+    /// # Errors
+    /// ImportError where this interpreter's asyncio is another than expected.
+    #[inline]
+    pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
+        match IMPORTS.get(py) {
+            Some(imports) => Ok(imports),
+            None => IMPORTS.get_or_try_init(py, || Self::load(py)),
+        }
+    }
+
+    #[cold]
+    fn load(py: Python<'_>) -> PyResult<Self> {
+        let (handle, timer_handle) = handle::make_classes(py)?;
+        let find = |module: &str, name: &str| -> PyResult<Py<PyAny>> {
+            Ok(py.import(module)?.getattr(name)?.unbind())
+        };
+        Ok(Self {
+            handle: handle.unbind(),
+            timer_handle: timer_handle.unbind(),
+            future: find("asyncio.futures", "Future")?,
+            task: find("asyncio.tasks", "Task")?,
+            format_callback: find("asyncio.format_helpers", "_format_callback_source")?,
+            extract_stack: find("asyncio.format_helpers", "extract_stack")?,
+            get_frame: find("sys", "_getframe")?,
+            file_descriptor: find("selectors", "_fileobj_to_fd")?,
+            set_result_unless_cancelled: find("asyncio.futures", "_set_result_unless_cancelled")?,
+            socket: find("socket", "socket")?,
+            buffered_protocol: find("asyncio.protocols", "BufferedProtocol")?,
+            logger: find("asyncio.log", "logger")?,
+            base_create_task: find("asyncio.base_events", "BaseEventLoop")?
+                .getattr(py, "create_task")?,
+            context_name: intern!(py, "context").clone().unbind(),
+            name_name: intern!(py, "name").clone().unbind(),
+        })
+    }
+}

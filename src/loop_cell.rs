@@ -1,0 +1,196 @@
+//! Memory that only the thread that runs the loop may open.
+//!
+//! There is no lock and no atomic read-modify-write on an I/O path: a running
+//! loop is owned by its thread, and every entry compares one word. While the
+//! loop does not run, a thread claims it for the length of one call, so that
+//! the same rule holds with the GIL off.
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::prelude::*;
+use tokioloop_reactor::sys::thread_id;
+
+/// No thread is inside.
+const NOBODY: usize = 0;
+/// A forked child owns nothing of its parent's loops.
+const FOREIGN: usize = usize::MAX;
+
+/// The loop's state, its owner, and who runs it.
+pub(crate) struct LoopCell<S> {
+    /// The thread inside, [`NOBODY`] or [`FOREIGN`].
+    owner: AtomicUsize,
+    /// The thread inside `run_forever`, or [`NOBODY`].
+    runner: AtomicUsize,
+    state: UnsafeCell<S>,
+    #[cfg(debug_assertions)]
+    open: std::cell::Cell<bool>,
+}
+
+// SAFETY: the state is only opened through an `OnLoop`, which one thread at a
+// time can have.
+unsafe impl<S: Send> Sync for LoopCell<S> {}
+
+/// Why a thread may not enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The loop runs in another thread.
+    OtherThread,
+    /// The loop was made before a fork, and this is the child.
+    Forked,
+}
+
+impl<S> LoopCell<S> {
+    pub(crate) fn new(state: S) -> Self {
+        Self {
+            owner: AtomicUsize::new(NOBODY),
+            runner: AtomicUsize::new(NOBODY),
+            state: UnsafeCell::new(state),
+            #[cfg(debug_assertions)]
+            open: std::cell::Cell::new(false),
+        }
+    }
+
+    /// Whether the calling thread is inside already.
+    // HOT: proto, call_soon
+    #[inline]
+    pub(crate) fn is_mine(&self) -> bool {
+        // Only this thread ever writes its own id, so a relaxed read suffices.
+        self.owner.load(Ordering::Relaxed) == thread_id()
+    }
+
+    /// Enters for one call.
+    // HOT: proto, call_soon
+    #[inline]
+    pub(crate) fn enter(&self, py: Python<'_>) -> Result<OnLoop<'_, S>, Refused> {
+        if self.is_mine() {
+            return Ok(OnLoop { cell: self, claimed: false });
+        }
+        self.claim(py)
+    }
+
+    #[cold]
+    fn claim(&self, py: Python<'_>) -> Result<OnLoop<'_, S>, Refused> {
+        loop {
+            match self.owner.compare_exchange(
+                NOBODY,
+                thread_id(),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(OnLoop { cell: self, claimed: true }),
+                Err(FOREIGN) => return Err(Refused::Forked),
+                Err(_) if self.runner.load(Ordering::Relaxed) != NOBODY => {
+                    return Err(Refused::OtherThread);
+                }
+                // Another thread is inside for one call: let it finish, and let
+                // go of the interpreter meanwhile, which it may be waiting for.
+                Err(_) => py.detach(std::thread::yield_now),
+            }
+        }
+    }
+
+    /// Enters for a run.
+    pub(crate) fn run(&self, py: Python<'_>) -> Result<Running<'_, S>, Refused> {
+        let inside = self.enter(py)?;
+        self.runner.store(thread_id(), Ordering::Relaxed);
+        Ok(Running { inside })
+    }
+
+    /// Whether some thread is inside a run.
+    pub(crate) fn is_running(&self) -> bool {
+        self.runner.load(Ordering::Relaxed) != NOBODY
+    }
+
+    /// In a forked child: nobody may enter any more.
+    pub(crate) fn disown(&self) {
+        self.runner.store(NOBODY, Ordering::Relaxed);
+        self.owner.store(FOREIGN, Ordering::Relaxed);
+    }
+
+    /// The state as the garbage collector sees it.
+    ///
+    /// # Safety
+    /// Called from `tp_traverse` only: nothing is changed, and the owner, if
+    /// there is one, is stopped or is the calling thread outside of `with`.
+    pub(crate) unsafe fn peek(&self) -> &S {
+        // SAFETY: the caller's promise.
+        unsafe { &*self.state.get() }
+    }
+}
+
+/// Proof that the calling thread is inside.
+pub(crate) struct OnLoop<'a, S> {
+    cell: &'a LoopCell<S>,
+    claimed: bool,
+}
+
+impl<S> OnLoop<'_, S> {
+    /// Opens the state. The body must not call into Python, and must not drop
+    /// what may run Python code: it takes such things out and returns them.
+    // HOT: proto, call_soon
+    #[inline]
+    pub(crate) fn with<R>(&self, body: impl FnOnce(&mut S) -> R) -> R {
+        #[cfg(debug_assertions)]
+        let _open = Open::new(&self.cell.open);
+        // SAFETY: this thread is the only one inside, and bodies do not nest.
+        body(unsafe { &mut *self.cell.state.get() })
+    }
+}
+
+impl<S> Drop for OnLoop<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.claimed {
+            self.cell.leave();
+        }
+    }
+}
+
+impl<S> LoopCell<S> {
+    /// Gives the cell up, unless a fork has taken it away meanwhile.
+    #[cold]
+    fn leave(&self) {
+        let _ =
+            self.owner.compare_exchange(thread_id(), NOBODY, Ordering::Release, Ordering::Relaxed);
+    }
+}
+
+/// A run: the cell stays with this thread until it is dropped.
+pub(crate) struct Running<'a, S> {
+    inside: OnLoop<'a, S>,
+}
+
+impl<'a, S> std::ops::Deref for Running<'a, S> {
+    type Target = OnLoop<'a, S>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inside
+    }
+}
+
+impl<S> Drop for Running<'_, S> {
+    fn drop(&mut self) {
+        self.inside.cell.runner.store(NOBODY, Ordering::Relaxed);
+    }
+}
+
+/// Finds nested bodies in builds with debug assertions.
+#[cfg(debug_assertions)]
+struct Open<'a>(&'a std::cell::Cell<bool>);
+
+#[cfg(debug_assertions)]
+impl<'a> Open<'a> {
+    fn new(open: &'a std::cell::Cell<bool>) -> Self {
+        assert!(!open.replace(true), "the loop's state was opened twice");
+        Self(open)
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}

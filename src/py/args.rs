@@ -1,0 +1,201 @@
+//! The arguments of a native method, and the errors for wrong ones.
+#![allow(unsafe_code)]
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+use pyo3::{Borrowed, ffi};
+
+/// What a caller passed: a slice of positional values, then keyword values.
+#[derive(Clone, Copy)]
+pub(crate) struct Args<'a, 'py> {
+    py: Python<'py>,
+    values: &'a [*mut ffi::PyObject],
+    positional: usize,
+    names: *mut ffi::PyObject,
+}
+
+impl<'a, 'py> Args<'a, 'py> {
+    /// Wraps what CPython passes to a fastcall method.
+    ///
+    /// # Safety
+    /// The arguments are those of one call, alive for 'a.
+    #[inline]
+    pub(crate) unsafe fn new(
+        py: Python<'py>,
+        values: *const *mut ffi::PyObject,
+        positional: ffi::Py_ssize_t,
+        names: *mut ffi::PyObject,
+    ) -> Self {
+        let positional = positional as usize;
+        let named = if names.is_null() {
+            0
+        } else {
+            // SAFETY: keyword names come as a tuple.
+            unsafe { ffi::PyTuple_GET_SIZE(names) as usize }
+        };
+        let count = positional + named;
+        let values = if count == 0 {
+            &[]
+        } else {
+            // SAFETY: CPython passes that many values.
+            unsafe { std::slice::from_raw_parts(values, count) }
+        };
+        Self { py, values, positional, names }
+    }
+
+    /// The positional values.
+    #[inline]
+    pub(crate) fn positional(&self) -> &'a [*mut ffi::PyObject] {
+        self.values.get(..self.positional).unwrap_or(&[])
+    }
+
+    /// A borrowed view of the value at `index`.
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
+        // SAFETY: the caller of the method keeps its arguments alive.
+        self.values.get(index).map(|&value| unsafe { Borrowed::from_ptr(self.py, value) })
+    }
+
+    /// Whether keywords were passed.
+    #[inline]
+    pub(crate) fn has_keywords(&self) -> bool {
+        !self.names.is_null()
+    }
+
+    /// The only keyword's value where its name is the interned `name`.
+    #[inline]
+    pub(crate) fn only_keyword(&self, name: *mut ffi::PyObject) -> Option<*mut ffi::PyObject> {
+        if self.names.is_null() || self.values.len() != self.positional + 1 {
+            return None;
+        }
+        // SAFETY: the tuple holds one name, as counted in `new`.
+        let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, 0) };
+        if given == name { self.values.last().copied() } else { None }
+    }
+
+    /// The keywords by name.
+    pub(crate) fn keywords(
+        &self,
+    ) -> impl Iterator<Item = (Bound<'py, PyString>, Borrowed<'a, 'py, PyAny>)> {
+        let py = self.py;
+        let names: Vec<_> = if self.names.is_null() {
+            Vec::new()
+        } else {
+            // SAFETY: keyword names come as a tuple of strings.
+            let names = unsafe { Borrowed::from_ptr(py, self.names).cast_unchecked::<PyTuple>() };
+            names.iter().filter_map(|name| name.cast_into::<PyString>().ok()).collect()
+        };
+        let values = self.values.get(self.positional..).unwrap_or(&[]);
+        names.into_iter().zip(values).map(move |(name, &value)| {
+            // SAFETY: as in `get`.
+            (name, unsafe { Borrowed::from_ptr(py, value) })
+        })
+    }
+
+    /// No argument at all.
+    ///
+    /// # Errors
+    /// TypeError, as a Python function would raise it.
+    #[inline]
+    pub(crate) fn none(&self, function: &str) -> PyResult<()> {
+        if self.values.is_empty() { Ok(()) } else { self.bind(function, [], 0).map(drop) }
+    }
+
+    /// Exactly one argument, by position or by name.
+    ///
+    /// # Errors
+    /// TypeError, as a Python function would raise it.
+    // HOT: proto
+    #[inline]
+    pub(crate) fn one(
+        &self,
+        function: &str,
+        name: &'static str,
+    ) -> PyResult<Borrowed<'a, 'py, PyAny>> {
+        if let ([_], 1) = (self.values, self.positional) {
+            if let Some(value) = self.get(0) {
+                return Ok(value);
+            }
+        }
+        let [value] = self.bind(function, [name], 1)?;
+        value.ok_or_else(|| PyTypeError::new_err("missing argument"))
+    }
+
+    /// Matches the arguments with parameter names, the first `required` of
+    /// which have no default.
+    ///
+    /// # Errors
+    /// TypeError in CPython's words.
+    #[cold]
+    pub(crate) fn bind<const N: usize>(
+        &self,
+        function: &str,
+        parameters: [&'static str; N],
+        required: usize,
+    ) -> PyResult<[Option<Borrowed<'a, 'py, PyAny>>; N]> {
+        let mut bound = [const { None }; N];
+        if self.positional > N {
+            let plural = if N == 0 { "" } else { "s" };
+            let verb = if self.positional == 0 { "was" } else { "were" };
+            let takes = if required < N {
+                format!("from {} to {}", required + 1, N + 1)
+            } else {
+                format!("{}", N + 1)
+            };
+            return Err(PyTypeError::new_err(format!(
+                "{function}() takes {takes} positional argument{plural} but {} {verb} given",
+                self.positional + 1,
+            )));
+        }
+        for (index, slot) in bound.iter_mut().enumerate().take(self.positional) {
+            *slot = self.get(index);
+        }
+        for (name, value) in self.keywords() {
+            let name = name.to_cow()?;
+            let slot = parameters
+                .iter()
+                .position(|parameter| *parameter == name)
+                .and_then(|index| bound.get_mut(index));
+            match slot {
+                None => {
+                    return Err(PyTypeError::new_err(format!(
+                        "{function}() got an unexpected keyword argument '{name}'"
+                    )));
+                }
+                Some(Some(_)) => {
+                    return Err(PyTypeError::new_err(format!(
+                        "{function}() got multiple values for argument '{name}'"
+                    )));
+                }
+                Some(empty) => *empty = Some(value),
+            }
+        }
+        let missing: Vec<_> = parameters
+            .iter()
+            .zip(&bound)
+            .take(required)
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| format!("'{name}'"))
+            .collect();
+        if !missing.is_empty() {
+            return Err(missing_arguments(function, &missing));
+        }
+        Ok(bound)
+    }
+}
+
+/// CPython's words for parameters that got no value.
+pub(crate) fn missing_arguments(function: &str, missing: &[String]) -> PyErr {
+    let names = match missing {
+        [one] => one.clone(),
+        [one, two] => format!("{one} and {two}"),
+        [first @ .., last] => format!("{}, and {last}", first.join(", ")),
+        [] => String::new(),
+    };
+    let plural = if missing.len() == 1 { "" } else { "s" };
+    PyTypeError::new_err(format!(
+        "{function}() missing {} required positional argument{plural}: {names}",
+        missing.len(),
+    ))
+}

@@ -1,0 +1,79 @@
+//! Calls by vectorcall: no tuple, no dictionary.
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::Owned;
+
+/// Calls with no argument.
+#[inline]
+pub(crate) fn call0(py: Python<'_>, callable: &Owned) -> PyResult<Owned> {
+    // SAFETY: the reference keeps the callable alive; no argument is passed.
+    unsafe { Owned::from_result(py, ffi::PyObject_CallNoArgs(callable.as_ptr())) }
+}
+
+/// Calls a function whose first parameter is `receiver` with one argument more.
+// HOT: proto
+#[inline]
+pub(crate) fn call_method1(
+    py: Python<'_>,
+    function: &Owned,
+    receiver: &Owned,
+    argument: &Owned,
+) -> PyResult<Owned> {
+    let mut stack = [std::ptr::null_mut(), receiver.as_ptr(), argument.as_ptr()];
+    // SAFETY: the slot before the arguments is ours to be overwritten, as the
+    // offset flag allows; the references live in the caller.
+    unsafe { vectorcall(py, function.as_ptr(), stack.as_mut_ptr().add(1), 2) }
+}
+
+/// Calls with one argument.
+#[inline]
+pub(crate) fn call1(py: Python<'_>, callable: &Owned, argument: &Owned) -> PyResult<Owned> {
+    let mut stack = [std::ptr::null_mut(), argument.as_ptr()];
+    // SAFETY: as in `call_method1`.
+    unsafe { vectorcall(py, callable.as_ptr(), stack.as_mut_ptr().add(1), 1) }
+}
+
+/// Calls with `count` arguments at `arguments`.
+///
+/// # Safety
+/// `callable` and the arguments are alive, and the slot before the first
+/// argument may be written to.
+#[inline]
+pub(crate) unsafe fn vectorcall(
+    py: Python<'_>,
+    callable: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+) -> PyResult<Owned> {
+    let flags = count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+    // SAFETY: the caller's promise.
+    let result =
+        unsafe { ffi::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut()) };
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { Owned::from_result(py, result) }
+}
+
+unsafe extern "C" {
+    static mut PyMethod_Type: ffi::PyTypeObject;
+    fn PyMethod_Function(method: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    fn PyMethod_Self(method: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
+
+/// The function behind a method of `receiver`, and true: calling it needs no
+/// method object. Any other callable as it is, and false.
+pub(crate) fn unbound(callable: &Bound<'_, PyAny>, receiver: &Bound<'_, PyAny>) -> (Owned, bool) {
+    let object = callable.as_ptr();
+    // SAFETY: a live object; the type is only compared by address.
+    if unsafe { ffi::Py_TYPE(object) } != &raw mut PyMethod_Type {
+        return (Owned::from(callable), false);
+    }
+    // SAFETY: checked to be a method.
+    if unsafe { PyMethod_Self(object) } != receiver.as_ptr() {
+        return (Owned::from(callable), false);
+    }
+    // SAFETY: checked to be a method, whose function lives as long as it does.
+    (unsafe { Owned::from_borrowed(PyMethod_Function(object)) }, true)
+}

@@ -1,0 +1,17 @@
+//! The binding's own layer over CPython: owned references, calls without an
+//! argument tuple, contexts, `bytes` that are received into, and heap types
+//! whose methods take their arguments as a slice.
+//!
+//! Together with `loop_cell.rs` this is where the binding's unsafe code lives.
+//! Everything here runs on a thread that is attached to the interpreter.
+
+pub(crate) mod args;
+pub(crate) mod buffer;
+pub(crate) mod bytes;
+pub(crate) mod call;
+pub(crate) mod context;
+pub(crate) mod native;
+mod owned;
+
+pub(crate) use args::Args;
+pub(crate) use owned::Owned;

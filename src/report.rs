@@ -1,0 +1,76 @@
+//! Exceptions that nobody awaits: to the exception handler, in asyncio's words.
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::handle::HandleRef;
+use crate::imports::Imports;
+use crate::py::Owned;
+
+/// Whether an exception leaves the loop instead of being reported.
+pub(crate) fn leaves_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// A callback raised.
+///
+/// # Errors
+/// `SystemExit` and `KeyboardInterrupt` leave the loop.
+#[cold]
+pub(crate) fn callback_failed(
+    py: Python<'_>,
+    event_loop: &Owned,
+    handle: &HandleRef,
+    error: PyErr,
+) -> PyResult<()> {
+    if leaves_loop(py, &error) {
+        return Err(error);
+    }
+    let handle = handle.object().bind(py);
+    let callback = handle.getattr(intern!(py, "_callback"))?;
+    let args = handle.getattr(intern!(py, "_args"))?;
+    let args = if args.is_none() { pyo3::types::PyTuple::empty(py).into_any() } else { args };
+    let description = describe(py, &callback, &args);
+    let context = PyDict::new(py);
+    context.set_item("message", format!("Exception in callback {description}"))?;
+    context.set_item("exception", error.into_value(py))?;
+    context.set_item("handle", handle)?;
+    let traceback = handle.getattr(intern!(py, "_source_traceback"))?;
+    if traceback.is_truthy()? {
+        context.set_item("source_traceback", traceback)?;
+    }
+    call_exception_handler(py, event_loop, &context)
+}
+
+/// `f(1, 2) at file.py:3`; a broken `repr` must not hide the exception.
+fn describe(py: Python<'_>, callback: &Bound<'_, PyAny>, args: &Bound<'_, PyAny>) -> String {
+    let described = Imports::get(py).and_then(|imports| {
+        let format = imports.format_callback.bind(py);
+        // CPython 3.13 hides the arguments unless told otherwise.
+        let debug = cfg!(Py_3_13).then(|| PyDict::new(py));
+        if let Some(keywords) = &debug {
+            keywords.set_item("debug", false)?;
+        }
+        format.call((callback, args), debug.as_ref())?.extract::<String>()
+    });
+    described.unwrap_or_else(|_| "<callback whose repr failed>".to_owned())
+}
+
+/// Hands a context to `loop.call_exception_handler`.
+///
+/// # Errors
+/// What leaves the loop.
+#[cold]
+pub(crate) fn call_exception_handler(
+    py: Python<'_>,
+    event_loop: &Owned,
+    context: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    let event_loop = event_loop.bind(py);
+    match event_loop.call_method1(intern!(py, "call_exception_handler"), (context,)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,50 @@
+//! Cancelling a callback from another thread while the loop may be running it.
+//!
+//! The loop says that it runs a callback and then looks whether it was
+//! cancelled; the other thread says that it is cancelled and then looks whether
+//! it runs. Both steps are sequentially consistent, so at least one of them
+//! sees the other: either the callback is not run, or `cancel` waits for it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+
+static WAITERS: AtomicUsize = AtomicUsize::new(0);
+static LOCK: Mutex<()> = Mutex::new(());
+static ENDED: Condvar = Condvar::new();
+
+/// On the loop's thread: false where the callback must not run.
+pub(crate) fn begin(running: &AtomicBool, cancelled: &AtomicBool) -> bool {
+    running.store(true, Ordering::SeqCst);
+    if cancelled.load(Ordering::SeqCst) {
+        end(running);
+        return false;
+    }
+    true
+}
+
+/// On the loop's thread: the callback has returned.
+pub(crate) fn end(running: &AtomicBool) {
+    running.store(false, Ordering::SeqCst);
+    if WAITERS.load(Ordering::SeqCst) > 0 {
+        let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        ENDED.notify_all();
+    }
+}
+
+/// On another thread: returns when the callback does not run (any more).
+pub(crate) fn wait(py: Python<'_>, running: &AtomicBool) {
+    if !running.load(Ordering::SeqCst) {
+        return;
+    }
+    py.detach(|| {
+        WAITERS.fetch_add(1, Ordering::SeqCst);
+        let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        while running.load(Ordering::SeqCst) {
+            lock = ENDED.wait(lock).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(lock);
+        WAITERS.fetch_sub(1, Ordering::SeqCst);
+    });
+}

@@ -1,0 +1,258 @@
+//! Serving a listening socket: connections are accepted in batches, each with
+//! a transport of its own.
+
+use std::os::fd::RawFd;
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3::{PyTraverseError, PyVisit};
+use tokioloop_reactor::listener::{self, Accepted};
+use tokioloop_reactor::{Interest, Readiness, Token, sys};
+
+use crate::errors;
+use crate::event_loop::{EventLoop, Inside, Source, This};
+use crate::imports::Imports;
+use crate::py::{Owned, call, context};
+use crate::ready::Ready;
+use crate::report::{call_exception_handler, leaves_loop};
+use crate::transports::descriptor::Descriptor;
+use crate::transports::stream::{self, Parts};
+
+/// asyncio.constants.ACCEPT_RETRY_DELAY, in seconds: how long a listener is
+/// left alone once descriptors have run out.
+const RETRY_DELAY: f64 = 1.0;
+
+/// A listening socket and what its connections get.
+pub(crate) struct Listener {
+    fd: RawFd,
+    /// Keeps the descriptor open; the server closes it.
+    socket: Owned,
+    protocol_factory: Owned,
+    server: Owned,
+    /// Most connections that one event may bring.
+    backlog: usize,
+    /// The context of `create_server`'s caller.
+    context: Owned,
+    /// Descriptors have run out; a timer will look again.
+    resting: bool,
+}
+
+impl Listener {
+    /// Shows every reference to the collector.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for object in [&self.socket, &self.protocol_factory, &self.server, &self.context] {
+            visit.call(object.as_py())?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves a listening socket from now on.
+pub(crate) fn listen(
+    event_loop: &Bound<'_, EventLoop>,
+    socket: &Bound<'_, PyAny>,
+    fd: RawFd,
+    protocol_factory: &Bound<'_, PyAny>,
+    server: &Bound<'_, PyAny>,
+    backlog: usize,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let inside = event_loop.get().enter(py, "_start_serving")?;
+    let listener = Box::new(Listener {
+        fd,
+        socket: Owned::from(socket),
+        protocol_factory: Owned::from(protocol_factory),
+        server: Owned::from(server),
+        backlog: backlog.max(1),
+        context: context::copy_current(py)?,
+        resting: false,
+    });
+    let (result, old) = inside.with(|state| {
+        let old = state.fds.get(fd).and_then(|token| {
+            let serving = matches!(state.sources.get(token), Some(Source::Listener(_)));
+            if serving { state.sources.remove(token) } else { None }
+        });
+        let token = state.sources.insert(Source::Listener(listener));
+        state.fds.set(fd, token);
+        let result = match &state.poller {
+            Some(poller) if old.is_some() => poller.reregister(fd, token, Interest::READABLE),
+            Some(poller) => poller.register(fd, token, Interest::READABLE),
+            None => Ok(()),
+        };
+        (result, old)
+    });
+    drop(old);
+    result.map_err(|error| errors::os_error(py, &error))
+}
+
+/// Stops serving a descriptor; false where it was not served.
+pub(crate) fn unlisten(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyResult<bool> {
+    let inside = event_loop.get().enter(event_loop.py(), "_stop_serving")?;
+    let listener = inside.with(|state| {
+        let token = state.fds.get(fd)?;
+        if !matches!(state.sources.get(token), Some(Source::Listener(_))) {
+            return None;
+        }
+        state.fds.forget(fd, token);
+        if let Some(poller) = &state.poller {
+            // The socket may have been closed already.
+            let _ = poller.deregister(fd);
+        }
+        state.sources.remove(token)
+    });
+    Ok(listener.is_some())
+}
+
+/// The parts that a batch needs, held while user code may stop the listener.
+struct Batch {
+    fd: RawFd,
+    protocol_factory: Owned,
+    server: Owned,
+    context: Owned,
+    backlog: usize,
+}
+
+/// Somebody waits.
+pub(crate) fn on_event(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    token: Token,
+) -> PyResult<()> {
+    let batch = inside.with(|state| match state.sources.get(token) {
+        Some(Source::Listener(listener)) if !listener.resting => Some(Batch {
+            fd: listener.fd,
+            protocol_factory: listener.protocol_factory.clone_ref(py),
+            server: listener.server.clone_ref(py),
+            context: listener.context.clone_ref(py),
+            backlog: listener.backlog,
+        }),
+        _ => None,
+    });
+    let Some(batch) = batch else { return Ok(()) };
+    for _ in 0..batch.backlog {
+        // A protocol factory may have closed the server, and its number may
+        // serve another by now.
+        if inside.with(|state| state.sources.get(token).is_none()) {
+            return Ok(());
+        }
+        match listener::accept(sys::borrow(batch.fd)) {
+            Ok(Accepted::Connection(fd, peer)) => {
+                inside.with(|state| state.metrics.accepted += 1);
+                let made = context::run(py, batch.context.as_ptr(), || {
+                    connect(py, this, &batch, fd, peer)
+                });
+                if let Err(error) | Ok(Err(error)) = made {
+                    if leaves_loop(py, &error) {
+                        return Err(error);
+                    }
+                    factory_failed(py, this, error)?;
+                }
+            }
+            Ok(Accepted::Gone) => {}
+            Ok(Accepted::Blocked) => return Ok(()),
+            Ok(Accepted::Exhausted(error)) => return rest(py, this, inside, token, &error),
+            Err(error) => return broken(py, this, inside, token, &error),
+        }
+    }
+    // More may wait than a batch takes, and no further edge will say so.
+    inside.with(|state| state.ready.push_back(Ready::Io(token, Readiness::READABLE)));
+    Ok(())
+}
+
+fn connect(
+    py: Python<'_>,
+    this: This<'_>,
+    batch: &Batch,
+    fd: std::os::fd::OwnedFd,
+    peer: tokioloop_reactor::Address,
+) -> PyResult<()> {
+    let protocol = call::call0(py, &batch.protocol_factory)?;
+    let server = batch.server.bind(py);
+    let server = (!server.is_none()).then_some(&*server);
+    let protocol = protocol.bind(py);
+    let parts = Parts { protocol: &protocol, waiter: None, extra: None, server, peer: Some(peer) };
+    stream::make(py, this, parts, || Ok(Descriptor::Own(fd))).map(drop)
+}
+
+/// asyncio says nothing of a failing factory outside of debug mode.
+#[cold]
+fn factory_failed(py: Python<'_>, this: This<'_>, error: PyErr) -> PyResult<()> {
+    if !this.event_loop.debug() {
+        return Ok(());
+    }
+    let context = PyDict::new(py);
+    context.set_item("message", "Error on transport creation for incoming connection")?;
+    context.set_item("exception", error.into_value(py))?;
+    call_exception_handler(py, &this.owned(py), &context)
+}
+
+/// Descriptors have run out: one report, and a try again later. The clients
+/// stay in the kernel's queue meanwhile.
+#[cold]
+fn rest(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    token: Token,
+    error: &std::io::Error,
+) -> PyResult<()> {
+    let socket = inside.with(|state| match state.sources.get_mut(token) {
+        Some(Source::Listener(listener)) => {
+            listener.resting = true;
+            Some(listener.socket.clone_ref(py))
+        }
+        _ => None,
+    });
+    let Some(socket) = socket else { return Ok(()) };
+    let class = py.import("asyncio.trsock")?.getattr("TransportSocket")?;
+    let context = PyDict::new(py);
+    context.set_item("message", "socket.accept() out of system resource")?;
+    context.set_item("exception", errors::os_error(py, error).into_value(py))?;
+    context.set_item("socket", class.call1((socket.bind(py),))?)?;
+    call_exception_handler(py, &this.owned(py), &context)?;
+    let wake = this.bind(py).getattr(intern!(py, "_resume_listener"))?;
+    this.bind(py).call_method1("call_later", (RETRY_DELAY, wake, token.to_bits()))?;
+    Ok(())
+}
+
+/// The timer after [`rest`]: looks whether there is room again.
+pub(crate) fn resume(event_loop: &Bound<'_, EventLoop>, token: usize) -> PyResult<()> {
+    let inside = event_loop.get().enter(event_loop.py(), "_resume_listener")?;
+    let token = Token::from_bits(token);
+    inside.with(|state| {
+        if let Some(Source::Listener(listener)) = state.sources.get_mut(token) {
+            listener.resting = false;
+            state.ready.push_back(Ready::Io(token, Readiness::READABLE));
+        }
+    });
+    Ok(())
+}
+
+/// The listening socket itself is of no use any more.
+#[cold]
+fn broken(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    token: Token,
+    error: &std::io::Error,
+) -> PyResult<()> {
+    let listener = inside.with(|state| {
+        let listener = state.sources.remove(token);
+        if let Some(Source::Listener(listener)) = &listener {
+            state.fds.forget(listener.fd, token);
+            if let Some(poller) = &state.poller {
+                let _ = poller.deregister(listener.fd);
+            }
+        }
+        listener
+    });
+    drop(listener);
+    let _ = Imports::get(py)?;
+    let context = PyDict::new(py);
+    context.set_item("message", "accepting on a listening socket failed")?;
+    context.set_item("exception", errors::os_error(py, error).into_value(py))?;
+    call_exception_handler(py, &this.owned(py), &context)
+}

@@ -1,0 +1,211 @@
+//! The end of a transport: `close`, `abort`, fatal errors, `connection_lost`.
+
+use std::os::fd::AsRawFd;
+
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::event_loop::{EventLoop, Inside, This};
+use crate::imports::Imports;
+use crate::py::Owned;
+use crate::report::{call_exception_handler, leaves_loop};
+use crate::transports::descriptor::Descriptor;
+use crate::transports::shape::StreamTransport;
+use crate::transports::stream::TransportRef;
+use crate::transports::write;
+
+/// `close()`: what waits is sent first, then the protocol is told.
+pub(crate) fn close(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    write::uncork(py, this, inside, transport)?;
+    let lose = transport.with(inside, |inner| {
+        if std::mem::replace(&mut inner.state.closing, true) {
+            return false;
+        }
+        let lose = inner.queue.is_empty();
+        if lose {
+            inner.lost += 1;
+        }
+        lose
+    });
+    if lose {
+        schedule_loss(py, this, transport, None)?;
+    }
+    Ok(())
+}
+
+/// The queue of a closing transport has run empty: asyncio tells the protocol
+/// at once, not in a later turn.
+pub(crate) fn lose_after_flush(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    transport.with(inside, |inner| inner.lost += 1);
+    let result = connection_lost(py, inside, transport, None);
+    match result {
+        Err(error) if !leaves_loop(py, &error) => {
+            let message = "Exception in callback connection_lost()";
+            report(py, this, &transport.reference(), None, error, message)
+        }
+        result => result,
+    }
+}
+
+/// `abort()` and what follows a fatal error: what waits is dropped.
+pub(crate) fn force_close(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    error: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let dropped = transport.with(inside, |inner| {
+        if inner.lost > 0 {
+            return None;
+        }
+        inner.state.closing = true;
+        inner.state.corked = false;
+        inner.state.blocked = false;
+        inner.lost += 1;
+        Some((std::mem::take(&mut inner.queue), inner.write_context.take()))
+    });
+    match dropped {
+        Some(dropped) => {
+            drop(dropped);
+            schedule_loss(py, this, transport, error)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Something went wrong inside a callback of the loop. Errors of the system
+/// end the connection silently, as a peer that leaves does; others are
+/// reported first.
+///
+/// # Errors
+/// What leaves the loop.
+#[cold]
+pub(crate) fn fatal_error(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    error: PyErr,
+    message: &str,
+) -> PyResult<()> {
+    if leaves_loop(py, &error) {
+        return Err(error);
+    }
+    let protocol =
+        transport.get().with(inside, |inner| inner.protocol.as_ref().map(|p| p.clone_ref(py)));
+    let value = error.value(py).clone().into_any();
+    if !error.is_instance_of::<PyOSError>(py) {
+        report(py, this, transport, protocol.as_ref(), error, message)?;
+    } else if this.event_loop.debug() {
+        let logger = Imports::get(py)?.logger.bind(py);
+        let keywords = PyDict::new(py);
+        keywords.set_item("exc_info", &value)?;
+        let args = ("%r: %s", transport.object().bind(py), message);
+        logger.call_method("debug", args, Some(&keywords))?;
+    }
+    force_close(py, this, inside, transport.get(), Some(&value))
+}
+
+/// Tells the exception handler about an error of a transport.
+pub(crate) fn report(
+    py: Python<'_>,
+    this: This<'_>,
+    transport: &TransportRef,
+    protocol: Option<&Owned>,
+    error: PyErr,
+    message: &str,
+) -> PyResult<()> {
+    let context = PyDict::new(py);
+    context.set_item("message", message)?;
+    context.set_item("exception", error.into_value(py))?;
+    context.set_item("transport", transport.object().bind(py))?;
+    context.set_item("protocol", protocol.map(|protocol| protocol.bind(py).to_owned()))?;
+    call_exception_handler(py, &this.owned(py), &context)
+}
+
+fn schedule_loss(
+    py: Python<'_>,
+    this: This<'_>,
+    transport: &StreamTransport,
+    error: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let object = transport.reference();
+    let lose = object.object().bind(py).getattr(intern!(py, "_call_connection_lost"))?;
+    let none = Owned::none(py);
+    let error = error.map_or(none.as_ptr(), |error| error.as_ptr());
+    EventLoop::call_soon(py, this, &Owned::from(lose), &[error])
+}
+
+/// The last call: tells the protocol and gives everything back.
+pub(crate) fn connection_lost(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    error: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let protocol = transport.with(inside, |inner| {
+        if std::mem::replace(&mut inner.state.finished, true) {
+            return None;
+        }
+        inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+    });
+    let Some(protocol) = protocol else { return Ok(()) };
+    let result = protocol.bind(py).call_method1(intern!(py, "connection_lost"), (error,)).map(drop);
+    let server = dispose(py, inside, transport);
+    if let Some(server) = server {
+        let server = server.bind(py);
+        let name = intern!(py, "_detach");
+        if cfg!(Py_3_13) {
+            server.call_method1(name, (transport.reference().object().bind(py),))?;
+        } else {
+            server.call_method0(name)?;
+        }
+    }
+    result
+}
+
+/// Takes the transport off the loop and closes its descriptor; returns the
+/// server that counts it.
+fn dispose(py: Python<'_>, inside: &Inside<'_>, transport: &StreamTransport) -> Option<Owned> {
+    let (descriptor, token, server, dropped) = transport.with(inside, |inner| {
+        let server = inner.server.take();
+        let descriptor = std::mem::replace(&mut inner.descriptor, Descriptor::Closed);
+        (descriptor, inner.token.take(), server, inner.release())
+    });
+    let source = inside.with(|state| {
+        let token = token?;
+        state.fds.forget(descriptor.number(), token);
+        // Closing the last reference to a socket takes it out of the poll. A
+        // descriptor that Python code has seen may have been duplicated.
+        if let (true, Some(poller)) = (descriptor.is_lent(), &state.poller) {
+            let _ = poller.deregister(descriptor.number());
+        }
+        state.sources.remove(token)
+    });
+    close_descriptor(py, descriptor);
+    drop(source);
+    drop(dropped);
+    server
+}
+
+fn close_descriptor(py: Python<'_>, descriptor: Descriptor) {
+    if let Descriptor::Lent(socket, fd) = descriptor {
+        if let Err(error) = socket.bind(py).call_method0("close") {
+            error.write_unraisable(py, Some(&socket.bind(py)));
+        }
+        let _ = fd.as_raw_fd();
+    }
+}

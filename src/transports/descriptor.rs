@@ -1,0 +1,76 @@
+//! The one owner of a transport's descriptor.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use pyo3::prelude::*;
+use tokioloop_reactor::sys;
+
+use crate::imports::Imports;
+use crate::py::Owned;
+
+/// Who closes the descriptor. It has one owner at any time: the transport, or
+/// the Python socket that was made of it for `get_extra_info('socket')`.
+pub(crate) enum Descriptor {
+    /// The transport.
+    Own(OwnedFd),
+    /// A Python socket, which the transport keeps and closes.
+    Lent(Owned, RawFd),
+    /// It was closed.
+    Closed,
+}
+
+impl Descriptor {
+    /// The open descriptor.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<BorrowedFd<'static>> {
+        match self {
+            Self::Own(fd) => Some(sys::borrow(fd.as_raw_fd())),
+            Self::Lent(_, fd) => Some(sys::borrow(*fd)),
+            Self::Closed => None,
+        }
+    }
+
+    /// The number, or -1.
+    pub(crate) fn number(&self) -> RawFd {
+        self.get().map_or(-1, |fd| fd.as_raw_fd())
+    }
+
+    /// Whether a Python socket shares it, so that others may know the number.
+    pub(crate) fn is_lent(&self) -> bool {
+        matches!(self, Self::Lent(..))
+    }
+
+    /// The Python socket, if there is one.
+    pub(crate) fn socket(&self, py: Python<'_>) -> Option<Owned> {
+        match self {
+            Self::Lent(socket, _) => Some(socket.clone_ref(py)),
+            _ => None,
+        }
+    }
+}
+
+/// Takes the descriptor out of a Python socket, which has none afterwards.
+///
+/// # Errors
+/// OSError where it was closed; it keeps what it has then.
+#[allow(unsafe_code)]
+pub(crate) fn detach(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
+    let fd: RawFd = socket.call_method0("fileno")?.extract()?;
+    if fd < 0 {
+        let error = std::io::Error::from_raw_os_error(libc::EBADF);
+        return Err(crate::errors::os_error(socket.py(), &error));
+    }
+    socket.call_method0("detach")?;
+    // SAFETY: the socket has just given this number up.
+    Ok(unsafe { sys::adopt(fd) })
+}
+
+/// Makes a Python socket that owns the descriptor from now on.
+///
+/// # Errors
+/// What `socket.socket` raises; the descriptor is then still the caller's.
+pub(crate) fn lend(py: Python<'_>, fd: RawFd) -> PyResult<Owned> {
+    let keywords = pyo3::types::PyDict::new(py);
+    keywords.set_item("fileno", fd)?;
+    Ok(Imports::get(py)?.socket.bind(py).call((), Some(&keywords))?.into())
+}

@@ -1,0 +1,106 @@
+//! `get_extra_info`: addresses and the socket, made when they are asked for.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokioloop_reactor::sys;
+
+use crate::event_loop::Inside;
+use crate::py::Owned;
+use crate::transports::address;
+use crate::transports::descriptor::{self, Descriptor};
+use crate::transports::shape::StreamTransport;
+
+/// The value of `name`, or None where the transport knows none.
+pub(crate) fn get<'py>(
+    py: Python<'py>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    name: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if let Some(extra) = transport.extra() {
+        if let Some(value) = extra.bind(py).cast::<PyDict>()?.get_item(name)? {
+            return Ok(Some(value));
+        }
+    }
+    let Ok(known) = name.extract::<&str>() else { return Ok(None) };
+    let value = match known {
+        "peername" => transport.with(inside, |inner| inner.peer.clone()),
+        "sockname" => transport.with(inside, |inner| inner.local.clone()),
+        "socket" => {
+            let socket = socket(py, inside, transport)?;
+            return match socket {
+                Some(socket) => transport_socket(py, transport, &socket).map(Some),
+                None => Ok(None),
+            };
+        }
+        _ => return Ok(None),
+    };
+    // asyncio notes None for a peer that had left before it was asked.
+    match value {
+        Some(value) => address::to_python(py, &value).map(Some),
+        None if known == "peername" => Ok(Some(py.None().into_bound(py))),
+        None => Ok(None),
+    }
+}
+
+/// The Python socket of the transport. It takes the descriptor over when it is
+/// made, and the transport closes it through the socket from then on.
+pub(crate) fn socket(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<Option<Owned>> {
+    let (existing, number) =
+        transport.with(inside, |inner| (inner.descriptor.socket(py), inner.descriptor.number()));
+    if existing.is_some() || number < 0 {
+        return Ok(existing);
+    }
+    let socket = descriptor::lend(py, number)?;
+    // `settimeout(0)` only tells the object what the descriptor is already.
+    socket.bind(py).call_method1("setblocking", (false,))?;
+    let lent = Descriptor::Lent(socket.clone_ref(py), number);
+    let old = transport.with(inside, |inner| std::mem::replace(&mut inner.descriptor, lent));
+    if let Descriptor::Own(fd) = old {
+        give_up(fd, number);
+    }
+    Ok(Some(socket))
+}
+
+/// The socket owns the number now.
+fn give_up(fd: OwnedFd, number: i32) {
+    debug_assert_eq!(fd.as_raw_fd(), number, "another descriptor was lent");
+    sys::release(fd);
+}
+
+/// asyncio's `TransportSocket`, the same object each time.
+fn transport_socket<'py>(
+    py: Python<'py>,
+    transport: &StreamTransport,
+    socket: &Owned,
+) -> PyResult<Bound<'py, PyAny>> {
+    let extra = extra_dict(py, transport)?;
+    if let Some(existing) = extra.get_item("socket")? {
+        return Ok(existing);
+    }
+    let made =
+        py.import("asyncio.trsock")?.getattr("TransportSocket")?.call1((socket.bind(py),))?;
+    extra.set_item("socket", &made)?;
+    Ok(made)
+}
+
+/// The dictionary behind `_extra`, made when something has to be kept.
+pub(crate) fn extra_dict<'py>(
+    py: Python<'py>,
+    transport: &StreamTransport,
+) -> PyResult<Bound<'py, PyDict>> {
+    match transport.extra() {
+        Some(extra) => Ok(extra.bind(py).cast::<PyDict>()?.to_owned()),
+        None => {
+            let extra = PyDict::new(py);
+            transport.set_extra(Owned::from(extra.as_any()));
+            Ok(extra)
+        }
+    }
+}

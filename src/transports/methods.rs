@@ -1,0 +1,445 @@
+//! The methods of a stream transport, as CPython calls them. Each parses its
+//! arguments, enters the loop and hands on.
+
+use pyo3::Borrowed;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::event_loop::{Inside, This};
+use crate::py::native::{self, getter, method};
+use crate::py::{Args, Owned};
+use crate::transports::read::Delivery;
+use crate::transports::shape::StreamTransport;
+use crate::transports::{close, extra, read, stream, write};
+
+static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// The class, for loops that were given no other.
+pub(crate) fn base_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    Ok(CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?.bind(py).clone())
+}
+
+/// Adds the class to the module.
+pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("StreamTransport", base_class(module.py())?)
+}
+
+/// Runs a method's body inside the loop.
+#[inline]
+fn on_loop<R>(
+    py: Python<'_>,
+    transport: &StreamTransport,
+    name: &str,
+    body: impl FnOnce(This<'_>, &Inside<'_>) -> PyResult<R>,
+) -> PyResult<R> {
+    let event_loop = transport.event_loop(py)?;
+    let inside = event_loop.enter(py, name)?;
+    let object = transport.event_loop_object();
+    body(This::with_object(event_loop, &object), &inside)
+}
+
+// HOT: proto
+fn write<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let data = args.one("_SelectorTransport.write", "data")?;
+    on_loop(py, t, "write", |this, inside| write::write(py, this, inside, t, &data))?;
+    Ok(Owned::none(py))
+}
+
+fn writelines<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let list = args.one("_SelectorSocketTransport.writelines", "list_of_data")?;
+    on_loop(py, t, "writelines", |this, inside| write::writelines(py, this, inside, t, &list))?;
+    Ok(Owned::none(py))
+}
+
+fn write_eof<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorSocketTransport.write_eof")?;
+    on_loop(py, t, "write_eof", |this, inside| write::write_eof(py, this, inside, t))?;
+    Ok(Owned::none(py))
+}
+
+fn can_write_eof<'py>(
+    py: Python<'py>,
+    _: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_SelectorSocketTransport.can_write_eof")?;
+    Ok(Owned::bool(py, true))
+}
+
+fn close<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.close")?;
+    on_loop(py, t, "close", |this, inside| close::close(py, this, inside, t))?;
+    Ok(Owned::none(py))
+}
+
+fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.abort")?;
+    on_loop(py, t, "abort", |this, inside| close::force_close(py, this, inside, t, None))?;
+    Ok(Owned::none(py))
+}
+
+fn force_close<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let error = args.one("_SelectorTransport._force_close", "exc")?;
+    let error = (!error.is_none()).then_some(&*error);
+    on_loop(py, t, "_force_close", |this, inside| close::force_close(py, this, inside, t, error))?;
+    Ok(Owned::none(py))
+}
+
+fn fatal_error<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let name = "_SelectorTransport._fatal_error";
+    let [error, message] = args.bind(name, ["exc", "message"], 1)?;
+    let error = PyErr::from_value(error.map_or_else(|| py.None().into_bound(py), |e| e.to_owned()));
+    let message = match message {
+        Some(message) => message.extract::<String>()?,
+        None => "Fatal error on transport".to_owned(),
+    };
+    on_loop(py, t, "_fatal_error", |this, inside| {
+        close::fatal_error(py, this, inside, &t.reference(), error, &message)
+    })?;
+    Ok(Owned::none(py))
+}
+
+fn is_closing<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.is_closing")?;
+    let closing =
+        on_loop(py, t, "is_closing", |_, inside| Ok(t.with(inside, |inner| inner.state.closing)))?;
+    Ok(Owned::bool(py, closing))
+}
+
+fn pause_reading<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_SelectorTransport.pause_reading")?;
+    on_loop(py, t, "pause_reading", |_, inside| {
+        read::pause(inside, t);
+        Ok(())
+    })?;
+    Ok(Owned::none(py))
+}
+
+fn resume_reading<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_SelectorTransport.resume_reading")?;
+    on_loop(py, t, "resume_reading", |this, inside| read::resume(py, this, inside, t))?;
+    Ok(Owned::none(py))
+}
+
+fn is_reading<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.is_reading")?;
+    let reading = on_loop(py, t, "is_reading", |_, inside| {
+        Ok(t.with(inside, |inner| !inner.state.closing && !inner.state.paused))
+    })?;
+    Ok(Owned::bool(py, reading))
+}
+
+fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let protocol = args.one("_SelectorTransport.set_protocol", "protocol")?;
+    let delivery = Delivery::of(py, &protocol)?;
+    let protocol = Owned::from(&*protocol);
+    on_loop(py, t, "set_protocol", |this, inside| {
+        write::uncork(py, this, inside, t)?;
+        let old = t.with(inside, |inner| {
+            let delivery = std::mem::replace(&mut inner.delivery, delivery);
+            (inner.protocol.replace(protocol), delivery)
+        });
+        drop(old);
+        Ok(())
+    })?;
+    Ok(Owned::none(py))
+}
+
+fn get_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.get_protocol")?;
+    protocol_value(py, t)
+}
+
+fn protocol_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    let protocol = on_loop(py, t, "get_protocol", |_, inside| {
+        Ok(t.with(inside, |inner| inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))))
+    })?;
+    Ok(protocol.unwrap_or_else(|| Owned::none(py)))
+}
+
+fn get_extra_info<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    let function = "BaseTransport.get_extra_info";
+    let [name, default] = args.bind(function, ["name", "default"], 1)?;
+    let Some(name) = name else { return Ok(Owned::none(py)) };
+    let value = on_loop(py, t, "get_extra_info", |_, inside| extra::get(py, inside, t, &name))?;
+    Ok(match (value, default) {
+        (Some(value), _) => value.into(),
+        (None, Some(default)) => Owned::from(&*default),
+        (None, None) => Owned::none(py),
+    })
+}
+
+fn set_write_buffer_limits<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    let function = "_FlowControlMixin.set_write_buffer_limits";
+    let [high, low] = args.bind(function, ["high", "low"], 0)?;
+    let (high, low) = (limit(high.as_ref())?, limit(low.as_ref())?);
+    on_loop(py, t, "set_write_buffer_limits", |this, inside| {
+        t.with(inside, |inner| inner.marks.set(high, low))
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        write::uncork(py, this, inside, t)?;
+        write::maybe_pause_protocol(py, this, inside, t)
+    })?;
+    Ok(Owned::none(py))
+}
+
+/// A limit as asyncio takes it: any number, compared with a size in bytes.
+fn limit(value: Option<&Borrowed<'_, '_, PyAny>>) -> PyResult<Option<usize>> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(None) };
+    if let Ok(number) = value.extract::<i128>() {
+        return match usize::try_from(number) {
+            Ok(number) => Ok(Some(number)),
+            Err(_) if number > 0 => Ok(Some(usize::MAX)),
+            Err(_) => Err(PyValueError::new_err(format!(
+                "high ({number}) must be >= low ({number}) must be >= 0"
+            ))),
+        };
+    }
+    match value.extract::<f64>() {
+        // A size is compared with the limit, so its fraction makes no difference.
+        Ok(number) if number >= 0.0 => Ok(Some(number as usize)),
+        Ok(number) => Err(PyValueError::new_err(format!(
+            "high ({number}) must be >= low ({number}) must be >= 0"
+        ))),
+        Err(_) => {
+            let class = value.get_type().name()?;
+            Err(PyTypeError::new_err(format!(
+                "'>=' not supported between instances of '{class}' and 'int'"
+            )))
+        }
+    }
+}
+
+fn get_write_buffer_limits<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_FlowControlMixin.get_write_buffer_limits")?;
+    let (low, high) = on_loop(py, t, "get_write_buffer_limits", |_, inside| {
+        Ok(t.with(inside, |inner| (inner.marks.low(), inner.marks.high())))
+    })?;
+    Ok((low, high).into_pyobject(py)?.into_any().into())
+}
+
+fn get_write_buffer_size<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_SelectorTransport.get_write_buffer_size")?;
+    let size = on_loop(py, t, "get_write_buffer_size", |this, inside| {
+        write::uncork(py, this, inside, t)?;
+        Ok(t.with(inside, |inner| write::buffer_size(inner)))
+    })?;
+    Ok(size.into_pyobject(py)?.into_any().into())
+}
+
+fn start_reading<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_start_reading")?;
+    stream::start_reading(py, t)?;
+    Ok(Owned::none(py))
+}
+
+fn deliver_batch<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_deliver_batch")?;
+    read::batch_due(py, t)?;
+    Ok(Owned::none(py))
+}
+
+fn call_connection_lost<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    let error = args.one("_SelectorTransport._call_connection_lost", "exc")?;
+    let error = (!error.is_none()).then_some(&*error);
+    on_loop(py, t, "_call_connection_lost", |_, inside| {
+        close::connection_lost(py, inside, t, error)
+    })?;
+    Ok(Owned::none(py))
+}
+
+/// `sendfile` waits for an empty queue; writes are refused meanwhile.
+fn make_empty_waiter<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_make_empty_waiter")?;
+    on_loop(py, t, "_make_empty_waiter", |this, inside| {
+        write::uncork(py, this, inside, t)?;
+        if t.with(inside, |inner| inner.empty_waiter.is_some()) {
+            return Err(pyo3::exceptions::PyRuntimeError::new_err("Empty waiter is already set"));
+        }
+        let waiter = this.bind(py).call_method0(intern!(py, "create_future"))?;
+        if t.with(inside, |inner| inner.queue.is_empty()) {
+            waiter.call_method1("set_result", (py.None(),))?;
+        }
+        let kept = Owned::from(&waiter);
+        t.with(inside, |inner| inner.empty_waiter = Some(kept));
+        Ok(Owned::from(waiter))
+    })
+}
+
+fn reset_empty_waiter<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_reset_empty_waiter")?;
+    let waiter = on_loop(py, t, "_reset_empty_waiter", |_, inside| {
+        Ok(t.with(inside, |inner| inner.empty_waiter.take()))
+    })?;
+    drop(waiter);
+    Ok(Owned::none(py))
+}
+
+fn socket_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    let socket = on_loop(py, t, "_sock", |_, inside| extra::socket(py, inside, t))?;
+    Ok(socket.unwrap_or_else(|| Owned::none(py)))
+}
+
+fn fd_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    let number = on_loop(py, t, "_sock_fd", |_, inside| {
+        Ok(t.with(inside, |inner| inner.descriptor.number()))
+    })?;
+    Ok(number.into_pyobject(py)?.into_any().into())
+}
+
+fn loop_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    t.event_loop(py)?;
+    Ok(t.event_loop_object())
+}
+
+fn server_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    let server = on_loop(py, t, "_server", |_, inside| {
+        Ok(t.with(inside, |inner| inner.server.as_ref().map(|server| server.clone_ref(py))))
+    })?;
+    Ok(server.unwrap_or_else(|| Owned::none(py)))
+}
+
+fn extra_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    on_loop(py, t, "_extra", |_, inside| {
+        let dict = extra::extra_dict(py, t)?;
+        for name in ["socket", "sockname", "peername"] {
+            let name = pyo3::types::PyString::new(py, name).into_any();
+            if let Some(value) = extra::get(py, inside, t, &name)? {
+                dict.set_item(name, value)?;
+            }
+        }
+        Ok(dict.into_any().into())
+    })
+}
+
+fn lost_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+    let lost = on_loop(py, t, "_conn_lost", |_, inside| Ok(t.with(inside, |inner| inner.lost)))?;
+    Ok(lost.into_pyobject(py)?.into_any().into())
+}
+
+macro_rules! flag {
+    ($name:ident, $attribute:literal, |$inner:ident| $value:expr) => {
+        fn $name(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
+            let value =
+                on_loop(py, t, $attribute, |_, inside| Ok(t.with(inside, |$inner| $value)))?;
+            Ok(Owned::bool(py, value))
+        }
+    };
+}
+
+flag!(closing_value, "_closing", |inner| inner.state.closing);
+flag!(paused_value, "_paused", |inner| inner.state.paused);
+flag!(eof_value, "_eof", |inner| inner.state.eof_written);
+flag!(protocol_paused_value, "_protocol_paused", |inner| inner.state.protocol_paused);
+flag!(blocked_value, "_blocked", |inner| inner.state.blocked);
+flag!(finished_value, "_finished", |inner| inner.state.finished);
+flag!(polling_value, "_polling", |inner| inner.state.started
+    && !inner.state.closing
+    && !inner.state.paused
+    && !inner.state.read_ended);
+
+fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let base = py.import("asyncio.transports")?.getattr("Transport")?.cast_into::<PyType>()?;
+    native::make_class::<StreamTransport>(
+        &base,
+        methods(),
+        getters(),
+        c"A connected TCP or Unix stream; an asyncio.Transport.",
+    )
+}
+
+fn methods() -> Vec<ffi::PyMethodDef> {
+    type T = StreamTransport;
+    vec![
+        method!(T, c"write", write, c"write($self, data)\n--\n\nSend data, at once where nothing waits; else it is queued.\n\nTakes any bytes-like object, which may be changed afterwards. Data written after\nthe connection was lost is dropped. Raises RuntimeError after write_eof() and\nfrom another thread than the loop's."),
+        method!(T, c"writelines", writelines, c"writelines($self, list_of_data)\n--\n\nSend several pieces of data with as few system calls as possible."),
+        method!(T, c"write_eof", write_eof, c"write_eof($self)\n--\n\nEnd the sending direction once everything has been sent."),
+        method!(T, c"can_write_eof", can_write_eof, c"can_write_eof($self)\n--\n\nReturn True: the sending direction can be ended alone."),
+        method!(T, c"close", close, c"close($self)\n--\n\nStop reading, send what waits, then end the connection."),
+        method!(T, c"abort", abort, c"abort($self)\n--\n\nEnd the connection at once; what waits is dropped."),
+        method!(T, c"is_closing", is_closing, c"is_closing($self)\n--\n\nReturn True if the connection is closing or closed."),
+        method!(T, c"pause_reading", pause_reading, c"pause_reading($self)\n--\n\nDeliver no data until resume_reading()."),
+        method!(T, c"resume_reading", resume_reading, c"resume_reading($self)\n--\n\nDeliver data again."),
+        method!(T, c"is_reading", is_reading, c"is_reading($self)\n--\n\nReturn True if data is delivered as it comes."),
+        method!(T, c"set_protocol", set_protocol, c"set_protocol($self, protocol)\n--\n\nSend what comes to another protocol."),
+        method!(T, c"get_protocol", get_protocol, c"get_protocol($self)\n--\n\nReturn the current protocol."),
+        method!(T, c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nReturn 'peername', 'sockname', 'socket' or what else is known of the connection."),
+        method!(T, c"set_write_buffer_limits", set_write_buffer_limits, c"set_write_buffer_limits($self, high=None, low=None)\n--\n\nSet the marks, in bytes, that pause and resume the protocol's writing."),
+        method!(T, c"get_write_buffer_limits", get_write_buffer_limits, c"get_write_buffer_limits($self)\n--\n\nReturn (low, high) in bytes."),
+        method!(T, c"get_write_buffer_size", get_write_buffer_size, c"get_write_buffer_size($self)\n--\n\nReturn how many bytes wait to be sent."),
+        method!(T, c"_start_reading", start_reading, c"_start_reading($self)\n--\n\n"),
+        method!(T, c"_deliver_batch", deliver_batch, c"_deliver_batch($self)\n--\n\n"),
+        method!(T, c"_call_connection_lost", call_connection_lost, c"_call_connection_lost($self, exc)\n--\n\n"),
+        method!(T, c"_force_close", force_close, c"_force_close($self, exc)\n--\n\n"),
+        method!(T, c"_fatal_error", fatal_error, c"_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"),
+        method!(T, c"_make_empty_waiter", make_empty_waiter, c"_make_empty_waiter($self)\n--\n\n"),
+        method!(T, c"_reset_empty_waiter", reset_empty_waiter, c"_reset_empty_waiter($self)\n--\n\n"),
+    ]
+}
+
+fn getters() -> Vec<ffi::PyGetSetDef> {
+    type T = StreamTransport;
+    vec![
+        getter!(T, c"_sock", socket_value),
+        getter!(T, c"_sock_fd", fd_value),
+        getter!(T, c"_protocol", protocol_value),
+        getter!(T, c"_loop", loop_value),
+        getter!(T, c"_server", server_value),
+        getter!(T, c"_extra", extra_value),
+        getter!(T, c"_conn_lost", lost_value),
+        getter!(T, c"_closing", closing_value),
+        getter!(T, c"_paused", paused_value),
+        getter!(T, c"_eof", eof_value),
+        getter!(T, c"_protocol_paused", protocol_paused_value),
+        getter!(T, c"_blocked", blocked_value),
+        getter!(T, c"_finished", finished_value),
+        getter!(T, c"_polling", polling_value),
+    ]
+}

@@ -1,0 +1,14 @@
+//! Transports: what a protocol talks to.
+
+pub(crate) mod accept;
+mod address;
+mod close;
+mod descriptor;
+mod extra;
+mod methods;
+mod read;
+mod shape;
+pub(crate) mod stream;
+mod write;
+
+pub(crate) use methods::add_to_module;

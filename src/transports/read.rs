@@ -1,0 +1,536 @@
+//! The read path: from a readable event to `data_received` or `buffer_updated`.
+
+use ::bytes::BytesMut;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use tokioloop_reactor::stream::{self, Kind, Received};
+use tokioloop_reactor::{READ_RING_BYTES, Readiness};
+
+use crate::errors;
+use crate::event_loop::{EventLoop, Inside, LoopState, This};
+use crate::imports::Imports;
+use crate::py::native::Visitor;
+use crate::py::{Owned, buffer, bytes, call, context};
+use crate::ready::Ready;
+use crate::transports::close;
+use crate::transports::shape::StreamTransport;
+use crate::transports::stream::{Inner, TransportRef};
+
+/// Most that one callback gets, as in asyncio.
+const MAX_DELIVERY: usize = 256 * 1024;
+/// Reads that are expected to be larger go straight into their own object;
+/// smaller ones are cheaper to copy out of the ring than to allocate for.
+const LARGE_READ: u32 = 32 * 1024;
+
+/// How a protocol takes data, looked up when it is set.
+#[derive(Default)]
+pub(crate) enum Delivery {
+    /// `Protocol`: a function and whether it wants the protocol as `self`.
+    Data { function: Owned, bound: bool },
+    /// `BufferedProtocol`.
+    Buffer { get_buffer: Owned, buffer_updated: Owned },
+    /// The connection has ended.
+    #[default]
+    Nothing,
+}
+
+impl Delivery {
+    /// Looks a protocol's methods up.
+    ///
+    /// # Errors
+    /// AttributeError where it has none.
+    pub(crate) fn of(py: Python<'_>, protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if protocol.is_instance(Imports::get(py)?.buffered_protocol.bind(py))? {
+            return Ok(Self::Buffer {
+                get_buffer: protocol.getattr(intern!(py, "get_buffer"))?.into(),
+                buffer_updated: protocol.getattr(intern!(py, "buffer_updated"))?.into(),
+            });
+        }
+        Ok(match protocol.getattr(intern!(py, "data_received")) {
+            Ok(method) => {
+                let (function, bound) = call::unbound(&method, protocol);
+                Self::Data { function, bound }
+            }
+            // asyncio looks the method up when data comes, and fails then.
+            Err(_) => Self::Nothing,
+        })
+    }
+
+    pub(crate) fn traverse(&self, visitor: &mut Visitor) {
+        match self {
+            Self::Data { function, .. } => visitor.object(function),
+            Self::Buffer { get_buffer, buffer_updated } => {
+                visitor.object(get_buffer);
+                visitor.object(buffer_updated);
+            }
+            Self::Nothing => {}
+        }
+    }
+}
+
+/// Data held back until there is enough of it, or for long enough.
+pub(crate) struct Batch {
+    held: BytesMut,
+    /// A timer will deliver what is held.
+    armed: bool,
+}
+
+/// What to do with a readable transport.
+enum Plan {
+    Receive,
+    Buffer,
+    Nothing,
+}
+
+/// What one receive brought, for the protocol.
+enum Incoming {
+    Data(Owned),
+    Eof,
+    Nothing,
+}
+
+/// A readable event, or the rest of one.
+// HOT: proto
+#[inline]
+pub(crate) fn on_readable(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    closed: bool,
+) -> PyResult<()> {
+    let object = transport.get();
+    let plan = object.with(inside, |inner| plan(inner, closed));
+    match plan {
+        Plan::Receive => {}
+        Plan::Buffer => return receive_buffered(py, this, inside, transport),
+        Plan::Nothing => return Ok(()),
+    }
+    let incoming = inside.with(|state| object.with(inside, |inner| receive(py, state, inner)));
+    match incoming {
+        Ok(Incoming::Data(data)) if this.event_loop.options.batches() => {
+            hold_back(py, this, inside, transport, &data)
+        }
+        Ok(Incoming::Data(data)) => deliver(py, this, inside, transport, &data),
+        Ok(Incoming::Eof) => {
+            release_batch(py, this, inside, transport)?;
+            end_of_file(py, this, inside, transport)
+        }
+        Ok(Incoming::Nothing) => Ok(()),
+        Err(Failed::Io(error)) => {
+            let error = errors::os_error(py, &error);
+            close::fatal_error(
+                py,
+                this,
+                inside,
+                transport,
+                error,
+                "Fatal read error on socket transport",
+            )
+        }
+        Err(Failed::Python(error)) => close::fatal_error(
+            py,
+            this,
+            inside,
+            transport,
+            error,
+            "Fatal read error on socket transport",
+        ),
+    }
+}
+
+#[inline]
+fn plan(inner: &mut Inner, closed: bool) -> Plan {
+    let state = &mut inner.state;
+    state.read_queued = false;
+    state.read_closed |= closed;
+    if state.closing || state.read_ended || inner.lost > 0 || !state.started {
+        return Plan::Nothing;
+    }
+    state.readable = true;
+    if state.paused {
+        return Plan::Nothing;
+    }
+    match inner.delivery {
+        Delivery::Buffer { .. } => Plan::Buffer,
+        _ => Plan::Receive,
+    }
+}
+
+enum Failed {
+    Io(std::io::Error),
+    Python(PyErr),
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<PyErr> for Failed {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+/// Receives once: into the ring where the message is expected to be small,
+/// else into an object of its own. Making a `bytes` object runs no code.
+// HOT: proto
+#[inline]
+fn receive(py: Python<'_>, state: &mut LoopState, inner: &mut Inner) -> Result<Incoming, Failed> {
+    let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
+    if inner.expected > LARGE_READ {
+        return receive_large(py, state, inner);
+    }
+    let Some(ring) = &mut state.ring else { return Ok(Incoming::Nothing) };
+    let closed = inner.state.read_closed;
+    let length = match stream::receive(fd, Kind::Socket, closed, ring.space())? {
+        Received::Data { length, drained } => {
+            inner.state.readable = !drained;
+            length
+        }
+        Received::Eof => return Ok(Incoming::Eof),
+        Received::Blocked => {
+            inner.state.readable = false;
+            return Ok(Incoming::Nothing);
+        }
+    };
+    state.metrics.bytes_received += length as u64;
+    state.metrics.messages_received += 1;
+    inner.expected = length as u32;
+    // SAFETY: the kernel has just filled so many bytes.
+    #[allow(unsafe_code)]
+    let filled = unsafe { ring.filled(length) };
+    if length == READ_RING_BYTES && !closed {
+        // A full ring means more: the rest is joined into one delivery.
+        let mut large = bytes::Filling::new(py, MAX_DELIVERY)?;
+        large.begin_with(filled);
+        return fill(py, state, inner, large, length);
+    }
+    let data = bytes::copy(py, filled)?;
+    if inner.state.readable {
+        requeue(state, inner);
+    }
+    Ok(Incoming::Data(data))
+}
+
+/// Receives a message that is expected to be large without a copy.
+fn receive_large(
+    py: Python<'_>,
+    state: &mut LoopState,
+    inner: &mut Inner,
+) -> Result<Incoming, Failed> {
+    // Some slack, so that the read that takes everything is a short one.
+    let capacity = (inner.expected as usize + 1).next_power_of_two().min(MAX_DELIVERY);
+    let large = bytes::Filling::new(py, capacity)?;
+    fill(py, state, inner, large, 0)
+}
+
+/// Receives behind the first `start` bytes of an object and finishes it.
+fn fill(
+    py: Python<'_>,
+    state: &mut LoopState,
+    inner: &mut Inner,
+    mut large: bytes::Filling,
+    start: usize,
+) -> Result<Incoming, Failed> {
+    let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
+    let closed = inner.state.read_closed;
+    let mut length = start;
+    match stream::receive(fd, Kind::Socket, closed, large.space(start)) {
+        Ok(Received::Data { length: more, drained }) => {
+            length += more;
+            inner.state.readable = !drained;
+            state.metrics.bytes_received += more as u64;
+        }
+        Ok(Received::Blocked) => inner.state.readable = false,
+        // The end, or an error, is told again by the next read.
+        Ok(Received::Eof) | Err(_) if start > 0 => inner.state.readable = true,
+        Ok(Received::Eof) => return Ok(Incoming::Eof),
+        Err(error) => return Err(error.into()),
+    }
+    if start == 0 {
+        state.metrics.messages_received += 1;
+    }
+    // Shrinks by half at most: one small message amid large ones is no reason
+    // to fall back to two reads for each.
+    inner.expected = (length as u32).max(inner.expected / 2);
+    if inner.state.readable {
+        requeue(state, inner);
+    }
+    if length == 0 {
+        return Ok(Incoming::Nothing);
+    }
+    // SAFETY: the kernel, and the copy before it, have filled so many bytes.
+    #[allow(unsafe_code)]
+    let data = unsafe { large.finish(py, length)? };
+    Ok(Incoming::Data(data))
+}
+
+/// The edge has been taken, but not all that it announced: read on in the next
+/// turn, behind the others.
+fn requeue(state: &mut LoopState, inner: &mut Inner) {
+    if let Some(token) = inner.token.filter(|_| !inner.state.read_queued) {
+        inner.state.read_queued = true;
+        state.ready.push_back(Ready::Io(token, Readiness::READABLE));
+    }
+}
+
+/// Hands data to the protocol, in the transport's context.
+// HOT: proto
+#[inline]
+fn deliver(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    data: &Owned,
+) -> PyResult<()> {
+    let parts = transport.get().with(inside, |inner| {
+        let protocol = inner.protocol.as_ref()?.clone_ref(py);
+        let context = inner.context.as_ref()?.clone_ref(py);
+        let function = match &inner.delivery {
+            Delivery::Data { function, bound } => Some((function.clone_ref(py), *bound)),
+            _ => None,
+        };
+        Some((protocol, context, function))
+    });
+    let Some((protocol, context, function)) = parts else { return Ok(()) };
+    let result = context::run(py, context.as_ptr(), || match function {
+        Some((function, true)) => call::call_method1(py, &function, &protocol, data),
+        Some((function, false)) => call::call1(py, &function, data),
+        None => {
+            let data = data.bind(py);
+            protocol.bind(py).call_method1(intern!(py, "data_received"), (data,)).map(Owned::from)
+        }
+    });
+    match result {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) | Err(error) => close::fatal_error(
+            py,
+            this,
+            inside,
+            transport,
+            error,
+            "Fatal error: protocol.data_received() call failed.",
+        ),
+    }
+}
+
+/// `BufferedProtocol`: the kernel writes into the protocol's own memory.
+fn receive_buffered(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+) -> PyResult<()> {
+    let parts = transport.get().with(inside, |inner| match (&inner.delivery, &inner.context) {
+        (Delivery::Buffer { get_buffer, buffer_updated }, Some(context)) => {
+            Some((get_buffer.clone_ref(py), buffer_updated.clone_ref(py), context.clone_ref(py)))
+        }
+        _ => None,
+    });
+    let Some((get_buffer, buffer_updated, context)) = parts else { return Ok(()) };
+    let fail = |error, message| close::fatal_error(py, this, inside, transport, error, message);
+    let view = context::run(py, context.as_ptr(), || writable_view(py, &get_buffer));
+    let mut view = match view {
+        Ok(Ok(view)) => view,
+        Ok(Err(error)) | Err(error) => {
+            return fail(error, "Fatal error: protocol.get_buffer() call failed.");
+        }
+    };
+    let received = inside.with(|state| {
+        transport.get().with(inside, |inner| {
+            let Some(fd) = inner.fd() else { return Ok(Received::Blocked) };
+            let closed = inner.state.read_closed;
+            let received = stream::receive(fd, Kind::Socket, closed, view.space());
+            match received {
+                Ok(Received::Data { length, drained }) => {
+                    state.metrics.bytes_received += length as u64;
+                    state.metrics.messages_received += 1;
+                    inner.state.readable = !drained;
+                    if !drained {
+                        requeue(state, inner);
+                    }
+                }
+                Ok(Received::Blocked) => inner.state.readable = false,
+                _ => {}
+            }
+            received
+        })
+    });
+    drop(view);
+    match received {
+        Ok(Received::Data { length, .. }) => {
+            let result = context::run(py, context.as_ptr(), || {
+                let length = Owned::from(length.into_pyobject(py)?.into_any());
+                call::call1(py, &buffer_updated, &length)
+            });
+            match result {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) | Err(error) => {
+                    fail(error, "Fatal error: protocol.buffer_updated() call failed.")
+                }
+            }
+        }
+        Ok(Received::Eof) => end_of_file(py, this, inside, transport),
+        Ok(Received::Blocked) => Ok(()),
+        Err(error) => fail(errors::os_error(py, &error), "Fatal read error on socket transport"),
+    }
+}
+
+fn writable_view(py: Python<'_>, get_buffer: &Owned) -> PyResult<buffer::View> {
+    let hint = Owned::from((-1_i32).into_pyobject(py)?.into_any());
+    let given = call::call1(py, get_buffer, &hint)?;
+    let given = given.bind(py);
+    if given.len()? == 0 {
+        return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+    }
+    buffer::View::writable(&given)
+}
+
+/// The peer has ended its side: the protocol says whether ours ends as well.
+#[cold]
+fn end_of_file(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+) -> PyResult<()> {
+    if this.event_loop.debug() {
+        let logger = Imports::get(py)?.logger.bind(py);
+        logger.call_method1("debug", ("%r received EOF", transport.object().bind(py)))?;
+    }
+    let parts = transport.get().with(inside, |inner| {
+        inner.state.readable = false;
+        Some((inner.protocol.as_ref()?.clone_ref(py), inner.context.as_ref()?.clone_ref(py)))
+    });
+    let Some((protocol, context)) = parts else { return Ok(()) };
+    let answer = context::run(py, context.as_ptr(), || {
+        protocol.bind(py).call_method0(intern!(py, "eof_received"))?.is_truthy()
+    });
+    match answer {
+        Ok(Ok(true)) => {
+            transport.get().with(inside, |inner| inner.state.read_ended = true);
+            Ok(())
+        }
+        Ok(Ok(false)) => {
+            context::run(py, context.as_ptr(), || close::close(py, this, inside, transport.get()))?
+        }
+        Ok(Err(error)) | Err(error) => close::fatal_error(
+            py,
+            this,
+            inside,
+            transport,
+            error,
+            "Fatal error: protocol.eof_received() call failed.",
+        ),
+    }
+}
+
+/// The option `read_batch_timeout`: collects data until there is enough, or
+/// until the first byte has waited for long enough.
+#[cold]
+fn hold_back(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    data: &Owned,
+) -> PyResult<()> {
+    let options = this.event_loop.options;
+    let limit = if options.read_batch_bytes > 0 { options.read_batch_bytes } else { MAX_DELIVERY };
+    let bound = data.bind(py);
+    let data = bytes::exact(&bound).unwrap_or_default();
+    let (full, arm) = transport.get().with(inside, |inner| {
+        let batch = inner
+            .batch
+            .get_or_insert_with(|| Box::new(Batch { held: BytesMut::new(), armed: false }));
+        batch.held.extend_from_slice(data);
+        let full = batch.held.len() >= limit;
+        (full, !full && !std::mem::replace(&mut batch.armed, true))
+    });
+    if full {
+        return release_batch(py, this, inside, transport);
+    }
+    if arm {
+        let deliver = transport.object().bind(py).getattr("_deliver_batch")?;
+        let delay = options.read_batch_timeout as f64 / 1e9;
+        this.bind(py).call_method1("call_later", (delay, deliver))?;
+    }
+    Ok(())
+}
+
+/// Delivers what was held back.
+pub(crate) fn release_batch(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+) -> PyResult<()> {
+    let held = transport.get().with(inside, |inner| match &mut inner.batch {
+        Some(batch) if !batch.held.is_empty() && !inner.state.paused => {
+            Some(std::mem::take(&mut batch.held))
+        }
+        _ => None,
+    });
+    match held {
+        Some(held) => deliver(py, this, inside, transport, &bytes::copy(py, &held)?),
+        None => Ok(()),
+    }
+}
+
+/// The timer of a batch has fired.
+pub(crate) fn batch_due(py: Python<'_>, transport: &StreamTransport) -> PyResult<()> {
+    let event_loop = transport.event_loop(py)?;
+    let inside = event_loop.enter(py, "_deliver_batch")?;
+    let object = transport.event_loop_object();
+    transport.with(&inside, |inner| {
+        if let Some(batch) = &mut inner.batch {
+            batch.armed = false;
+        }
+    });
+    let object = object.bind(py).cast::<EventLoop>()?.to_owned();
+    release_batch(py, This::of(&object), &inside, &transport.reference())
+}
+
+/// `pause_reading()`.
+pub(crate) fn pause(inside: &Inside<'_>, transport: &StreamTransport) {
+    transport.with(inside, |inner| {
+        if !inner.state.closing {
+            inner.state.paused = true;
+        }
+    });
+}
+
+/// `resume_reading()`: takes up an edge that came during the pause.
+pub(crate) fn resume(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let resumed = inside.with(|state| {
+        transport.with(inside, |inner| {
+            if inner.state.closing || !inner.state.paused {
+                return false;
+            }
+            inner.state.paused = false;
+            if inner.state.readable {
+                requeue(state, inner);
+            }
+            true
+        })
+    });
+    let held = resumed
+        && transport.with(inside, |inner| {
+            inner.batch.as_ref().is_some_and(|batch| !batch.held.is_empty() && !batch.armed)
+        });
+    if held {
+        let deliver = transport.reference().object().bind(py).getattr("_deliver_batch")?;
+        EventLoop::call_soon(py, this, &Owned::from(deliver), &[])?;
+    }
+    Ok(())
+}

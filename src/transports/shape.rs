@@ -1,0 +1,163 @@
+//! The memory of a stream transport: a class that extends asyncio.Transport.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::CStr;
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::event_loop::{EventLoop, Inside};
+use crate::py::Owned;
+use crate::py::native::{self, NativeClass, Visitor};
+use crate::transports::stream::{Inner, TransportRef};
+
+/// The object. Its loop and its inner part are there once `install` was called.
+#[repr(C)]
+pub(crate) struct StreamTransport {
+    ob_base: ffi::PyObject,
+    /// asyncio.BaseTransport's `_extra`: a dictionary of what was passed in.
+    extra: Cell<*mut ffi::PyObject>,
+    dict: Cell<*mut ffi::PyObject>,
+    weakrefs: Cell<*mut ffi::PyObject>,
+    event_loop: Cell<*mut ffi::PyObject>,
+    inner: UnsafeCell<MaybeUninit<Inner>>,
+}
+
+impl StreamTransport {
+    /// Makes an object of `class` around its inner part. Nothing can fail once
+    /// the inner part, and with it the descriptor, has been handed over.
+    pub(crate) fn allocate(class: &Bound<'_, PyType>) -> PyResult<Owned> {
+        // SAFETY: the classes that are handed in derive from this one.
+        unsafe { native::new_instance(class) }
+    }
+
+    /// Fills a new object.
+    ///
+    /// # Safety
+    /// The object comes from [`StreamTransport::allocate`] and is still empty.
+    pub(crate) unsafe fn install(
+        object: Owned,
+        event_loop: Owned,
+        extra: Option<Owned>,
+        inner: Inner,
+    ) -> TransportRef {
+        // SAFETY: an instance by the caller's promise.
+        let this = unsafe { &*object.as_ptr().cast::<Self>() };
+        // SAFETY: nobody refers to the inner part of an empty object.
+        unsafe { (*this.inner.get()).write(inner) };
+        this.event_loop.set(event_loop.into_raw());
+        this.extra.set(extra.map_or(ptr::null_mut(), Owned::into_raw));
+        // SAFETY: filled now.
+        unsafe { TransportRef::new(object) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.event_loop.get().is_null()
+    }
+
+    /// The loop that the transport belongs to.
+    #[inline]
+    pub(crate) fn event_loop(&self, py: Python<'_>) -> PyResult<&EventLoop> {
+        let event_loop = self.event_loop.get();
+        if event_loop.is_null() {
+            return Err(PyRuntimeError::new_err("the transport was not made by an event loop"));
+        }
+        // SAFETY: the slot holds an EventLoop for as long as the object lives.
+        Ok(unsafe { EventLoop::borrow(py, event_loop) })
+    }
+
+    /// The loop as a Python object.
+    pub(crate) fn event_loop_object(&self) -> Owned {
+        // SAFETY: checked by `event_loop` before any method gets here.
+        unsafe { Owned::from_borrowed(self.event_loop.get()) }
+    }
+
+    /// The dictionary of extra information, if one was passed in.
+    pub(crate) fn extra(&self) -> Option<Owned> {
+        let extra = self.extra.get();
+        // SAFETY: a filled slot owns a reference.
+        (!extra.is_null()).then(|| unsafe { Owned::from_borrowed(extra) })
+    }
+
+    /// Keeps a dictionary of extra information.
+    pub(crate) fn set_extra(&self, extra: Owned) {
+        let old = self.extra.replace(extra.into_raw());
+        // SAFETY: the slot owned this reference, if any.
+        unsafe { ffi::Py_XDECREF(old) };
+    }
+
+    /// Opens the inner part; the same rule as for the loop's state holds: the
+    /// body calls no Python and drops nothing that may.
+    #[inline]
+    pub(crate) fn with<R>(&self, _proof: &Inside<'_>, body: impl FnOnce(&mut Inner) -> R) -> R {
+        debug_assert!(!self.is_empty(), "an empty transport was opened");
+        // SAFETY: the proof says that this thread is the only one inside the
+        // loop; a transport with a loop has its inner part; bodies do not nest.
+        body(unsafe { (*self.inner.get()).assume_init_mut() })
+    }
+
+    /// A new reference to this object.
+    pub(crate) fn reference(&self) -> TransportRef {
+        let this = (&raw const *self).cast_mut().cast();
+        // SAFETY: a live, filled object during its own method.
+        unsafe { TransportRef::new(Owned::from_borrowed(this)) }
+    }
+}
+
+// SAFETY: the memory begins with asyncio.BaseTransport's slot; zero is valid,
+// because the inner part counts only when the loop is set.
+unsafe impl NativeClass for StreamTransport {
+    const NAME: &'static CStr = c"tokioloop._core.StreamTransport";
+    const BASE_SIZE: usize = offset_of!(Self, dict);
+    const WEAKLIST: Option<usize> = Some(offset_of!(Self, weakrefs));
+    const DICT: Option<usize> = Some(offset_of!(Self, dict));
+    const SUBCLASSABLE: bool = true;
+
+    fn traverse(&self, visitor: &mut Visitor) {
+        for slot in [&self.extra, &self.dict, &self.event_loop] {
+            visitor.pointer(slot.get());
+        }
+        if !self.is_empty() {
+            // SAFETY: the collector only looks, and filled objects have it.
+            unsafe { (*self.inner.get()).assume_init_ref() }.traverse(visitor);
+        }
+    }
+
+    fn clear(&self) {
+        if !self.is_empty() {
+            // SAFETY: what the collector clears is unreachable for others.
+            let dropped = unsafe { (*self.inner.get()).assume_init_mut() }.release();
+            drop(dropped);
+        }
+        for slot in [&self.extra, &self.dict] {
+            // SAFETY: the slot owned this reference, if any.
+            unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
+        }
+    }
+
+    unsafe fn dealloc(this: *mut Self) {
+        // SAFETY: a dead object is no longer to be visited.
+        unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
+        // SAFETY: the memory is whole until it is freed.
+        let object = unsafe { &*this };
+        if !object.weakrefs.get().is_null() {
+            // SAFETY: the list belongs to this object.
+            unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
+        }
+        if !object.is_empty() {
+            // SAFETY: filled, and dropped once.
+            unsafe { (*object.inner.get()).assume_init_drop() };
+        }
+        for slot in [&object.extra, &object.dict, &object.event_loop] {
+            // SAFETY: the slot owned this reference, if any.
+            unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
+        }
+        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        unsafe { native::free(this.cast()) };
+    }
+}

@@ -1,0 +1,343 @@
+//! The stream transport: TCP and Unix sockets on the reactor.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+use pyo3::{ffi, intern};
+use tokioloop_reactor::{Address, Interest, Readiness, Token, WaterMarks, WriteQueue, sys};
+
+use crate::errors;
+use crate::event_loop::{EventLoop, Inside, Source, This};
+use crate::imports::Imports;
+use crate::py::native::Visitor;
+use crate::py::{Owned, bytes, context};
+use crate::transports::descriptor::{self, Descriptor};
+use crate::transports::read::Delivery;
+use crate::transports::shape::StreamTransport;
+pub(crate) use crate::transports::write::flush_corked;
+use crate::transports::{read, write};
+
+/// A strong reference to a transport.
+#[repr(transparent)]
+pub(crate) struct TransportRef(Owned);
+
+impl TransportRef {
+    /// Wraps a reference.
+    ///
+    /// # Safety
+    /// The object is a filled [`StreamTransport`].
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn new(object: Owned) -> Self {
+        Self(object)
+    }
+
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn get(&self) -> &StreamTransport {
+        // SAFETY: only made of stream transports.
+        unsafe { &*self.0.as_ptr().cast() }
+    }
+
+    #[inline]
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py))
+    }
+
+    #[inline]
+    pub(crate) fn object(&self) -> &Owned {
+        &self.0
+    }
+}
+
+/// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
+pub(crate) struct Chunk(pub(crate) Owned);
+
+impl AsRef<[u8]> for Chunk {
+    #[allow(unsafe_code)]
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: chunks are made of exact bytes objects only.
+        unsafe { bytes::content(self.0.as_ptr()) }
+    }
+}
+
+/// What a transport consists of, opened by its loop's thread only.
+pub(crate) struct Inner {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) token: Option<Token>,
+    pub(crate) protocol: Option<Owned>,
+    pub(crate) delivery: Delivery,
+    /// The context of the read callbacks.
+    pub(crate) context: Option<Owned>,
+    /// The context of the callbacks that a flush makes.
+    pub(crate) write_context: Option<Owned>,
+    pub(crate) queue: WriteQueue<Chunk>,
+    pub(crate) marks: WaterMarks,
+    pub(crate) server: Option<Owned>,
+    /// The future that `sendfile` waits with for an empty queue.
+    pub(crate) empty_waiter: Option<Owned>,
+    pub(crate) batch: Option<Box<read::Batch>>,
+    pub(crate) peer: Option<Address>,
+    pub(crate) local: Option<Address>,
+    /// The callback of the loop that wrote last.
+    pub(crate) write_serial: u64,
+    /// What the next read is expected to bring, in bytes.
+    pub(crate) expected: u32,
+    /// Writes after the connection was lost, and the loss itself.
+    pub(crate) lost: u32,
+    /// How often a callback wrote more than once, lately.
+    pub(crate) cork_score: u8,
+    pub(crate) state: State,
+}
+
+/// The yes-or-no part of a transport's state.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) closing: bool,
+    /// `write_eof` was called.
+    pub(crate) eof_written: bool,
+    /// `pause_reading` was called.
+    pub(crate) paused: bool,
+    /// Reading has begun: connection_made has been called.
+    pub(crate) started: bool,
+    /// The peer has ended its side and the protocol keeps the connection.
+    pub(crate) read_ended: bool,
+    /// An edge came that has not been read out.
+    pub(crate) readable: bool,
+    /// That edge, or a later one, told that the peer's side has ended.
+    pub(crate) read_closed: bool,
+    /// A read is queued for a coming turn.
+    pub(crate) read_queued: bool,
+    /// `pause_writing` was called on the protocol.
+    pub(crate) protocol_paused: bool,
+    /// The queue waits for the end of the current callback.
+    pub(crate) corked: bool,
+    /// The queue waits for the kernel's buffer.
+    pub(crate) blocked: bool,
+    /// The registration includes writing.
+    pub(crate) watches_writing: bool,
+    /// No more callbacks: connection_lost has been called.
+    pub(crate) finished: bool,
+}
+
+impl Inner {
+    fn new(descriptor: Descriptor, protocol: Owned, delivery: Delivery) -> Self {
+        Self {
+            descriptor,
+            token: None,
+            protocol: Some(protocol),
+            delivery,
+            context: None,
+            write_context: None,
+            queue: WriteQueue::new(),
+            marks: WaterMarks::default(),
+            server: None,
+            empty_waiter: None,
+            batch: None,
+            peer: None,
+            local: None,
+            write_serial: 0,
+            expected: 0,
+            lost: 0,
+            cork_score: 0,
+            state: State::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'static>> {
+        self.descriptor.get()
+    }
+
+    /// Shows every reference to the collector.
+    pub(crate) fn traverse(&self, visitor: &mut Visitor) {
+        for slot in [&self.protocol, &self.context, &self.write_context, &self.server] {
+            visitor.maybe(slot);
+        }
+        visitor.maybe(&self.empty_waiter);
+        self.delivery.traverse(visitor);
+        if let Descriptor::Lent(socket, _) = &self.descriptor {
+            visitor.object(socket);
+        }
+    }
+
+    /// Takes out what can be part of a cycle, for the caller to drop. The
+    /// descriptor stays: it is closed with the object.
+    pub(crate) fn release(&mut self) -> impl Sized + use<> {
+        (
+            self.protocol.take(),
+            std::mem::take(&mut self.delivery),
+            self.context.take(),
+            self.write_context.take(),
+            self.server.take(),
+            self.empty_waiter.take(),
+            std::mem::take(&mut self.queue),
+            self.batch.take(),
+        )
+    }
+}
+
+/// What a new transport is made of besides its descriptor.
+pub(crate) struct Parts<'a, 'py> {
+    pub(crate) protocol: &'a Bound<'py, PyAny>,
+    pub(crate) waiter: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) extra: Option<Owned>,
+    pub(crate) server: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) peer: Option<Address>,
+}
+
+/// `_make_socket_transport`: takes a connected socket's descriptor over.
+pub(crate) fn adopt_socket(
+    event_loop: &Bound<'_, EventLoop>,
+    socket: &Bound<'_, PyAny>,
+    protocol: &Bound<'_, PyAny>,
+    waiter: Option<&Bound<'_, PyAny>>,
+    extra: Option<&Bound<'_, PyDict>>,
+    server: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    let this = This::of(event_loop);
+    let extra = extra.map(|extra| Owned::from(extra.as_any()));
+    let parts = Parts { protocol, waiter, extra, server, peer: None };
+    let transport =
+        make(event_loop.py(), this, parts, || descriptor::detach(socket).map(Descriptor::Own))?;
+    Ok(transport.object().as_py().clone_ref(event_loop.py()))
+}
+
+/// Makes a transport and schedules its beginning. `take` hands over the
+/// descriptor when nothing else can fail any more but scheduling on a closed
+/// loop, which closes it.
+pub(crate) fn make(
+    py: Python<'_>,
+    this: This<'_>,
+    parts: Parts<'_, '_>,
+    take: impl FnOnce() -> PyResult<Descriptor>,
+) -> PyResult<TransportRef> {
+    let inside = this.event_loop.enter(py, "_make_socket_transport")?;
+    if this.event_loop.closed() {
+        return Err(errors::closed());
+    }
+    let class =
+        inside.with(|state| state.transport_class.as_ref().map(|class| class.clone_ref(py)));
+    let class = match &class {
+        Some(class) => class.bind(py).cast::<PyType>()?.to_owned(),
+        None => crate::transports::methods::base_class(py)?,
+    };
+    let connection_made = parts.protocol.getattr(intern!(py, "connection_made"))?;
+    let delivery = Delivery::of(py, parts.protocol)?;
+    let object = StreamTransport::allocate(&class)?;
+    let descriptor = take()?;
+    let number = descriptor.number();
+    let mut inner = Inner::new(descriptor, Owned::from(parts.protocol), delivery);
+    inner.peer = parts.peer;
+    inner.server = parts.server.map(Owned::from);
+    if let Some(fd) = inner.fd() {
+        prepare_socket(fd, &mut inner);
+    }
+    // SAFETY: allocated above and still empty.
+    #[allow(unsafe_code)]
+    let transport = unsafe { StreamTransport::install(object, this.owned(py), parts.extra, inner) };
+    let held = transport.clone_ref(py);
+    let token = inside.with(|state| {
+        let token = state.sources.insert(Source::Stream(held));
+        state.fds.set(number, token);
+        token
+    });
+    transport.get().with(&inside, |inner| inner.token = Some(token));
+    if let Some(server) = parts.server {
+        attach(server, &transport)?;
+    }
+    begin(py, this, &transport, &connection_made, parts.waiter)?;
+    Ok(transport)
+}
+
+/// Non-blocking, without Nagle's algorithm, with its addresses noted while the
+/// connection is sure to have them.
+fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner) {
+    inner.local = sys::local_address(fd).ok();
+    if inner.peer.is_none() {
+        inner.peer = sys::peer_address(fd).ok();
+    }
+    if inner.local.as_ref().is_some_and(Address::is_inet) {
+        // A connection that has failed meanwhile says so on the first read.
+        let _ = sys::set_nodelay(fd);
+    }
+}
+
+/// asyncio's order: connection_made, then reading, then the waiter, each in a
+/// call of its own.
+fn begin(
+    py: Python<'_>,
+    this: This<'_>,
+    transport: &TransportRef,
+    connection_made: &Bound<'_, PyAny>,
+    waiter: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let object = transport.object();
+    EventLoop::call_soon(py, this, &Owned::from(connection_made), &[object.as_ptr()])?;
+    let start = object.bind(py).getattr(intern!(py, "_start_reading"))?;
+    EventLoop::call_soon(py, this, &Owned::from(start), &[])?;
+    if let Some(waiter) = waiter {
+        let wake = Imports::get(py)?.set_result_unless_cancelled.bind(py);
+        let none = Owned::none(py);
+        let args: [*mut ffi::PyObject; 2] = [waiter.as_ptr(), none.as_ptr()];
+        EventLoop::call_soon(py, this, &Owned::from(wake), &args)?;
+    }
+    Ok(())
+}
+
+/// The second step of a transport's life: the poll tells of its data.
+pub(crate) fn start_reading(py: Python<'_>, transport: &StreamTransport) -> PyResult<()> {
+    let event_loop = transport.event_loop(py)?;
+    let inside = event_loop.enter(py, "_start_reading")?;
+    let context = context::copy_current(py)?;
+    let (fd, token, ended) = transport.with(&inside, |inner| {
+        inner.context = Some(context);
+        inner.state.started = true;
+        (inner.fd(), inner.token, inner.state.finished)
+    });
+    let (Some(fd), Some(token), false) = (fd, token, ended) else { return Ok(()) };
+    let result = inside.with(|state| match &state.poller {
+        Some(poller) => poller.register(fd.as_raw_fd(), token, Interest::READABLE),
+        None => Ok(()),
+    });
+    // A write before this moment may already wait for room.
+    let blocked = transport.with(&inside, |inner| inner.state.blocked);
+    match result {
+        Ok(()) if blocked => write::watch_writing(&inside, transport),
+        Ok(()) => Ok(()),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| errors::os_error(py, &error))
+}
+
+/// `Server._attach`, whose argument came with CPython 3.13.
+fn attach(server: &Bound<'_, PyAny>, transport: &TransportRef) -> PyResult<()> {
+    let py = server.py();
+    let name = intern!(py, "_attach");
+    if cfg!(Py_3_13) {
+        server.call_method1(name, (transport.object().bind(py),))?;
+    } else {
+        server.call_method0(name)?;
+    }
+    Ok(())
+}
+
+/// An event came for a transport.
+// HOT: proto
+#[inline]
+pub(crate) fn on_event(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    ready: Readiness,
+) -> PyResult<()> {
+    if ready.readable() {
+        read::on_readable(py, this, inside, transport, ready.read_closed())?;
+    }
+    if ready.writable() {
+        write::on_writable(py, this, inside, transport)?;
+    }
+    Ok(())
+}

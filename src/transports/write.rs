@@ -1,0 +1,556 @@
+//! The write path: at once where nothing waits, corked where a transport was
+//! seen to write several times in one callback, by `sendmsg` where much waits.
+
+use std::os::fd::AsRawFd;
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use tokioloop_reactor::stream::{self, Flushed, Kind};
+use tokioloop_reactor::{Interest, sys};
+
+use crate::errors;
+use crate::event_loop::{Inside, This};
+use crate::imports::Imports;
+use crate::py::{Owned, buffer, bytes, context};
+use crate::transports::close;
+use crate::transports::shape::StreamTransport;
+use crate::transports::stream::{Chunk, Inner, TransportRef};
+
+/// asyncio says nothing of the first few writes after a loss.
+const SILENT_WRITES_AFTER_LOSS: u32 = 5;
+/// Corked bytes that are worth a call of their own.
+const CORK_LIMIT: usize = 64 * 1024;
+/// How sure a cork may become; as many lone writes undo it.
+const MAX_CORK_SCORE: u8 = 2;
+
+/// What became of a try to write.
+enum Outcome {
+    Done,
+    /// The first chunk that has to wait: flow control looks at the queue.
+    Waiting,
+    Failed(std::io::Error),
+    /// The connection is gone: the write is counted and dropped.
+    Lost(u32),
+    EofWritten,
+    Sendfile,
+    /// Sent later in this callback.
+    Corked,
+}
+
+/// `write(data)`.
+// HOT: proto
+#[inline]
+pub(crate) fn write(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    data: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let outcome = match bytes::exact(data) {
+        Some(content) => {
+            let keep = || Ok(Owned::from(data));
+            try_write(inside, transport, content, keep)?
+        }
+        None => {
+            check_type(data)?;
+            let view = buffer::View::readable_any(data)?;
+            let content = view.bytes();
+            // The caller may change its memory later: what waits is a copy.
+            try_write(inside, transport, content, || bytes::copy(py, content))?
+        }
+    };
+    match outcome {
+        Outcome::Done => Ok(()),
+        outcome => settle(py, this, inside, transport, outcome),
+    }
+}
+
+/// `keep` makes an exact `bytes` of the whole content.
+#[inline]
+fn try_write(
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    content: &[u8],
+    keep: impl FnOnce() -> PyResult<Owned>,
+) -> PyResult<Outcome> {
+    inside.with(|state| {
+        transport.with(inside, |inner| {
+            if inner.state.eof_written {
+                return Ok(Outcome::EofWritten);
+            }
+            if inner.empty_waiter.is_some() {
+                return Ok(Outcome::Sendfile);
+            }
+            if content.is_empty() {
+                return Ok(Outcome::Done);
+            }
+            if inner.lost > 0 {
+                inner.lost += 1;
+                return Ok(Outcome::Lost(inner.lost - 1));
+            }
+            let again = std::mem::replace(&mut inner.write_serial, state.serial) == state.serial;
+            if again && inner.cork_score < MAX_CORK_SCORE {
+                inner.cork_score += 1;
+            }
+            state.metrics.bytes_sent += content.len() as u64;
+            state.metrics.messages_sent += 1;
+            if !inner.queue.is_empty() {
+                inner.queue.push(Chunk(keep()?));
+                return Ok(if inner.state.corked { Outcome::Corked } else { Outcome::Waiting });
+            }
+            if inner.cork_score > 0 && !again {
+                inner.queue.push(Chunk(keep()?));
+                return Ok(Outcome::Corked);
+            }
+            let Some(fd) = inner.fd() else { return Ok(Outcome::Done) };
+            match stream::send(fd, Kind::Socket, content) {
+                Ok(sent) if sent == content.len() => Ok(Outcome::Done),
+                Ok(sent) => {
+                    inner.queue.push_partial(Chunk(keep()?), sent);
+                    Ok(Outcome::Waiting)
+                }
+                Err(error) => Ok(Outcome::Failed(error)),
+            }
+        })
+    })
+}
+
+/// Everything but the plain success.
+#[cold]
+fn settle(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    outcome: Outcome,
+) -> PyResult<()> {
+    match outcome {
+        Outcome::Done => Ok(()),
+        Outcome::Corked => cork(py, this, inside, transport),
+        Outcome::Waiting => wait_for_room(py, this, inside, transport),
+        Outcome::Failed(error) => {
+            let error = errors::os_error(py, &error);
+            let message = "Fatal write error on socket transport";
+            close::fatal_error(py, this, inside, &transport.reference(), error, message)
+        }
+        Outcome::Lost(count) => {
+            if count >= SILENT_WRITES_AFTER_LOSS {
+                let logger = Imports::get(py)?.logger.bind(py);
+                logger.call_method1("warning", ("socket.send() raised exception.",))?;
+            }
+            Ok(())
+        }
+        Outcome::EofWritten => {
+            Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"))
+        }
+        Outcome::Sendfile => {
+            Err(PyRuntimeError::new_err("unable to write; sendfile is in progress"))
+        }
+    }
+}
+
+/// asyncio takes `bytes`, `bytearray` and `memoryview`; any other object with
+/// a buffer is taken as well.
+fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    let known = data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>();
+    if known || buffer::has_buffer(data) {
+        return Ok(());
+    }
+    let class = data.get_type().name()?;
+    Err(PyTypeError::new_err(if cfg!(Py_3_14) {
+        format!("data argument must be a bytes, bytearray, or memoryview object, not '{class}'")
+    } else {
+        format!("data argument must be a bytes-like object, not '{class}'")
+    }))
+}
+
+/// Keeps what was written for the end of the callback, unless there is enough
+/// for a call of its own.
+fn cork(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let (length, high, first) = transport.with(inside, |inner| {
+        let first = !std::mem::replace(&mut inner.state.corked, true);
+        (inner.queue.len_bytes(), inner.marks.high(), first)
+    });
+    if first {
+        let held = transport.reference();
+        inside.with(|state| state.corked.push(held));
+    }
+    if length >= CORK_LIMIT || length > high || !this.event_loop.cell.is_running() {
+        return flush(py, this, inside, transport);
+    }
+    Ok(())
+}
+
+/// The kernel's buffer is full: wait for room, and slow the protocol down.
+fn wait_for_room(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let first = transport.with(inside, |inner| !std::mem::replace(&mut inner.state.blocked, true));
+    if first {
+        let context = context::copy_current(py)?;
+        let old = transport.with(inside, |inner| inner.write_context.replace(context));
+        drop(old);
+        watch_writing(inside, transport).map_err(|error| errors::os_error(py, &error))?;
+    }
+    maybe_pause_protocol(py, this, inside, transport)
+}
+
+/// Adds writing to the registration. TCP keeps it from then on, since the
+/// kernel tells of room only after a refusal; Unix sockets tell of every read
+/// of the peer, so there it goes again with the queue.
+pub(crate) fn watch_writing(
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> std::io::Result<()> {
+    inside.with(|state| {
+        transport.with(inside, |inner| {
+            let (Some(fd), Some(token)) = (inner.fd(), inner.token) else { return Ok(()) };
+            if inner.state.watches_writing || !inner.state.started {
+                return Ok(());
+            }
+            inner.state.watches_writing = true;
+            match &state.poller {
+                Some(poller) => poller.reregister(fd.as_raw_fd(), token, Interest::BOTH),
+                None => Ok(()),
+            }
+        })
+    })
+}
+
+fn unwatch_writing(inside: &Inside<'_>, transport: &StreamTransport) {
+    inside.with(|state| {
+        transport.with(inside, |inner| {
+            let tcp = inner.local.as_ref().is_some_and(tokioloop_reactor::Address::is_inet);
+            if tcp || !inner.state.watches_writing {
+                return;
+            }
+            let (Some(fd), Some(token), Some(poller)) = (inner.fd(), inner.token, &state.poller)
+            else {
+                return;
+            };
+            inner.state.watches_writing =
+                poller.reregister(fd.as_raw_fd(), token, Interest::READABLE).is_err();
+        });
+    });
+}
+
+/// `writelines(list_of_data)`.
+pub(crate) fn writelines(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    list: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    // Iterating runs code of others: everything is collected before the state
+    // is looked at, and a bad element sends nothing.
+    let chunks = collect(py, list)?;
+    let (eof, sendfile) =
+        transport.with(inside, |inner| (inner.state.eof_written, inner.empty_waiter.is_some()));
+    if eof {
+        let name = if cfg!(Py_3_12) { "writelines" } else { "write" };
+        return Err(PyRuntimeError::new_err(format!("Cannot call {name}() after write_eof()")));
+    }
+    if sendfile {
+        return Err(PyRuntimeError::new_err("unable to writelines; sendfile is in progress"));
+    }
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let outcome = inside.with(|state| {
+        transport.with(inside, |inner| {
+            if inner.lost > 0 {
+                inner.lost += 1;
+                return Outcome::Lost(inner.lost - 1);
+            }
+            let waits = inner.state.blocked;
+            inner.write_serial = state.serial;
+            for chunk in chunks {
+                state.metrics.bytes_sent += chunk.as_ref().len() as u64;
+                inner.queue.push(chunk);
+            }
+            state.metrics.messages_sent += 1;
+            if waits {
+                Outcome::Waiting
+            } else if inner.cork_score > 0 {
+                Outcome::Corked
+            } else {
+                Outcome::Done
+            }
+        })
+    });
+    match outcome {
+        Outcome::Done => flush(py, this, inside, transport),
+        outcome => settle(py, this, inside, transport, outcome),
+    }
+}
+
+fn collect(py: Python<'_>, list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
+    if list.is_none() && cfg!(Py_3_12) {
+        return Ok(Vec::new());
+    }
+    let mut chunks = Vec::with_capacity(list.len().unwrap_or(0));
+    for item in list.try_iter()? {
+        let item = item?;
+        if bytes::exact(&item).is_some() {
+            chunks.push(Chunk(item.into()));
+            continue;
+        }
+        if !buffer::has_buffer(&item) {
+            let class = item.get_type().name()?;
+            return Err(PyTypeError::new_err(if cfg!(Py_3_12) {
+                format!("memoryview: a bytes-like object is required, not '{class}'")
+            } else {
+                let index = chunks.len();
+                format!("sequence item {index}: expected a bytes-like object, {class} found")
+            }));
+        }
+        let view = buffer::View::readable_any(&item)?;
+        chunks.push(Chunk(bytes::copy(py, view.bytes())?));
+    }
+    Ok(chunks)
+}
+
+/// Sends what waits, as far as the kernel takes it.
+pub(crate) fn flush(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let result = transport.with(inside, |inner| {
+        inner.state.corked = false;
+        match inner.fd() {
+            Some(fd) => stream::flush(fd, Kind::Socket, &mut inner.queue),
+            None => Ok(Flushed::All),
+        }
+    });
+    match result {
+        Ok(Flushed::All) => flushed(py, this, inside, transport),
+        Ok(Flushed::Blocked) => {
+            maybe_resume_protocol(py, this, inside, transport)?;
+            wait_for_room(py, this, inside, transport)
+        }
+        Err(error) => flush_failed(py, this, inside, transport, &error),
+    }
+}
+
+/// The queue has run empty.
+fn flushed(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let (was_blocked, context) = transport.with(inside, |inner| {
+        (std::mem::replace(&mut inner.state.blocked, false), inner.write_context.take())
+    });
+    drop(context);
+    if was_blocked {
+        unwatch_writing(inside, transport);
+    }
+    maybe_resume_protocol(py, this, inside, transport)?;
+    // The protocol may have written again.
+    let (empty, waiter, closing, eof) = transport.with(inside, |inner| {
+        let empty = inner.queue.is_empty();
+        let waiter =
+            if empty { inner.empty_waiter.as_ref().map(|w| w.clone_ref(py)) } else { None };
+        let lose = empty && inner.state.closing && inner.lost == 0;
+        (empty, waiter, lose, inner.state.eof_written && inner.lost == 0)
+    });
+    if let Some(waiter) = waiter {
+        let waiter = waiter.bind(py);
+        if !waiter.call_method0("done")?.is_truthy()? {
+            waiter.call_method1("set_result", (py.None(),))?;
+        }
+    }
+    if closing {
+        return close::lose_after_flush(py, this, inside, transport);
+    }
+    if empty && eof {
+        shut_down(inside, transport).map_err(|error| errors::os_error(py, &error))?;
+    }
+    Ok(())
+}
+
+#[cold]
+fn flush_failed(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    error: &std::io::Error,
+) -> PyResult<()> {
+    let waiter =
+        transport.with(inside, |inner| inner.empty_waiter.as_ref().map(|w| w.clone_ref(py)));
+    let error = errors::os_error(py, error);
+    if let Some(waiter) = waiter {
+        let waiter = waiter.bind(py);
+        if !waiter.call_method0("done")?.is_truthy()? {
+            waiter.call_method1("set_exception", (error.value(py),))?;
+        }
+    }
+    let message = "Fatal write error on socket transport";
+    close::fatal_error(py, this, inside, &transport.reference(), error, message)
+}
+
+/// The kernel has room again.
+pub(crate) fn on_writable(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+) -> PyResult<()> {
+    let object = transport.get();
+    let context = object.with(inside, |inner| {
+        if !inner.state.blocked || inner.lost > 0 {
+            return None;
+        }
+        inner.write_context.as_ref().map(|context| context.clone_ref(py))
+    });
+    match context {
+        Some(context) => context::run(py, context.as_ptr(), || flush(py, this, inside, object))?,
+        None => Ok(()),
+    }
+}
+
+/// The callback has returned: send what it wrote, with one call each.
+pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
+    while let Some(transport) = inside.with(|state| state.corked.pop()) {
+        let object = transport.get();
+        let waits = object.with(inside, |inner| {
+            if !inner.state.corked {
+                return false;
+            }
+            if inner.queue.iter().nth(1).is_none() {
+                // A lone write: it need not have waited.
+                inner.cork_score = inner.cork_score.saturating_sub(1);
+            }
+            true
+        });
+        if waits {
+            flush(py, this, inside, object)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends what a cork holds back before something that must see it sent.
+pub(crate) fn uncork(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    if transport.with(inside, |inner| inner.state.corked) {
+        flush(py, this, inside, transport)?;
+    }
+    Ok(())
+}
+
+/// `write_eof()`.
+pub(crate) fn write_eof(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    uncork(py, this, inside, transport)?;
+    let now = transport.with(inside, |inner| {
+        if inner.state.closing || inner.state.eof_written {
+            return false;
+        }
+        inner.state.eof_written = true;
+        inner.queue.is_empty()
+    });
+    if now {
+        shut_down(inside, transport).map_err(|error| errors::os_error(py, &error))?;
+    }
+    Ok(())
+}
+
+fn shut_down(inside: &Inside<'_>, transport: &StreamTransport) -> std::io::Result<()> {
+    transport.with(inside, |inner| inner.fd().map_or(Ok(()), sys::shutdown_write))
+}
+
+/// Calls `pause_writing` when the queue has passed its high mark.
+pub(crate) fn maybe_pause_protocol(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let protocol = transport.with(inside, |inner| {
+        if inner.state.protocol_paused || !inner.marks.should_pause(inner.queue.len_bytes()) {
+            return None;
+        }
+        inner.state.protocol_paused = true;
+        inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+    });
+    match protocol {
+        Some(protocol) => {
+            let result = protocol.bind(py).call_method0(intern!(py, "pause_writing"));
+            let message = "protocol.pause_writing() failed";
+            report(py, this, transport, &protocol, result, message)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Calls `resume_writing` when the queue has fallen to its low mark.
+pub(crate) fn maybe_resume_protocol(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let protocol = transport.with(inside, |inner| {
+        if !inner.state.protocol_paused || !inner.marks.should_resume(inner.queue.len_bytes()) {
+            return None;
+        }
+        inner.state.protocol_paused = false;
+        inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+    });
+    match protocol {
+        Some(protocol) => {
+            let result = protocol.bind(py).call_method0(intern!(py, "resume_writing"));
+            let message = "protocol.resume_writing() failed";
+            report(py, this, transport, &protocol, result, message)
+        }
+        None => Ok(()),
+    }
+}
+
+/// A failing flow-control callback is reported, and the connection goes on.
+fn report(
+    py: Python<'_>,
+    this: This<'_>,
+    transport: &StreamTransport,
+    protocol: &Owned,
+    result: PyResult<Bound<'_, PyAny>>,
+    message: &str,
+) -> PyResult<()> {
+    let Err(error) = result else { return Ok(()) };
+    if crate::report::leaves_loop(py, &error) {
+        return Err(error);
+    }
+    close::report(py, this, &transport.reference(), Some(protocol), error, message)
+}
+
+/// How many bytes wait.
+pub(crate) fn buffer_size(inner: &Inner) -> usize {
+    inner.queue.len_bytes()
+}
