@@ -10,6 +10,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -186,7 +187,7 @@ async def child_process() -> None:
         def childConnectionLost(self, childFD: int) -> None:
             self.open.remove(childFD)
             if not self.open:
-                self.transport.signalProcess("USR1")
+                self.transport.signalProcess(signal.SIGUSR1)
 
         def processEnded(self, reason: Any) -> None:
             self.ended.callback(reason.value.exitCode)
