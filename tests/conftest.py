@@ -163,6 +163,8 @@ def no_leaks(request: pytest.FixtureRequest, flavour: Flavour) -> Iterator[None]
     """Fails the test when descriptors are open at its end that were not at its start."""
     before = open_descriptors()
     yield
+    # A loop that nobody refers to has nothing to hold on to; pytest keeps the fixtures' values.
+    request.node.funcargs.clear()
     gc.collect()
     # The traceback of a failed test keeps its objects alive; what they hold is no news.
     if flavour.is_leak_checked and not request.node.stash.get(_failed, True):

@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+from tests.support.leaks import open_descriptors
+
 NO_GUARDS = "rloop raises UnboundLocalError or nothing where asyncio raises RuntimeError"
 OWN_STOP = "uvloop runs one turn more after stop(), rloop none when stopped before the run"
 
@@ -113,6 +115,17 @@ def test_closing_twice_is_harmless(loop):
     loop.close()
     loop.close()
     assert loop.is_closed()
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop keeps its poll set")
+def test_a_closed_loop_holds_no_descriptor(flavour):
+    before = open_descriptors()
+    loop = flavour.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert open_descriptors().keys() > before.keys()
+    loop.close()
+    assert open_descriptors().keys() == before.keys()
+    assert loop.is_closed()  # and is still there
 
 
 def test_a_closed_loop_drops_what_was_scheduled(loop):

@@ -8,7 +8,7 @@ import sys
 import time
 
 _FD_DIRECTORY = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
-_SETTLE_SECONDS = 2.0
+_SETTLE_SECONDS = 1.0
 
 
 def open_descriptors() -> dict[int, str]:

@@ -1,0 +1,199 @@
+"""`fork` from inside a running loop: the child's ends are the child's, the parent goes on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support.programs import output_of
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
+    # Threads of an executor or of the interpreter may be there when the program forks.
+    pytest.mark.flavours(
+        "asyncio", "tokioloop", "uvloop", reason="rloop's poll set is shared with the child"
+    ),
+]
+
+PREAMBLE = """
+import os, socket, sys, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of fork in a process with threads
+
+def in_child(function):
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        function()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+    def data_received(self, data):
+        self.transport.write(data)
+
+async def round_trip(address, word):
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(word)
+    assert await reader.readexactly(len(word)) == word
+    writer.close()
+    await writer.wait_closed()
+"""
+
+
+def check(flavour, body):
+    import textwrap
+
+    assert output_of(flavour, PREAMBLE + textwrap.dedent(body)) == "done\n"
+
+
+def test_the_child_runs_a_loop_of_its_own(flavour):
+    check(
+        flavour,
+        """
+        async def main():
+            server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+            async with server:
+                await round_trip(server.sockets[0].getsockname(), b"word")
+
+        def child():
+            # What asyncio does by itself in a child since 3.12: no loop is running here.
+            asyncio._set_running_loop(None)
+            loop = new_loop()
+            loop.run_until_complete(main())
+            loop.close()
+
+        async def parent():
+            assert in_child(child) == 0
+            await main()
+
+        loop = new_loop()
+        loop.run_until_complete(parent())
+        loop.close()
+        print("done")
+        """,
+    )
+
+
+def test_the_parents_connections_outlive_the_child(flavour):
+    check(
+        flavour,
+        """
+        async def parent():
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(Echo, "127.0.0.1", 0)
+            address = server.sockets[0].getsockname()
+            reader, writer = await asyncio.open_connection(*address)
+            for number in range(5):
+                assert in_child(lambda: None) == 0
+                writer.write(b"%d" % number)
+                assert await reader.readexactly(1) == b"%d" % number
+                await asyncio.sleep(0.001)
+                assert await loop.run_in_executor(None, int, "5") == 5
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            await server.wait_closed()
+            await loop.shutdown_default_executor()
+
+        loop = new_loop()
+        loop.run_until_complete(parent())
+        loop.close()
+        print("done")
+        """,
+    )
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop's poll set is shared with the child")
+def test_a_child_that_closes_the_loop_does_not_disturb_the_parent(flavour):
+    """Its poll set is shared with the parent until the child closes it: only its own end may go."""
+    check(
+        flavour,
+        """
+        async def parent():
+            loop = asyncio.get_running_loop()
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            received = []
+            loop.add_reader(ours.fileno(), lambda: received.append(ours.recv(10)))
+
+            def child():
+                asyncio._set_running_loop(None)
+                os.close(os.open("/dev/null", os.O_RDONLY))
+
+            for number in range(5):
+                assert in_child(child) == 0
+                theirs.send(b"%d" % number)
+                while len(received) <= number:
+                    await asyncio.sleep(0)
+            loop.remove_reader(ours.fileno())
+            ours.close()
+            theirs.close()
+            assert received == [b"0", b"1", b"2", b"3", b"4"]
+
+        loop = new_loop()
+        loop.run_until_complete(parent())
+        loop.close()
+        print("done")
+        """,
+    )
+
+
+def test_a_child_forked_before_the_run_uses_the_listening_socket(flavour):
+    """Pre-fork servers: the parent binds, each child accepts on a loop of its own."""
+    check(
+        flavour,
+        """
+        async def serve_one(listener):
+            served = asyncio.get_running_loop().create_future()
+            class One(Echo):
+                def connection_lost(self, exc):
+                    served.done() or served.set_result(None)
+            server = await asyncio.get_running_loop().create_server(One, sock=listener)
+            await served
+            server.close()
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+        pid = os.fork()
+        if not pid:
+            loop = new_loop()
+            loop.run_until_complete(serve_one(listener))
+            loop.close()
+            os._exit(0)
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"hello child")
+            assert client.recv(100) == b"hello child"
+        assert os.waitpid(pid, 0)[1] == 0
+        listener.close()
+        print("done")
+        """,
+    )
+
+
+def test_multiprocessing_by_fork_from_a_coroutine(flavour):
+    check(
+        flavour,
+        """
+        import multiprocessing
+
+        async def parent():
+            context = multiprocessing.get_context("fork")
+            with context.Pool(2) as pool:
+                loop = asyncio.get_running_loop()
+                results = await loop.run_in_executor(None, pool.map, abs, range(-5, 0))
+            assert results == [5, 4, 3, 2, 1]
+            await loop.shutdown_default_executor()
+
+        loop = new_loop()
+        loop.run_until_complete(parent())
+        loop.close()
+        print("done")
+        """,
+    )
