@@ -73,6 +73,12 @@ class Told(asyncio.Protocol):
         self.received += data
         self.calls.append(f"pipe_data_received {fd}")
 
+    def pipe_connection_lost(self, fd: int, exc: BaseException | None) -> None:
+        self.calls.append(f"pipe_connection_lost {fd}")
+
+    def process_exited(self) -> None:
+        self.calls.append("process_exited")
+
     def tell(self, call: str, *values: object) -> None:
         self.calls.append(call)
         self.trace(call, *values)

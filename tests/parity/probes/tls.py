@@ -208,7 +208,7 @@ async def close_flushes_over_tls(loop: Loop, trace: Trace) -> None:
         trace("server", peer.received, peer.calls[-2:])
 
 
-@probe("C.16", each=["connection_made", "data_received", "eof_received", "connection_lost"])
+@probe("C.16", each=["data_received", "eof_received", "connection_lost"])
 async def errors_in_protocols_over_tls(loop: Loop, trace: Trace, which: str) -> None:
     async with secured(loop, trace, **{which: ValueError("probe")}) as (transport, protocol, peer):
         peer.transport.write(b"x")
@@ -237,8 +237,10 @@ async def a_connection_becomes_tls(loop: Loop, trace: Trace, side: str) -> None:
     writer.write(b"secret")
     await until(lambda: reader.received)
     trace("received", reader.received, plain.calls)
-    await trace.attempt_await("inner again", loop.start_tls, one, plain, client_tls(), server_hostname="x")
-    first.close()
+    if side == "client":
+        first.close()
+    else:
+        second.close()
     await until(lambda: plain.lost and other.lost)
 
 
@@ -314,3 +316,17 @@ async def cancelling_a_handshake(loop: Loop, trace: Trace) -> None:
         peer.setblocking(False)
         with peer:
             trace("peer got a hello", len(await loop.sock_recv(peer, 5)))
+
+
+@probe("C.15")
+async def an_error_in_connection_made_over_tls(loop: Loop, trace: Trace) -> None:
+    server = await loop.create_server(asyncio.Protocol, LOOPBACK, 0, ssl=server_tls())
+    await trace.attempt_await(
+        "connect",
+        loop.create_connection,
+        lambda: Told(trace, connection_made=ValueError("probe")),
+        *server.sockets[0].getsockname(),
+        ssl=client_tls(),
+    )
+    await asyncio.sleep(0.01)
+    server.close()
