@@ -14,8 +14,8 @@ mod scheduling;
 mod state;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -53,7 +53,9 @@ pub(crate) struct EventLoop {
     pub(crate) options: Options,
     /// Boxed, because its alignment is larger than that of Python objects.
     inbox: Box<Inbox<Message>>,
-    waker: Arc<Waker>,
+    /// What ends a wait from another thread; gone once the loop is closed. Only
+    /// a call that finds the loop parked takes the lock.
+    waker: Mutex<Option<Arc<Waker>>>,
     stopping: AtomicBool,
     closed: AtomicBool,
     debug: AtomicBool,
@@ -76,7 +78,7 @@ impl EventLoop {
         let options = Options::new(read_batch_bytes, read_batch_timeout, busy_poll)?;
         let poller = Poller::new().map_err(|error| errors::os_error(py, &error))?;
         Imports::get(py)?;
-        let waker = poller.waker();
+        let waker = Mutex::new(Some(poller.waker()));
         Ok(Self {
             cell: LoopCell::new(LoopState {
                 ready: VecDeque::new(),
@@ -453,7 +455,8 @@ impl EventLoop {
 
     #[cold]
     fn wake(&self, py: Python<'_>) {
-        if let Err(error) = self.waker.wake() {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
             // Nothing else wakes a parked loop, so this must not pass unseen.
             PyErr::new::<PyRuntimeError, _>(format!("cannot wake the event loop: {error}"))
                 .write_unraisable(py, None);
@@ -479,6 +482,7 @@ impl EventLoop {
         for handle in &dropped.1 {
             handle.get().set_timer(None);
         }
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(dropped);
         let dead = inside.with(|state| state.handles.drain());
         drop(dead);
