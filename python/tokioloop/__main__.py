@@ -1,0 +1,37 @@
+"""The command line: `python -m tokioloop`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tokioloop.observe import self_check
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tokioloop",
+        description="Say what this installation is and check that it works.",
+    )
+    parser.set_defaults(run=check)
+    options = parser.parse_args(arguments)
+    status: int = options.run(options)
+    return status
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print versions and platform, and echo a megabyte over loopback."""
+    for name, value in self_check.describe().items():
+        print(f"{name:<11}{value}")
+    try:
+        seconds = self_check.self_check()
+    except Exception as error:
+        print(f"self-check failed: {type(error).__name__}: {error}")
+        return 1
+    print(f"self-check ok: a megabyte came back over loopback in {seconds * 1000:.1f} ms")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
