@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -195,6 +197,12 @@ def loop_factory(
 def loop(loop_factory: LoopFactory) -> asyncio.AbstractEventLoop:
     """A fresh loop, closed after the test; the test runs it with `run_until_complete`."""
     return loop_factory()
+
+
+@pytest.fixture
+def tokioloop(flavour: Flavour) -> ModuleType:
+    """The package under test, for tests of what only it has; marked `flavours("tokioloop", …)`."""
+    return importlib.import_module(flavour.name)
 
 
 def _chosen(config: pytest.Config) -> list[str]:

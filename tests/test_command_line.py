@@ -1,0 +1,53 @@
+"""`python -m tokioloop`: what is installed, on what, and whether it works."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.programs import REPOSITORY
+
+pytestmark = pytest.mark.flavours("tokioloop", reason="the package's own command")
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tokioloop", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        cwd=REPOSITORY / "tests",
+    )
+
+
+@pytest.fixture
+def printed(flavour):
+    done = command()
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_it_tells_versions_and_kernel(tokioloop, printed):
+    assert tokioloop.__version__ in printed
+    assert platform.python_version() in printed
+    assert platform.python_implementation() in printed
+    assert platform.release() in printed
+
+
+def test_it_tells_the_state_of_the_gil(printed):
+    enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
+    (line,) = [line for line in printed.splitlines() if "gil" in line.lower()]
+    assert ("on" if enabled else "off") in line.lower().replace("python", "").split()[-1]
+
+
+def test_it_tells_the_poller(printed):
+    assert ("epoll" if sys.platform == "linux" else "kqueue") in printed
+
+
+def test_it_checks_itself_by_an_echo(printed):
+    (line,) = [line for line in printed.splitlines() if "echo" in line.lower()]
+    assert "ok" in line.lower()

@@ -1,0 +1,130 @@
+"""The shape of the source: which way dependencies point, how large files are, where unsafe is."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+
+from tests.support.programs import REPOSITORY
+
+MOST_LINES = 600  # the style guide: past this a file has to be justified or split
+# One table or one algorithm each; what would be split is only its tests.
+JUSTIFIED_LINES: dict[str, int] = {}
+RUST = sorted(
+    path
+    for root in ("src", "reactor/src", "reactor/tests", "perf/load")
+    for path in (REPOSITORY / root).rglob("*.rs")
+    if "target" not in path.parts
+)
+LIBRARY = [path for path in RUST if {"tests", "perf"}.isdisjoint(path.parts)]
+PYTHON = sorted(
+    path
+    for root in ("python", "tests", "perf")
+    for path in (REPOSITORY / root).rglob("*.py")
+    if ".venv" not in path.parts and "target" not in path.parts
+)
+UNSAFE_KEYWORD = re.compile(r"\bunsafe\s*(?:\{|fn\b|impl\b|extern\b)")
+# Raw calls of the kernel and of CPython; everything else is built on their safe faces.
+UNSAFE_FILES = re.compile(
+    r"reactor/src/(sys|read_ring|address)\.rs"
+    r"|src/(loop_cell|handle)\.rs"
+    r"|src/py/\w+\.rs"
+    r"|src/event_loop/(native|io|mod|scheduling)\.rs"
+    r"|src/transports/(read|shape|descriptor|stream)\.rs"
+)
+
+
+def name(path):
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def code_of(path):
+    """Rust source without comments, string literals and what follows `mod tests`."""
+    text = path.read_text()
+    text = re.sub(r"//[^\n]*", "", text)
+    return re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)
+
+
+def test_the_reactor_knows_nothing_of_python():
+    for path in RUST:
+        if name(path).startswith("reactor/"):
+            code = code_of(path)
+            assert not re.search(r"\b(pyo3|Python|Py[A-Z]\w+)\b", code), name(path)
+            assert not re.search(r"\btokioloop\b(?!_reactor)", code), name(path)
+
+
+def test_the_reactor_does_not_depend_on_the_binding():
+    manifest = (REPOSITORY / "reactor/Cargo.toml").read_text()
+    assert "pyo3" not in manifest
+    assert not re.search(r'path = "\.\."', manifest)
+
+
+def test_there_is_no_tokio_in_the_lock_file():
+    packages = re.findall(r'^name = "(.+)"$', (REPOSITORY / "Cargo.lock").read_text(), re.MULTILINE)
+    assert "mio" in packages
+    runtimes = {"tokio", "async-std", "smol", "futures-executor", "pyo3-async-runtimes"}
+    assert not runtimes & set(packages)
+
+
+def test_no_file_is_too_large():
+    sizes = {name(path): len(path.read_text().splitlines()) for path in RUST + PYTHON}
+    assert {
+        file: lines
+        for file, lines in sizes.items()
+        if lines > JUSTIFIED_LINES.get(file, MOST_LINES)
+    } == {}
+    assert JUSTIFIED_LINES.keys() <= sizes.keys()
+
+
+def test_every_rust_file_opens_by_saying_what_it_owns():
+    firsts = {name(path): path.read_text().partition("\n")[0] for path in RUST}
+    assert {
+        file: first
+        for file, first in firsts.items()
+        if not first.startswith("//! ") or len(first) < 15
+    } == {}
+
+
+def test_every_python_file_opens_by_saying_what_it_owns():
+    docstrings = {name(path): ast.get_docstring(ast.parse(path.read_text())) for path in PYTHON}
+    assert [file for file, text in docstrings.items() if not text or len(text) < 10] == []
+
+
+def test_unsafe_is_only_where_it_may_be():
+    assert [
+        name(path)
+        for path in LIBRARY
+        if not UNSAFE_FILES.fullmatch(name(path)) and UNSAFE_KEYWORD.search(code_of(path))
+    ] == []
+
+
+def test_every_unsafe_block_says_why_it_is_sound():
+    silent = []
+    for path in LIBRARY:
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            code = line.partition("//")[0]
+            if re.search(r"\bunsafe\s*\{|\bunsafe\s+impl\b", code):
+                above = "\n".join(lines[max(0, number - 8) : number + 1])
+                if "SAFETY" not in above:
+                    silent.append(f"{name(path)}:{number + 1}")
+    assert silent == []
+
+
+def test_nothing_of_the_package_imports_the_tests_or_the_benchmarks():
+    allowed = {"tokioloop", *sys.stdlib_module_names}
+    for path in (REPOSITORY / "python").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or "tokioloop"]
+            else:
+                continue
+            assert {module.partition(".")[0] for module in modules} <= allowed, name(path)
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (REPOSITORY / "python/tokioloop/py.typed").exists()
+    assert (REPOSITORY / "python/tokioloop/_core.pyi").exists()

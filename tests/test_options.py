@@ -1,0 +1,193 @@
+"""The options of `TokioLoop`: what they accept, and that traffic is right with each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import random
+
+import pytest
+
+from tests.support.net import ask, connected, in_thread, settled
+from tests.support.protocols import BufferedRecorder, EchoProtocol, Recorder
+
+pytestmark = pytest.mark.flavours("tokioloop", reason="the options are tokioloop's own")
+
+OPTIONS = ("read_batch_bytes", "read_batch_timeout", "busy_poll")
+
+
+@pytest.fixture
+def loop_with(tokioloop, no_leaks):
+    """Makes a loop with options, closed after the test."""
+    loops = []
+
+    def new_loop(**options):
+        loops.append(tokioloop.TokioLoop(**options))
+        return loops[-1]
+
+    yield new_loop
+    for loop in loops:
+        loop.close()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("value", [-1, 10**12], ids=["negative", "huge"])
+def test_a_value_out_of_range_names_the_option_and_the_range(tokioloop, option, value):
+    with pytest.raises(ValueError, match=rf"{option} must be from 0\S* to \d\S* \w+, not"):
+        tokioloop.TokioLoop(**{option: value})
+
+
+def test_a_timeout_that_is_not_a_number_is_out_of_range(tokioloop):
+    for value in (float("nan"), float("inf"), -0.5):
+        with pytest.raises(ValueError, match="read_batch_timeout"):
+            tokioloop.TokioLoop(read_batch_timeout=value)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("value", ["1", None, [1]], ids=repr)
+def test_a_value_of_another_type_is_a_type_error(tokioloop, option, value):
+    with pytest.raises(TypeError):
+        tokioloop.TokioLoop(**{option: value})
+
+
+def test_an_unknown_option_is_a_type_error(tokioloop):
+    with pytest.raises(TypeError):
+        tokioloop.TokioLoop(no_such_option=1)
+
+
+def test_options_are_given_by_keyword_only(tokioloop):
+    with pytest.raises(TypeError):
+        tokioloop.TokioLoop(1)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_option_is_in_the_documentation(tokioloop, option):
+    assert option in inspect.getdoc(tokioloop.TokioLoop)
+
+
+ALL_OPTIONS = pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"busy_poll": 200},
+        {"read_batch_bytes": 16_384, "read_batch_timeout": 0.002},
+        {"read_batch_bytes": 1, "read_batch_timeout": 0.001},
+        {"read_batch_bytes": 200_000, "read_batch_timeout": 0.001, "busy_poll": 100},
+    ],
+    ids=str,
+)
+
+
+@ALL_OPTIONS
+def test_every_byte_arrives_in_order(loop_with, options):
+    payload = random.Random(5).randbytes(1_000_003)
+
+    async def main():
+        async with connected("server", EchoProtocol) as (_transport, _protocol, peer):
+            echoed = await in_thread(ask_in_parts, peer, payload)
+            assert hashlib.sha256(echoed).digest() == hashlib.sha256(payload).digest()
+
+    loop_with(**options).run_until_complete(main())
+
+
+def ask_in_parts(sock, payload):
+    """Sends at most 50,000 bytes before it waits for them: less than any queue on the way."""
+    parts = (payload[start : start + 50_000] for start in range(0, len(payload), 50_000))
+    return b"".join(ask(sock, part) for part in parts)
+
+
+@ALL_OPTIONS
+@pytest.mark.parametrize("ending", ["end of file", "reset", "our close"])
+def test_the_end_is_told_and_nothing_is_lost_before_an_end_of_file(loop_with, options, ending):
+    async def main():
+        from tests.support.net import reset
+
+        async with connected("client") as (transport, protocol, peer):
+            peer.sendall(b"last words")
+            if ending == "end of file":
+                peer.close()
+            elif ending == "reset":
+                reset(peer)
+            else:
+                transport.close()
+            error = await protocol.until_lost()
+            if ending == "end of file":
+                assert (protocol.received, error) == (b"last words", None)
+            elif ending == "reset":
+                assert isinstance(error, ConnectionResetError)
+            else:
+                assert (protocol.received, error) == (b"", None)
+
+    loop_with(**options).run_until_complete(main())
+
+
+@ALL_OPTIONS
+def test_timers_and_callbacks_run_as_ever(loop_with, options):
+    loop = loop_with(**options)
+
+    async def main():
+        order = []
+        loop.call_soon(order.append, 1)
+        await asyncio.sleep(0)
+        started = loop.time()
+        await asyncio.sleep(0.01)
+        assert loop.time() - started >= 0.0099
+        await settled()
+        assert order == [1]
+
+    loop.run_until_complete(main())
+
+
+def test_a_batch_is_delivered_when_it_is_full(loop_with):
+    """A second may pass before the time is up: the bytes alone must be enough."""
+
+    async def main():
+        async with connected("client") as (_transport, protocol, peer):
+            for _ in range(4):
+                peer.sendall(bytes(1024))
+                await settled()
+            await asyncio.wait_for(protocol.until_received(4096), 0.9)
+
+    loop_with(read_batch_bytes=4096, read_batch_timeout=1.0).run_until_complete(main())
+
+
+def test_a_batch_that_never_fills_is_delivered_when_the_time_is_up(loop_with):
+    async def main():
+        async with connected("client") as (_transport, protocol, peer):
+            peer.sendall(b"a few bytes")
+            assert await protocol.until_received(11) == b"a few bytes"
+
+    loop_with(read_batch_bytes=65_536, read_batch_timeout=0.01).run_until_complete(main())
+
+
+def test_small_messages_are_delivered_together(loop_with):
+    async def main():
+        async with connected("client") as (_transport, protocol, peer):
+            for number in range(8):
+                peer.sendall(b"%04d" % number)
+                await settled()
+            await protocol.until_received(32)
+            assert len(protocol.chunks) < 8
+
+    loop_with(read_batch_bytes=32, read_batch_timeout=0.5).run_until_complete(main())
+
+
+@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
+def test_pausing_while_a_batch_is_held_back_keeps_it(loop_with, kind):
+    async def main():
+        async with connected("client", kind) as (transport, protocol, peer):
+            peer.sendall(b"held back")
+            await asyncio.sleep(0)
+            transport.pause_reading()
+            await asyncio.sleep(0.02)
+            before = bytes(protocol.received)
+            assert before in (b"", b"held back")
+            transport.resume_reading()
+            while protocol.received != b"held back":  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            if kind is BufferedRecorder:
+                transport.abort()
+                await protocol.lost
+
+    loop_with(read_batch_bytes=65_536, read_batch_timeout=0.005).run_until_complete(main())
