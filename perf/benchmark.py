@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import time
 from pathlib import Path
 
 import cells
@@ -31,6 +32,7 @@ TRIES = 2
 
 def main() -> None:
     arguments = parse_arguments()
+    processes.end_children_on_sigterm()
     settings = Settings(
         binary=processes.load_binary(),
         seconds=arguments.seconds,
@@ -44,12 +46,17 @@ def main() -> None:
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
     run = Run(workloads, names, settings, arguments.rounds)
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
-    started = processes.monotonic()
-    run.measure()
-    meta["minutes"] = round((processes.monotonic() - started) / 60, 1)
-
-    results = cells.fold(run.samples, {workload.name: workload.figure for workload in workloads})
-    written = report.write(arguments.out, meta, results, workloads)
+    started = time.monotonic()
+    figures = {workload.name: workload.figure for workload in workloads}
+    done: list[Workload] = []
+    # Written after each workload: a run that is broken off keeps what it has measured.
+    for workload in workloads:
+        run.measure(workload)
+        done.append(workload)
+        meta["minutes"] = round((time.monotonic() - started) / 60, 1)
+        results = cells.fold(run.samples, figures)
+        written = report.write(arguments.out, meta, results, done)
+    progress("")
     print(report.tables(results, workloads))
     print(f"Report: {display(written)}")
 
@@ -60,9 +67,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--loops", type=names_of, help=", ".join(loops.CANDIDATES))
     parser.add_argument("--sizes", type=numbers_of, help="message sizes in bytes")
     parser.add_argument("--concurrency", type=numbers_of, help="numbers of connections")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="per loop, cell and round")
-    parser.add_argument("--warm-up", type=float, default=0.2)
+    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
+    parser.add_argument(
+        "--seconds", type=float, help="per loop, point and round; default 1, full 0.5, quick 0.2"
+    )
+    parser.add_argument("--warm-up", type=float, help="default 0.2, quick 0.1")
     parser.add_argument("--quick", action="store_true", help="under two minutes in total")
     parser.add_argument("--full", action="store_true", help="every workload, every loop")
     parser.add_argument("--out", type=Path, help="directory for data.json, report.md and plots")
@@ -71,18 +80,19 @@ def parse_arguments() -> argparse.Namespace:
     unknown = [mode for mode in arguments.modes if mode not in WORKLOADS]
     if unknown:
         parser.error(f"unknown mode {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
+    defaults = (3, 0.2, 0.1) if arguments.quick else (5, 0.5 if arguments.full else 1.0, 0.2)
+    for name, default in zip(("rounds", "seconds", "warm_up"), defaults, strict=True):
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("--rounds and --seconds must be positive")
     results = processes.PERF / "results"
-    if arguments.quick:
-        arguments.modes = arguments.modes or list(QUICK_MODES)
-        arguments.loops = arguments.loops or installed(QUICK_LOOPS)
-        arguments.rounds, arguments.seconds, arguments.warm_up = 3, 0.2, 0.1
     if arguments.full:
         arguments.modes = arguments.modes or for_this_interpreter()
         arguments.out = arguments.out or results / "full" / machine.python_tag()
     arguments.modes = arguments.modes or list(QUICK_MODES)
-    arguments.loops = arguments.loops or installed(tuple(loops.CANDIDATES))
+    everyone = QUICK_LOOPS if arguments.quick else tuple(loops.CANDIDATES)
+    arguments.loops = arguments.loops or [name for name in everyone if loops.can_exist(name)]
     arguments.out = arguments.out or results
     return arguments
 
@@ -97,26 +107,23 @@ class Run:
         settings: Settings,
         rounds: int,
     ) -> None:
-        self.workloads = workloads
         self.names = names
         self.settings = settings
         self.rounds = rounds
         self.samples = cells.Samples()
-        points = sum(
-            len(workload.points(settings)) * len(self._loops(workload)) for workload in workloads
+        self.total = sum(
+            len(workload.points(settings)) * len(self._loops(workload)) * self._rounds(workload)
+            for workload in workloads
         )
-        self.total = points * rounds
         self.done = 0
 
-    def measure(self) -> None:
-        """Measure everything; a loop that fails is recorded and the run goes on."""
-        for workload in self.workloads:
-            for number in range(self.rounds):
-                names = self._loops(workload)
-                turn = number % len(names)
-                for name in names[turn:] + names[:turn]:
-                    self._measure(workload, name, number)
-        progress("")
+    def measure(self, workload: Workload) -> None:
+        """Measure one workload; a loop that fails is recorded and the run goes on."""
+        for number in range(self._rounds(workload)):
+            names = self._loops(workload)
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                self._measure(workload, name, number)
 
     def _measure(self, workload: Workload, name: str, number: int) -> None:
         points = workload.points(self.settings)
@@ -139,10 +146,12 @@ class Run:
             self.done += 1
             value = figures.get(workload.figure)
             shown = figures.get("failure") or f"{report.number(value)} {workload.unit}"
-            progress(
-                f"{100 * self.done / self.total:3.0f} %  round {number + 1}/{self.rounds}  "
-                f"{workload.name} {name} {connections} x {size}: {shown}"
-            )
+            share = f"{100 * self.done / self.total:3.0f} %"
+            turn = f"round {number + 1}/{self._rounds(workload)}"
+            progress(f"{share}  {turn}  {workload.name} {name} {connections} x {size}: {shown}")
+
+    def _rounds(self, workload: Workload) -> int:
+        return 1 if workload.once else self.rounds
 
     def _loops(self, workload: Workload) -> list[str]:
         variants = workload.variants if "tokioloop" in self.names else ()
@@ -165,11 +174,6 @@ def refuse_debug_build(names: list[str]) -> None:
         sys.exit(str(error))
     except ImportError:
         return
-
-
-def installed(candidates: tuple[str, ...]) -> list[str]:
-    """The loops of a default selection; peers that never can be here are left to the report."""
-    return [name for name in candidates if loops.can_exist(name)]
 
 
 def names_of(text: str) -> list[str]:

@@ -38,6 +38,8 @@ class Network:
     figure: str = "rps"
     unit: str = "messages/s"
     variants: tuple[str, ...] = ()
+    axes: tuple[str, str] = ("connections", "size")
+    once: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         usual = self.quick_connections if settings.quick else None
@@ -104,6 +106,7 @@ class Network:
         options += ["--tls"] if self.tls else []
         timeout = settings.warm_up + settings.seconds + 2 * settings.stall + 15
         figures = processes.run_client(settings.binary, self.pattern, *options, timeout=timeout)
+        figures["p50_us"] = 1e6 * figures["latency_p50"]
         if machine.free_threaded() and server.announcement.get("gil"):
             figures["remark"] = "turns the GIL on"
         return judged(figures, connections)

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -77,6 +76,11 @@ def unavailable(name: str) -> str | None:
     if done.returncode == 0:
         return None
     return (done.stdout + done.stderr).strip() or ending(done.returncode)
+
+
+def end_children_on_sigterm() -> None:
+    """Make a polite kill of the harness end its servers, as an interrupt does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 @contextmanager
@@ -215,8 +219,3 @@ def run_client(binary: Path, command: str, *options: str, timeout: float) -> dic
         raise ClientFailed(err.strip() or f"exited with status {process.returncode}")
     figures: dict[str, Any] = json.loads(out)
     return figures
-
-
-def monotonic() -> float:
-    """The clock of the harness."""
-    return time.monotonic()

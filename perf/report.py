@@ -88,7 +88,8 @@ def table(by_loop: dict[str, Any], workload: Workload) -> list[str]:
     """A Markdown table, aligned for the terminal too, without columns that have no figures."""
     rows = [row(workload, *entry) for entry in entries(by_loop)]
     columns = [title for title in COLUMNS if any(cell.get(title) for cell in rows)]
-    titles = [workload.unit if title == "figure" else title for title in columns]
+    names = {"first": workload.axes[0], "second": workload.axes[1], "figure": workload.unit}
+    titles = [names.get(title, title) for title in columns]
     texts = [[cell.get(title, "") for title in columns] for cell in rows]
     widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
     left = {"loop", "note"}
@@ -125,7 +126,7 @@ def row(
     workload: Workload, connections: str, size: str, loop: str, figures: Figures
 ) -> dict[str, str]:
     """The texts of one table row by column."""
-    texts = {"connections": connections, "size": size, "loop": loop}
+    texts = {"first": connections, "second": size, "loop": loop}
     if "failure" in figures:
         return {**texts, "note": figures["failure"]}
     texts["figure"] = number(figures.get(workload.figure))
@@ -136,6 +137,9 @@ def row(
             texts[title] = f"{figures[key]:.2f}"
     if "cpu_per_message" in figures:
         texts["CPU µs"] = f"{1e6 * figures['cpu_per_message']:.2f}"
+    for title, key in (("system calls", "syscalls"), ("allocator's calls", "memory_calls")):
+        if key in figures:
+            texts[title] = f"{figures[key]:.2f}"
     for title, key in LATENCIES:
         if key in figures:
             texts[title] = f"{1e6 * figures[key]:,.0f}"
@@ -183,7 +187,7 @@ def draw(workload: Workload, by_loop: dict[str, Any]) -> str | None:
     }
     title = f"{workload.title} ({workload.unit})"
     if by_connections:
-        return plot.lines(title, labelled, "connections", workload.unit)
+        return plot.lines(title, labelled, workload.axes[0], workload.unit)
     return plot.bars(title, labelled, workload.unit)
 
 
@@ -205,11 +209,14 @@ LATENCIES = (
     ("p99.9 µs", "latency_p999"),
 )
 
+# "first" and "second" are what the workload's axes say, "figure" is its unit.
 COLUMNS = (
-    "connections",
-    "size",
+    "first",
+    "second",
     "loop",
     "figure",
+    "system calls",
+    "allocator's calls",
     "±",
     "vs rloop",
     "of limit",

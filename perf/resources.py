@@ -22,11 +22,13 @@ class Memory:
     """Bytes of a server's own memory per connection that was used once and is idle."""
 
     name: str = "memory"
-    title: str = "Memory per idle connection"
+    title: str = "Memory per idle connection (less is better)"
     figure: str = "bytes"
     unit: str = "bytes per connection"
-    limit: bool = True
+    limit: bool = False
     variants: tuple[str, ...] = ()
+    axes: tuple[str, str] = ("connections", "state")
+    once: bool = True
 
     def points(self, settings: Settings) -> list[Point]:
         return [(str(count), "idle") for count in settings.connections or (4000,)]
@@ -36,7 +38,7 @@ class Memory:
             if point in skip:
                 continue
             try:
-                with echo_server(loop, settings) as server:
+                with echo_server(loop) as server:
                     figures = self._measure(server, settings, int(point[0]))
             except (processes.ServerFailed, processes.ClientFailed) as error:
                 figures = {"failure": str(error)}
@@ -56,11 +58,13 @@ class Idle:
     """System calls of a loop that has connections and nothing to do."""
 
     name: str = "idle"
-    title: str = "System calls in 5 s without traffic"
+    title: str = "System calls in 5 s without traffic (fewer are better)"
     figure: str = "calls"
     unit: str = "system calls"
     limit: bool = False
     variants: tuple[str, ...] = ()
+    axes: tuple[str, str] = ("connections", "state")
+    once: bool = True
 
     def points(self, settings: Settings) -> list[Point]:
         return [(str(count), "idle") for count in settings.connections or (1000,)]
@@ -71,7 +75,7 @@ class Idle:
                 continue
             try:
                 with (
-                    echo_server(loop, settings) as server,
+                    echo_server(loop) as server,
                     processes.holding(settings.binary, server.target, int(point[0])),
                 ):
                     figures: Figures = {"calls": calls_while_idle(server.pid, IDLE_SECONDS)}
@@ -80,10 +84,8 @@ class Idle:
             yield *point, figures
 
 
-def echo_server(loop: str, settings: Settings) -> processes.RunningServer:
-    """The plain echo server of a loop, or the reference."""
-    if loop == "limit":
-        return processes.running([str(settings.binary), "limit", "--target", "127.0.0.1:0"])
+def echo_server(loop: str) -> processes.RunningServer:
+    """The plain echo server of a loop."""
     return processes.running(processes.server_command(loop, "proto"))
 
 

@@ -25,6 +25,8 @@ class Script:
     figure: str = "rate"
     unit: str = "operations/s"
     variants: tuple[str, ...] = ()
+    axes: tuple[str, str] = ("at once", "operation")
+    once: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         return [(self.connections, row) for row in self.rows]

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cells import Figures
 
-# (connections, size) as they are keys in data.json; other workloads use them for their rows.
+# Two keys in data.json: connections and size, or what `Workload.axes` says they are.
 Point = tuple[str, str]
 Sample = tuple[str, str, Figures]
 
@@ -43,6 +43,16 @@ class Workload(Protocol):
     @property
     def figure(self) -> str:
         """The figure that ratios, spread and plots are about."""
+        ...
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """What the two parts of a point are."""
+        ...
+
+    @property
+    def once(self) -> bool:
+        """Whether one round is enough, because the figure does not drift."""
         ...
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import machine
 import micro
 import spawn
+from counting import Counts
 from network import Network, Scaling
 from resources import Idle, Memory
 from scripts import Script
@@ -29,7 +30,7 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Network("buffered", "asyncio.BufferedProtocol, echo", "buffered"),
         Network("unix", "asyncio.Protocol over a Unix socket, echo", "proto", unix=True),
-        Network("udp", "DatagramProtocol, echo", "udp", sizes=(1 * KB, 8 * KB), prefix="udp:"),
+        Network("udp", "DatagramProtocol, echo", "udp", sizes=(1 * KB, 4 * KB), prefix="udp:"),
         Network(
             "tls",
             "HTTP responses over TLS",
@@ -83,12 +84,12 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Network(
             "latency",
-            "Latency with one connection",
+            "Latency with one connection (less is better)",
             "proto",
             sizes=(1 * KB,),
             connections=(1,),
-            figure="latency_p50",
-            unit="s",
+            figure="p50_us",
+            unit="µs, median",
             variants=("tokioloop+busy_poll=100",),
         ),
         Script("micro", "The loop's own operations", "micro.py", tuple(micro.ROWS)),
@@ -102,6 +103,7 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Memory(),
         Idle(),
+        Counts(),
         Scaling(
             "scaling",
             "Loops on threads that share a port, by number of threads",
@@ -109,6 +111,7 @@ WORKLOADS: dict[str, Workload] = {
             sizes=(1 * KB,),
             connections=(1, 2, 3, 4),
             limit=False,
+            axes=("threads", "size"),
         ),
     )
 }
