@@ -18,6 +18,11 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\b0x[0-9a-fA-F]+"), "0x…"),
     (re.compile(r"\b(fd|pid)([= ])-?\d+"), r"\1\2N"),
     (re.compile(r"([Ff]ile descriptor) \d+"), r"\1 N"),
+    (re.compile(r"(<_io\.\w+ name=)\d+"), r"\1N"),
+    (re.compile(r"\bsubprocess \d+ is"), "subprocess N is"),
+    # Functions in C and in Python word the wrong number of arguments in their own ways.
+    (re.compile(r"takes (no|from|exactly|at most|\d+) .*(arguments?|given)\)?$"), "takes fewer arguments"),
+    (re.compile(r"(got an unexpected keyword argument '\w+'|takes no keyword arguments)$"), "takes no such keyword"),
     (re.compile(r"('(?:127\.0\.0\.1|0\.0\.0\.0|::1?)', )\d{4,5}"), r"\1PORT"),
     (re.compile(r"((?:127\.0\.0\.1|::1|localhost):)\d{4,5}"), r"\1PORT"),
     (re.compile(r"(\('127\.0\.0\.1', )\d{4,5}"), r"\1PORT"),
@@ -26,6 +31,8 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\bwhen=-?\d+(\.\d+)?"), "when=T"),
     (re.compile(r"\bTask-\d+"), "Task-N"),
     (re.compile(r"/tmp/[\w./-]+"), "PATH"),
+    # A transport that closes may still show the interest it is about to drop.
+    (re.compile(r"( closing .*? write=<)(?:idle|polling)"), r"\1…"),
     # Where a class lives and what a private one is called are no promises.
     (re.compile(r"\b(?:asyncio|uvloop|rloop|tokioloop)(?:\.\w+)*\.(?=<?_?[A-Z])"), ""),
     (re.compile(r"\b_?(?:UnixSelector|Selector|BaseSelector|Base|Tokio)EventLoop\b"), "EventLoop"),

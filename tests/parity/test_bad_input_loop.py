@@ -70,7 +70,7 @@ METHODS = [
     Method("connect_write_pipe", lambda r: (FACTORY, r.socket()), spare(1, "closed socket")),
     Method("subprocess_exec", lambda r: (asyncio.SubprocessProtocol, "/no/such/program")),
     # Here the child's exit and the end of its pipes race for the first error.
-    Method("subprocess_shell", lambda r: (asyncio.SubprocessProtocol, "exit 0"), spare(0, "class")),
+    Method("subprocess_shell", lambda r: (asyncio.SubprocessProtocol, "exit 0"), spare(0, *NONSENSE)),
     Method("add_reader", lambda r: (r.socket(), int)),
     Method("remove_reader", lambda r: (r.socket(),)),
     Method("add_writer", lambda r: (r.socket(), int)),

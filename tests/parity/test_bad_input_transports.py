@@ -168,9 +168,10 @@ def test_wrong_arguments_of_a_transport_method(kind: str, method: Method) -> Non
 
 
 async def _call_after_close(loop: Any, trace: Trace, method: Method, kind: str) -> None:
-    for moment in ("closing", "lost"):
-        # The moment at which a killed child is gone is chance.
-        protocol = Told(trace, tell=kind != "child")
+    # How far a killed child has got while it is closing is chance.
+    for moment in ("lost",) if kind == "child" else ("closing", "lost"):
+        # When a killed child is gone, or a peer has answered a close, is chance.
+        protocol = Told(trace, tell=kind not in ("child", "tls"))
         async with KINDS[kind](loop, protocol) as transport:
             transport.close()
             if moment == "lost":

@@ -94,7 +94,12 @@ async def kinds_of_sockets_handed_in(loop: Loop, trace: Trace, name: str) -> Non
         trace("left open", sock.fileno() >= 0)
     with socket.socket() as sock:
         sock.setblocking(False)
-        await trace.attempt_await("not connected", connect, lambda: Told(trace), sock=sock)
+        told = Told(trace)
+        await trace.attempt_await("not connected", connect, lambda: told, sock=sock)
+        if told.transport is not None:
+            told.transport.abort()
+            await until(lambda: told.lost)
+            await turns(2)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         transport = await trace.attempt_await("blocking", connect, lambda: Told(trace), sock=ours)
@@ -107,17 +112,22 @@ async def kinds_of_sockets_handed_in(loop: Loop, trace: Trace, name: str) -> Non
         await trace.attempt_await("closed", connect, lambda: Told(trace), sock=sock)
 
 
-@probe("A.create_connection", each=["create_connection", "create_unix_connection", "connect_accepted_socket"])
-async def factories_that_fail(loop: Loop, trace: Trace, name: str) -> None:
+TAKERS = ("create_connection", "create_unix_connection", "connect_accepted_socket")
+
+
+@probe("A.create_connection", each=[f"{name} {number}" for name in TAKERS for number in range(4)])
+async def factories_that_fail(loop: Loop, trace: Trace, case: str) -> None:
     def raising() -> Any:
         raise ValueError("probe")
 
-    for label, factory in (
+    name, _, number = case.partition(" ")
+    factories = (
         ("raises", raising),
         ("None", lambda: None),
         ("object", object),
         ("not callable", 5),
-    ):
+    )
+    for label, factory in factories[int(number) :][:1]:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -132,7 +142,6 @@ async def factories_that_fail(loop: Loop, trace: Trace, name: str) -> None:
             except Exception as exc:
                 trace(f"{label} raises", exc)
             await turns(3)
-            trace("socket is open", ours.fileno() >= 0)
 
 
 @probe("A.connect_accepted_socket")

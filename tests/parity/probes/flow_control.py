@@ -79,6 +79,7 @@ async def nothing_pauses_when_all_is_sent_at_once(loop: Loop, trace: Trace) -> N
     async with wired(loop, lambda: Told(trace)) as (transport, protocol, peer):
         transport.set_write_buffer_limits(0)
         transport.write(b"x")
+        await turns(1)
         transport.writelines([b"y", b"z"])
         await turns(2)
         trace("paused", "pause_writing" in protocol.calls, transport.get_write_buffer_size())

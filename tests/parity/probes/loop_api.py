@@ -35,7 +35,9 @@ def _public_names() -> list[str]:
 def methods_have_the_signature_of_asyncio(loop: Loop, trace: Trace, name: str) -> None:
     method = getattr(loop, name, None)
     trace("there", callable(method))
-    trace("signature", str(inspect.signature(method)))
+    signature = inspect.signature(method)
+    bare = [found.replace(annotation=inspect.Parameter.empty) for found in signature.parameters.values()]
+    trace("parameters", str(inspect.Signature(bare)))
     trace("coroutine function", inspect.iscoroutinefunction(method))
 
 

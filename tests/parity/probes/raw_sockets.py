@@ -224,10 +224,13 @@ async def sockets_of_a_transport_are_not_for_plain_use(loop: Loop, trace: Trace)
         ours.setblocking(False)
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
         sock = transport.get_extra_info("socket")
+        # Not `ours`: a loop may take the descriptor out of a socket that is handed in.
+        alias = socket.socket(fileno=sock.fileno())
         for name, args in CALLS.items():
             if name in ("sock_connect", "sock_accept"):
                 continue
-            await trace.attempt_await(name, getattr(loop, name), ours, *args)
+            await trace.attempt_await(name, getattr(loop, name), alias, *args)
+        alias.detach()
         for name in ("add_reader", "add_writer"):
             trace.attempt(name, getattr(loop, name), sock.fileno(), int)
             trace.attempt(name, getattr(loop, name), sock, int)

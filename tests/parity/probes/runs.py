@@ -245,7 +245,7 @@ def a_loop_in_another_thread_serves_connections(loop: Loop, trace: Trace) -> Non
     thread.join()
 
 
-@probe("A.close")
+@probe("B.dropped")
 def a_dropped_loop_warns(loop: Loop, trace: Trace) -> None:
     other = type(loop)()
     trace("open", other.is_closed())

@@ -21,12 +21,23 @@ Loop = Any
 async def a_write_is_at_the_peer_before_it_returns(loop: Loop, trace: Trace, kind: str) -> None:
     async with wired(loop, lambda: Told(trace), kind) as (transport, _, peer):
         transport.write(b"first")
-        trace("first", peer.recv(100))
-        for number in range(2, 5):
-            transport.write(b"%d" % number)
-            trace("at once", peer.recv(100))
+        trace("write", peer.recv(100))
+        await turns(1)
         transport.writelines([b"a", b"b", b"c"])
         trace("writelines", peer.recv(100))
+
+
+@probe("C.1", each=KINDS)
+async def several_writes_of_one_callback_are_at_the_peer_after_it(
+    loop: Loop, trace: Trace, kind: str
+) -> None:
+    async with wired(loop, lambda: Told(trace), kind) as (transport, _, peer):
+        for _ in range(3):
+            for number in range(10):
+                transport.write(b"%d" % number)
+            transport.writelines([b"a", b"b", b"c"])
+            await turns(1)
+            trace("peer", peer.recv(100))
 
 
 @probe("C.1", each=KINDS)
@@ -47,6 +58,7 @@ async def empty_writes_do_nothing(loop: Loop, trace: Trace, kind: str) -> None:
         trace.attempt("lines", transport.writelines, [])
         trace.attempt("lines of nothing", transport.writelines, [b"", b""])
         trace.attempt("iterator", transport.writelines, iter([b"x", b"y"]))
+        await turns(1)
         trace("peer", peer.recv(100), transport.get_write_buffer_size())
 
 
@@ -179,11 +191,14 @@ async def types_that_can_be_written(loop: Loop, trace: Trace, kind: str) -> None
                 memoryview(b"0123456789")[3:6], memoryview(bytearray(b"rw")))  # fmt: skip
         for value in good:
             trace.attempt(type(value).__name__, transport.write, value)
+            await turns(1)
             trace("peer", peer.recv(100))
         trace.attempt("lines", transport.writelines, list(good))
+        await turns(1)
         trace("peer", peer.recv(100))
         trace.attempt("keyword", lambda: transport.write(data=b"x"))
         trace.attempt("keyword lines", lambda: transport.writelines(list_of_data=[b"y"]))
+        await turns(1)
         trace("peer", peer.recv(100))
         with mmap.mmap(-1, 16) as mapped:
             for value in ("text", 5, None, array.array("i", [1]), mapped, [1, 2], (3,), object()):
