@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.base_events
-import asyncio.trsock
+import functools
 import os
 import signal
 import socket
@@ -65,9 +65,12 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._signal_socket: socket.socket | None = None
+        self._sockets_of_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._transport_class = SocketTransport
         self._custom_clock = type(self).time is not _core.EventLoop.time
         _loops.add(self)
+        if threading.current_thread() is threading.main_thread():
+            self._csock  # noqa: B018 - opened now, so that a run opens nothing
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -93,6 +96,12 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
         self._check_closed()
         ours = self._csock.fileno()
         previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
+        if previous not in (-1, ours) and not self._signal_handlers:
+            # Somebody else listens for signals and this loop has no handlers:
+            # theirs stays, and the interrupted poll still returns at once.
+            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
+            super().run_forever()
+            return
         try:
             super().run_forever()
         finally:
@@ -185,6 +194,71 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
         return self._stream_transport(sock, protocol, waiter, extra, server)
+
+    @functools.wraps(asyncio.SelectorEventLoop.create_connection)
+    async def create_connection(
+        self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
+    ) -> Any:
+        if isinstance(sock, socket.socket):
+            self._sockets_of_callers.add(sock)
+        return await super().create_connection(protocol_factory, *args, sock=sock, **kwargs)
+
+    @functools.wraps(asyncio.SelectorEventLoop.create_unix_connection)
+    async def create_unix_connection(
+        self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
+    ) -> Any:
+        if isinstance(sock, socket.socket):
+            self._sockets_of_callers.add(sock)
+        return await super().create_unix_connection(protocol_factory, *args, sock=sock, **kwargs)
+
+    async def _create_connection_transport(
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> Any:
+        try:
+            return await super()._create_connection_transport(sock, *args, **kwargs)
+        except BaseException:
+            # A protocol factory that raises leaves a socket of ours to nobody;
+            # one that was handed in stays with its owner, as in asyncio.
+            if sock not in self._sockets_of_callers:
+                sock.close()
+            raise
+
+    @functools.wraps(asyncio.SelectorEventLoop.connect_accepted_socket)
+    async def connect_accepted_socket(
+        self, protocol_factory: Any, sock: socket.socket, **kwargs: Any
+    ) -> Any:
+        if isinstance(sock, socket.socket):
+            self._sockets_of_callers.add(sock)
+        return await super().connect_accepted_socket(protocol_factory, sock, **kwargs)
+
+    @functools.wraps(asyncio.SelectorEventLoop.create_server)
+    async def create_server(
+        self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
+    ) -> asyncio.Server:
+        server = await super().create_server(
+            protocol_factory, *args, start_serving=False, **kwargs
+        )
+        return await self._begin_serving(server, start_serving)
+
+    @functools.wraps(asyncio.SelectorEventLoop.create_unix_server)
+    async def create_unix_server(
+        self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
+    ) -> asyncio.Server:
+        server = await super().create_unix_server(
+            protocol_factory, *args, start_serving=False, **kwargs
+        )
+        return await self._begin_serving(server, start_serving)
+
+    async def _begin_serving(self, server: asyncio.Server, start_serving: bool) -> asyncio.Server:
+        """Serve, as asyncio does; but a cancelled call leaves no server behind."""
+        if start_serving:
+            try:
+                server._start_serving()
+                await asyncio.sleep(0)
+            except BaseException:
+                server.close()
+                raise
+        return server
 
     def _start_serving(
         self,

@@ -102,6 +102,7 @@ fn watch(
     let Some(Source::Watch(watch)) = state.sources.get_mut(token) else { return Ok(None) };
     let old = direction.of(watch).replace(handle);
     let interest = watch.interest();
+    state.registered = true;
     let result = match &state.poller {
         Some(poller) => poller.watch(fd, token, interest, known.is_some()),
         None => Ok(()),

@@ -93,6 +93,7 @@ impl EventLoop {
                 task_factory: None,
                 transport_class: None,
                 signal_token: None,
+                registered: false,
                 untracked: false,
                 metrics: metrics::Metrics::default(),
             }),

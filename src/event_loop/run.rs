@@ -82,8 +82,8 @@ fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
 /// system call for each while nothing happens outside.
 #[inline]
 fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
-    let idle = inside.with(|state| state.ready.is_empty());
-    if idle || !pace.quiet || pace.skipped >= SKIPPED_POLLS {
+    let must = inside.with(|state| state.ready.is_empty() || state.registered);
+    if must || !pace.quiet || pace.skipped >= SKIPPED_POLLS {
         return true;
     }
     pace.skipped += 1;
@@ -112,6 +112,7 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
     let found = result.is_ok() && queue_events(py, inside, &poller);
     inside.with(|state| {
         state.poller = Some(poller);
+        state.registered = false;
         state.metrics.polls += 1;
         if parked {
             state.metrics.blocking_polls += 1;

@@ -32,6 +32,9 @@ pub(crate) struct LoopState {
     pub(crate) transport_class: Option<Owned>,
     /// What signal handlers write to; watched while the loop lives.
     pub(crate) signal_token: Option<Token>,
+    /// A registration was made since the last poll, which must not be skipped
+    /// then: what it asks for may be there already.
+    pub(crate) registered: bool,
     /// Whether a handle was made in this run that the collector ignores.
     pub(crate) untracked: bool,
     pub(crate) metrics: Metrics,

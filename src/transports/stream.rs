@@ -86,8 +86,10 @@ pub(crate) struct Inner {
     pub(crate) expected: u32,
     /// Writes after the connection was lost, and the loss itself.
     pub(crate) lost: u32,
-    /// How often a callback wrote more than once, lately.
+    /// How many callbacks in a row wrote more than once, lately.
     pub(crate) cork_score: u8,
+    /// Writes of that callback, counted to two.
+    pub(crate) writes_in_callback: u8,
     pub(crate) state: State,
 }
 
@@ -141,6 +143,7 @@ impl Inner {
             expected: 0,
             lost: 0,
             cork_score: 0,
+            writes_in_callback: 0,
             state: State::default(),
         }
     }
@@ -297,9 +300,12 @@ pub(crate) fn start_reading(py: Python<'_>, transport: &StreamTransport) -> PyRe
         (inner.fd(), inner.token, inner.state.finished)
     });
     let (Some(fd), Some(token), false) = (fd, token, ended) else { return Ok(()) };
-    let result = inside.with(|state| match &state.poller {
-        Some(poller) => poller.register(fd.as_raw_fd(), token, Interest::READABLE),
-        None => Ok(()),
+    let result = inside.with(|state| {
+        state.registered = true;
+        match &state.poller {
+            Some(poller) => poller.register(fd.as_raw_fd(), token, Interest::READABLE),
+            None => Ok(()),
+        }
     });
     // A write before this moment may already wait for room.
     let blocked = transport.with(&inside, |inner| inner.state.blocked);

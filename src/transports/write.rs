@@ -22,8 +22,11 @@ use crate::transports::stream::{Chunk, Inner, TransportRef};
 const SILENT_WRITES_AFTER_LOSS: u32 = 5;
 /// Corked bytes that are worth a call of their own.
 const CORK_LIMIT: usize = 64 * 1024;
-/// How sure a cork may become; as many lone writes undo it.
-const MAX_CORK_SCORE: u8 = 2;
+/// A write of more bytes gains nothing from being joined with another.
+const SMALL_WRITE: usize = 16 * 1024;
+/// So many callbacks in a row have to write more than once before a transport
+/// is corked; one lone write undoes it.
+const CORK_SCORE: u8 = 2;
 
 /// What became of a try to write.
 enum Outcome {
@@ -91,17 +94,14 @@ fn try_write(
                 inner.lost += 1;
                 return Ok(Outcome::Lost(inner.lost - 1));
             }
-            let again = std::mem::replace(&mut inner.write_serial, state.serial) == state.serial;
-            if again && inner.cork_score < MAX_CORK_SCORE {
-                inner.cork_score += 1;
-            }
+            let corks = note_write(inner, state.serial, content.len());
             state.metrics.bytes_sent += content.len() as u64;
             state.metrics.messages_sent += 1;
             if !inner.queue.is_empty() {
                 inner.queue.push(Chunk(keep()?));
                 return Ok(if inner.state.corked { Outcome::Corked } else { Outcome::Waiting });
             }
-            if inner.cork_score > 0 && !again {
+            if corks {
                 inner.queue.push(Chunk(keep()?));
                 return Ok(Outcome::Corked);
             }
@@ -116,6 +116,26 @@ fn try_write(
             }
         })
     })
+}
+
+/// Learns how the protocol writes; whether this write waits for the next one
+/// of the same callback.
+// HOT: proto
+#[inline]
+fn note_write(inner: &mut Inner, serial: u64, length: usize) -> bool {
+    if inner.write_serial != serial {
+        if inner.writes_in_callback == 1 {
+            inner.cork_score = 0;
+        }
+        inner.write_serial = serial;
+        inner.writes_in_callback = 1;
+        return inner.cork_score >= CORK_SCORE && length < SMALL_WRITE;
+    }
+    if inner.writes_in_callback == 1 && length < SMALL_WRITE && inner.cork_score < CORK_SCORE {
+        inner.cork_score += 1;
+    }
+    inner.writes_in_callback = 2;
+    false
 }
 
 /// Everything but the plain success.
@@ -277,7 +297,7 @@ pub(crate) fn writelines(
                 return Outcome::Lost(inner.lost - 1);
             }
             let waits = inner.state.blocked;
-            inner.write_serial = state.serial;
+            let corks = note_write(inner, state.serial, 0);
             for chunk in chunks {
                 state.metrics.bytes_sent += chunk.as_ref().len() as u64;
                 inner.queue.push(chunk);
@@ -285,7 +305,7 @@ pub(crate) fn writelines(
             state.metrics.messages_sent += 1;
             if waits {
                 Outcome::Waiting
-            } else if inner.cork_score > 0 {
+            } else if corks || inner.state.corked {
                 Outcome::Corked
             } else {
                 Outcome::Done
@@ -437,7 +457,7 @@ pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
             }
             if inner.queue.iter().nth(1).is_none() {
                 // A lone write: it need not have waited.
-                inner.cork_score = inner.cork_score.saturating_sub(1);
+                inner.cork_score = 0;
             }
             true
         });
