@@ -10,6 +10,7 @@ mod errors;
 mod event_loop;
 mod handle;
 mod imports;
+mod logging;
 mod loop_cell;
 mod py;
 mod ready;
@@ -25,6 +26,7 @@ const BUILD_PROFILE: &str = env!("TOKIOLOOP_PROFILE");
 /// The extension module.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BUILD_PROFILE", BUILD_PROFILE)?;
     event_loop::add_to_module(module)?;

@@ -1,5 +1,6 @@
 //! A socket address as the kernel gave it, small enough to keep per connection.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Where a socket is bound or connected to.
@@ -12,6 +13,17 @@ pub enum Address {
     Unix(Box<[u8]>),
     /// A family that asyncio has no form for.
     Other,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Unix(path) if path.is_empty() => f.write_str("unnamed"),
+            Self::Unix(path) => path.escape_ascii().fmt(f),
+            Self::Other => f.write_str("unknown"),
+        }
+    }
 }
 
 impl Address {

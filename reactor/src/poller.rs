@@ -51,6 +51,7 @@ impl Poller {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(Token::WAKE.to_bits()))?);
         let poll_fd = poll.as_raw_fd();
+        log::debug!("poll {poll_fd} opened");
         Ok(Self { poll, events: Events::with_capacity(EVENTS_PER_TURN), waker, poll_fd })
     }
 
@@ -64,6 +65,7 @@ impl Poller {
     /// # Errors
     /// What the kernel says: EPERM for regular files, EBADF, EEXIST, ENOMEM.
     pub fn register(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        log::debug!("descriptor {fd} registered as {token:?}, {interest:?}");
         let Some(interest) = interest.to_mio() else { return Ok(()) };
         self.poll.registry().register(&mut SourceFd(&fd), mio::Token(token.to_bits()), interest)
     }
@@ -73,6 +75,7 @@ impl Poller {
     /// # Errors
     /// What the kernel says.
     pub fn reregister(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        log::debug!("descriptor {fd}, {token:?}, now for {interest:?}");
         match interest.to_mio() {
             Some(interest) => self.poll.registry().reregister(
                 &mut SourceFd(&fd),
@@ -89,6 +92,7 @@ impl Poller {
     /// What the kernel says, ENOENT and EBADF where the descriptor was closed
     /// before; the registration is gone in any case.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
+        log::debug!("descriptor {fd} deregistered");
         self.poll.registry().deregister(&mut SourceFd(&fd))
     }
 
@@ -104,6 +108,7 @@ impl Poller {
         interest: Interest,
         known: bool,
     ) -> io::Result<()> {
+        log::debug!("descriptor {fd} watched as {token:?}, {interest:?}");
         sys::watch_level(self.poll_fd, fd, token.to_bits(), interest, known)
     }
 
@@ -112,6 +117,7 @@ impl Poller {
     /// # Errors
     /// As [`Poller::deregister`].
     pub fn unwatch(&self, fd: RawFd, was: Interest) -> io::Result<()> {
+        log::debug!("descriptor {fd} not watched any more");
         sys::unwatch_level(self.poll_fd, fd, was)
     }
 

@@ -28,6 +28,7 @@ pub(crate) use self::state::{LoopState, Source};
 use crate::errors;
 use crate::handle::{HandleRef, Handles};
 use crate::imports::Imports;
+use crate::logging;
 use crate::loop_cell::{LoopCell, OnLoop};
 use crate::py::Owned;
 use crate::ready::Ready;
@@ -254,7 +255,8 @@ impl EventLoop {
         let inside = this.enter(slf.py(), "close")?;
         this.closed.store(true, Ordering::SeqCst);
         this.clear(slf.py(), &inside);
-        Ok(())
+        log::debug!("loop closed");
+        logging::deliver(slf.py())
     }
 
     /// In a forked child: the loop belongs to the parent. Its poll must not be
@@ -456,6 +458,7 @@ impl EventLoop {
 
     #[cold]
     fn wake(&self, py: Python<'_>) {
+        log::debug!("another thread wakes the loop");
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
             // Nothing else wakes a parked loop, so this must not pass unseen.

@@ -13,6 +13,7 @@ use tokioloop_reactor::{Poller, Timeout, Token, clock};
 use crate::errors;
 use crate::event_loop::native::This;
 use crate::event_loop::{EventLoop, Inside, Source, io};
+use crate::logging;
 use crate::ready::Ready;
 use crate::transports::{accept, stream};
 use crate::{py::Owned, report};
@@ -45,6 +46,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     let this = This::of(event_loop);
     let running =
         event_loop.get().cell.run(py).map_err(|error| errors::refused(error, "run_forever"))?;
+    log::debug!("run begins");
     let mut pace = Pace { skipped: 0, quiet: false, polled_at: 0 };
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
@@ -55,7 +57,8 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
         }
     };
     show_to_collector(py, &running);
-    result
+    log::debug!("run ends");
+    result.and(logging::deliver(py))
 }
 
 fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
@@ -91,6 +94,7 @@ fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
 }
 
 fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
+    logging::deliver(py)?;
     let event_loop = this.event_loop;
     let mut timeout = timeout(py, this, inside)?;
     let parked = timeout != Timeout::Now;
@@ -119,6 +123,10 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
             state.metrics.polling += now - started;
         }
     });
+    if parked {
+        log::debug!("woke after {} us", (now - started) / 1000);
+    }
+    logging::deliver(py)?;
     pace.skipped = 0;
     pace.quiet = !found && !parked;
     if pace.quiet {
@@ -192,6 +200,7 @@ fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
                 None => {}
             }
         }
+        log::trace!("the poll brought {found} events");
         state.metrics.events += found;
         found > 0
     })
@@ -219,6 +228,7 @@ fn deliver_signals(
     token: Token,
 ) -> PyResult<()> {
     let numbers = io::drain_signals(inside, token);
+    log::debug!("signals {numbers:?} came");
     let this = this.bind(py);
     for number in numbers {
         this.call_method1(intern!(py, "_handle_signal"), (number,))?;

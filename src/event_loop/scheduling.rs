@@ -167,6 +167,7 @@ fn schedule(py: Python<'_>, inside: &Inside<'_>, handle: &HandleRef, when: f64) 
     let held = handle.clone_ref(py);
     let key = inside.with(|state| state.timers.insert(deadline, held));
     handle.get().set_timer(Some(key));
+    log::trace!("timer armed for {when:.6}");
 }
 
 pub(crate) fn time<'py>(py: Python<'py>, _: This<'_>, args: Args<'_, 'py>) -> PyResult<Owned> {

@@ -1,7 +1,7 @@
 //! Serving a listening socket: connections are accepted in batches, each with
 //! a transport of its own.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -83,6 +83,7 @@ pub(crate) fn listen(
         (result, old)
     });
     drop(old);
+    log::debug!("listening on descriptor {fd}, at most {backlog} connections a turn");
     result.map_err(|error| errors::os_error(py, &error))
 }
 
@@ -139,6 +140,7 @@ pub(crate) fn on_event(
         }
         match listener::accept(sys::borrow(batch.fd)) {
             Ok(Accepted::Connection(fd, peer)) => {
+                log::debug!("accepted descriptor {} from {peer}", fd.as_raw_fd());
                 inside.with(|state| state.metrics.accepted += 1);
                 let made = context::run(py, batch.context.as_ptr(), || {
                     connect(py, this, &batch, fd, peer)
@@ -206,6 +208,9 @@ fn rest(
         _ => None,
     });
     let Some(socket) = socket else { return Ok(()) };
+    log::warn!(
+        "no descriptors left to accept with ({error}): a listener rests for {RETRY_DELAY} s"
+    );
     let class = py.import("asyncio.trsock")?.getattr("TransportSocket")?;
     let context = PyDict::new(py);
     context.set_item("message", "socket.accept() out of system resource")?;

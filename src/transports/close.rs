@@ -195,6 +195,7 @@ fn dispose(py: Python<'_>, inside: &Inside<'_>, transport: &StreamTransport) -> 
         }
         state.sources.remove(token)
     });
+    log::debug!("connection of descriptor {} ended", descriptor.number());
     close_descriptor(py, descriptor);
     drop(source);
     drop(dropped);

@@ -240,6 +240,7 @@ pub(crate) fn make(
     // SAFETY: allocated above and still empty.
     #[allow(unsafe_code)]
     let transport = unsafe { StreamTransport::install(object, this.owned(py), parts.extra, inner) };
+    log::debug!("descriptor {number} is a transport's");
     let held = transport.clone_ref(py);
     let token = inside.with(|state| {
         let token = state.sources.insert(Source::Stream(held));
