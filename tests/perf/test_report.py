@@ -1,0 +1,110 @@
+"""The files of a report: data.json, the tables and the plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import report
+from workloads import WORKLOADS
+
+META: dict[str, Any] = {
+    "date": "2026-01-02T03:04:05+00:00",
+    "command": "python perf/benchmark.py",
+    "machine": "a processor",
+    "cores": 2,
+    "pinned": {"server": 0, "client": 1},
+    "load_average": 0.1,
+    "kernel": "Linux 6",
+    "python": "3.13.0",
+    "gil": True,
+    "versions": {"rloop": "0.5.0"},
+    "build_profile": "release",
+    "commit": "abc",
+    "rounds": 3,
+    "seconds": 1.0,
+}
+
+
+def figures(rate: float) -> dict[str, Any]:
+    return {
+        "rps": rate,
+        "rps_rounds": [rate, rate],
+        "spread": 0.0,
+        "latency_p50": 0.000150,
+        "cpu_per_message": 0.000005,
+        "faults": {},
+        "stalls": 0,
+    }
+
+
+def results() -> dict[str, Any]:
+    return {
+        "proto": {
+            "tokioloop": {"32": {"1024": figures(200_000.0)}},
+            "rloop": {"32": {"1024": {"failure": "killed by SIGSEGV"}}},
+        }
+    }
+
+
+def test_data_json_has_the_documented_path(tmp_path: Path) -> None:
+    report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
+    data = json.loads((tmp_path / "data.json").read_text())
+    assert data["results"]["proto"]["tokioloop"]["32"]["1024"]["rps"] == 200_000.0
+    assert data["meta"]["versions"] == {"rloop": "0.5.0"}
+
+
+def test_a_crashed_peer_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    path = report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
+    rows = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    assert any("rloop" in row and "killed by SIGSEGV" in row for row in rows)
+    assert any("tokioloop" in row and "200,000" in row and "5.00" in row for row in rows)
+
+
+def test_the_report_shows_its_plots(tmp_path: Path) -> None:
+    path = report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
+    assert "(proto.svg)" in path.read_text()
+    root = ElementTree.fromstring((tmp_path / "proto.svg").read_text())
+    assert root.tag.endswith("svg")
+    assert "tokioloop" in "".join(root.itertext())
+
+
+def test_a_mode_in_which_all_failed_has_a_table_and_no_plot(tmp_path: Path) -> None:
+    failed = {"proto": {"rloop": {"32": {"1024": {"failure": "hangs"}}}}}
+    path = report.write(tmp_path, META, failed, [WORKLOADS["proto"]])
+    assert "hangs" in path.read_text()
+    assert not (tmp_path / "proto.svg").exists()
+
+
+def test_a_busy_machine_is_named(tmp_path: Path) -> None:
+    quiet = report.write(tmp_path, META, results(), [WORKLOADS["proto"]]).read_text()
+    busy_meta = {**META, "load_average": 3.0}
+    busy = report.write(tmp_path, busy_meta, results(), [WORKLOADS["proto"]]).read_text()
+    assert "busy" not in quiet
+    assert "busy" in busy
+
+
+def test_no_scratch_file_is_left(tmp_path: Path) -> None:
+    report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "data.json",
+        "proto.svg",
+        "report.md",
+    ]
+
+
+def test_all_rows_of_a_table_have_the_same_width() -> None:
+    lines = report.table(results()["proto"], WORKLOADS["proto"])
+    assert len({len(line) for line in lines}) == 1
+    assert len({line.count("|") for line in lines}) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (0.0, "0.00"), (0.0123, "0.0123"), (42.5, "42.50"), (123456.7, "123,457")],
+)
+def test_numbers_are_as_long_as_they_are_precise(value: float | None, text: str) -> None:
+    assert report.number(value) == text

@@ -1,0 +1,110 @@
+"""The servers under measurement, started as the harness starts them and talked to by hand."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import certificate
+import processes
+import pytest
+
+PAYLOAD = bytes(range(256)) * 40
+
+
+def receive(connection: socket.socket, count: int) -> bytes:
+    received = b""
+    while len(received) < count:
+        chunk = connection.recv(65536)
+        assert chunk, "the server closed the connection"
+        received += chunk
+    return received
+
+
+def address(server: processes.Server) -> tuple[str, int]:
+    host, _, port = server.target.rpartition(":")
+    return host, int(port)
+
+
+@pytest.mark.parametrize("mode", ["proto", "buffered", "stream", "raw"])
+def test_every_style_echoes(mode: str) -> None:
+    with (
+        processes.running(processes.server_command("asyncio", mode)) as server,
+        socket.create_connection(address(server), timeout=5) as connection,
+    ):
+        for _ in range(3):
+            connection.sendall(PAYLOAD)
+            assert receive(connection, len(PAYLOAD)) == PAYLOAD
+
+
+@pytest.mark.parametrize("mode", ["proto", "stream"])
+def test_unix_sockets_echo(mode: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with (
+        processes.running(processes.server_command("asyncio", mode, "--unix", path)) as server,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        assert server.target == f"unix:{path}"
+        connection.settimeout(5)
+        connection.connect(path)
+        connection.sendall(PAYLOAD)
+        assert receive(connection, len(PAYLOAD)) == PAYLOAD
+
+
+def test_datagrams_echo() -> None:
+    command = processes.server_command("asyncio", "udp")
+    with (
+        processes.running(command, prefix="udp:") as server,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        client.settimeout(5)
+        client.sendto(b"hello", ("127.0.0.1", server.announcement["port"]))
+        assert client.recv(100) == b"hello"
+
+
+def test_the_responder_answers_over_tls() -> None:
+    pem = str(certificate.path())
+    command = processes.server_command("asyncio", "responder", "--certificate", pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        processes.running(command) as server,
+        socket.create_connection(address(server), timeout=5) as connection,
+        context.wrap_socket(connection) as secure,
+    ):
+        secure.sendall(b"GET /1000 HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, _, body = receive(secure, 1000).partition(b"\r\n\r\n")
+        while len(body) < 1000:
+            body += secure.recv(2000)
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        assert b"Content-Length: 1000" in head
+        assert body == b"x" * 1000
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    command = processes.server_command("nosuchloop", "proto")
+    with (
+        pytest.raises(processes.ServerFailed, match="nosuchloop"),
+        processes.running(command),
+    ):
+        pass
+
+
+def test_a_server_that_dies_is_noticed() -> None:
+    command = processes.server_command("asyncio", "proto")
+    with (
+        pytest.raises(processes.ServerFailed, match="killed by SIGKILL"),
+        processes.running(command) as server,
+    ):
+        server.process.kill()
+        server.process.wait()
+
+
+def test_no_server_outlives_its_block() -> None:
+    with processes.running(processes.server_command("asyncio", "proto")) as server:
+        pass
+    assert server.process.returncode is not None
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address(server), timeout=5)
