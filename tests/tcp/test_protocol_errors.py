@@ -148,7 +148,7 @@ def test_in_resume_writing_it_is_reported_and_writing_goes_on(loop, side, loop_e
             assert report["message"] == "protocol.resume_writing() failed"
             assert isinstance(report["exception"], Deliberate)
             transport.write(b"alive")
-            assert peer.recv(100) == b"alive"
+            assert await in_thread(receive_exactly, peer, 5) == b"alive"
 
     loop.run_until_complete(main())
 

@@ -92,6 +92,27 @@ class TestWhenItIsSent:
 
         loop.run_until_complete(main())
 
+    def test_a_transport_that_used_to_write_in_bursts_sends_lone_writes_at_once_again(
+        self, loop, side
+    ):
+        """Bursts may be gathered; the habit must not outlive them."""
+
+        async def main():
+            async with connected(side) as (transport, _protocol, peer):
+                for _ in range(100):
+                    transport.write(b"head")
+                    transport.write(b"body")
+                    await asyncio.sleep(0)
+                assert len(await in_thread(receive_exactly, peer, 800)) == 800
+                for _ in range(10):
+                    transport.write(b"lone")
+                    await settled()
+                assert await in_thread(receive_exactly, peer, 40) == b"lone" * 10
+                transport.write(b"at once")
+                assert has_arrived(peer, b"at once")
+
+        loop.run_until_complete(main())
+
     def test_what_was_queued_goes_out_when_the_peer_reads(self, loop, side):
         async def main():
             async with connected(side) as (transport, _protocol, peer):
