@@ -12,8 +12,8 @@ use crate::imports::Imports;
 use crate::py::Owned;
 use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
-use crate::transports::shape::StreamTransport;
-use crate::transports::stream::TransportRef;
+use crate::transports::interior::Interior;
+use crate::transports::shape::{StreamTransport, Transport, TransportRef};
 use crate::transports::write;
 
 /// `close()`: what waits is sent first, then the protocol is told.
@@ -24,13 +24,24 @@ pub(crate) fn close(
     transport: &StreamTransport,
 ) -> PyResult<()> {
     write::uncork(py, this, inside, transport)?;
+    close_when_sent(py, this, inside, transport)
+}
+
+/// The part of `close()` that every transport has.
+pub(crate) fn close_when_sent<I: Interior>(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &Transport<I>,
+) -> PyResult<()> {
     let lose = transport.with(inside, |inner| {
-        if std::mem::replace(&mut inner.state.closing, true) {
+        let lose = inner.flow().size == 0;
+        let stage = inner.stage();
+        if std::mem::replace(stage.closing, true) {
             return false;
         }
-        let lose = inner.queue.is_empty();
         if lose {
-            inner.lost += 1;
+            *stage.lost += 1;
         }
         lose
     });
@@ -42,13 +53,13 @@ pub(crate) fn close(
 
 /// The queue of a closing transport has run empty: asyncio tells the protocol
 /// at once, not in a later turn.
-pub(crate) fn lose_after_flush(
+pub(crate) fn lose_after_flush<I: Interior>(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
 ) -> PyResult<()> {
-    transport.with(inside, |inner| inner.lost += 1);
+    transport.with(inside, |inner| *inner.stage().lost += 1);
     let result = connection_lost(py, inside, transport, None);
     match result {
         Err(error) if !leaves_loop(py, &error) => {
@@ -60,22 +71,21 @@ pub(crate) fn lose_after_flush(
 }
 
 /// `abort()` and what follows a fatal error: what waits is dropped.
-pub(crate) fn force_close(
+pub(crate) fn force_close<I: Interior>(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
     error: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let dropped = transport.with(inside, |inner| {
-        if inner.lost > 0 {
+        let stage = inner.stage();
+        if *stage.lost > 0 {
             return None;
         }
-        inner.state.closing = true;
-        inner.state.corked = false;
-        inner.state.blocked = false;
-        inner.lost += 1;
-        Some((std::mem::take(&mut inner.queue), inner.write_context.take()))
+        *stage.closing = true;
+        *stage.lost += 1;
+        Some(inner.drop_unsent())
     });
     match dropped {
         Some(dropped) => {
@@ -93,19 +103,18 @@ pub(crate) fn force_close(
 /// # Errors
 /// What leaves the loop.
 #[cold]
-pub(crate) fn fatal_error(
+pub(crate) fn fatal_error<I: Interior>(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
-    transport: &TransportRef,
+    transport: &TransportRef<I>,
     error: PyErr,
     message: &str,
 ) -> PyResult<()> {
     if leaves_loop(py, &error) {
         return Err(error);
     }
-    let protocol =
-        transport.get().with(inside, |inner| inner.protocol.as_ref().map(|p| p.clone_ref(py)));
+    let protocol = transport.get().with(inside, |inner| inner.protocol().map(|p| p.clone_ref(py)));
     let value = error.value(py).clone().into_any();
     if !error.is_instance_of::<PyOSError>(py) {
         report(py, this, transport, protocol.as_ref(), error, message)?;
@@ -120,10 +129,10 @@ pub(crate) fn fatal_error(
 }
 
 /// Tells the exception handler about an error of a transport.
-pub(crate) fn report(
+pub(crate) fn report<I: Interior>(
     py: Python<'_>,
     this: This<'_>,
-    transport: &TransportRef,
+    transport: &TransportRef<I>,
     protocol: Option<&Owned>,
     error: PyErr,
     message: &str,
@@ -136,10 +145,10 @@ pub(crate) fn report(
     call_exception_handler(py, &this.owned(py), &context)
 }
 
-fn schedule_loss(
+fn schedule_loss<I: Interior>(
     py: Python<'_>,
     this: This<'_>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
     error: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let object = transport.reference();
@@ -150,17 +159,17 @@ fn schedule_loss(
 }
 
 /// The last call: tells the protocol and gives everything back.
-pub(crate) fn connection_lost(
+pub(crate) fn connection_lost<I: Interior>(
     py: Python<'_>,
     inside: &Inside<'_>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
     error: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let protocol = transport.with(inside, |inner| {
-        if std::mem::replace(&mut inner.state.finished, true) {
+        if std::mem::replace(inner.stage().finished, true) {
             return None;
         }
-        inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
+        inner.protocol().map(|protocol| protocol.clone_ref(py))
     });
     let Some(protocol) = protocol else { return Ok(()) };
     let result = protocol.bind(py).call_method1(intern!(py, "connection_lost"), (error,)).map(drop);
@@ -179,11 +188,15 @@ pub(crate) fn connection_lost(
 
 /// Takes the transport off the loop and closes its descriptor; returns the
 /// server that counts it.
-fn dispose(py: Python<'_>, inside: &Inside<'_>, transport: &StreamTransport) -> Option<Owned> {
+fn dispose<I: Interior>(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &Transport<I>,
+) -> Option<Owned> {
     let (descriptor, token, server, dropped) = transport.with(inside, |inner| {
-        let server = inner.server.take();
-        let descriptor = std::mem::replace(&mut inner.descriptor, Descriptor::Closed);
-        (descriptor, inner.token.take(), server, inner.release())
+        let server = inner.take_server();
+        let descriptor = std::mem::replace(inner.descriptor(), Descriptor::Closed);
+        (descriptor, inner.token().take(), server, inner.release())
     });
     let source = inside.with(|state| {
         let token = token?;

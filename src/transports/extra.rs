@@ -10,13 +10,14 @@ use crate::event_loop::Inside;
 use crate::py::Owned;
 use crate::transports::address;
 use crate::transports::descriptor::{self, Descriptor};
-use crate::transports::shape::StreamTransport;
+use crate::transports::interior::Interior;
+use crate::transports::shape::Transport;
 
 /// The value of `name`, or None where the transport knows none.
-pub(crate) fn get<'py>(
+pub(crate) fn get<'py, I: Interior>(
     py: Python<'py>,
     inside: &Inside<'_>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
     name: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     if let Some(extra) = transport.extra() {
@@ -26,8 +27,8 @@ pub(crate) fn get<'py>(
     }
     let Ok(known) = name.extract::<&str>() else { return Ok(None) };
     let value = match known {
-        "peername" => transport.with(inside, |inner| inner.peer.clone()),
-        "sockname" => transport.with(inside, |inner| inner.local.clone()),
+        "peername" => transport.with(inside, |inner| inner.peer()),
+        "sockname" => transport.with(inside, |inner| inner.local()),
         "socket" => {
             let socket = socket(py, inside, transport)?;
             return match socket {
@@ -47,13 +48,15 @@ pub(crate) fn get<'py>(
 
 /// The Python socket of the transport. It takes the descriptor over when it is
 /// made, and the transport closes it through the socket from then on.
-pub(crate) fn socket(
+pub(crate) fn socket<I: Interior>(
     py: Python<'_>,
     inside: &Inside<'_>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
 ) -> PyResult<Option<Owned>> {
-    let (existing, number) =
-        transport.with(inside, |inner| (inner.descriptor.socket(py), inner.descriptor.number()));
+    let (existing, number) = transport.with(inside, |inner| {
+        let descriptor = inner.descriptor();
+        (descriptor.socket(py), descriptor.number())
+    });
     if existing.is_some() || number < 0 {
         return Ok(existing);
     }
@@ -61,7 +64,7 @@ pub(crate) fn socket(
     // `settimeout(0)` only tells the object what the descriptor is already.
     socket.bind(py).call_method1("setblocking", (false,))?;
     let lent = Descriptor::Lent(socket.clone_ref(py), number);
-    let old = transport.with(inside, |inner| std::mem::replace(&mut inner.descriptor, lent));
+    let old = transport.with(inside, |inner| std::mem::replace(inner.descriptor(), lent));
     if let Descriptor::Own(fd) = old {
         give_up(fd, number);
     }
@@ -75,9 +78,9 @@ fn give_up(fd: OwnedFd, number: i32) {
 }
 
 /// asyncio's `TransportSocket`, the same object each time.
-fn transport_socket<'py>(
+fn transport_socket<'py, I: Interior>(
     py: Python<'py>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
     socket: &Owned,
 ) -> PyResult<Bound<'py, PyAny>> {
     let extra = extra_dict(py, transport)?;
@@ -91,9 +94,9 @@ fn transport_socket<'py>(
 }
 
 /// The dictionary behind `_extra`, made when something has to be kept.
-pub(crate) fn extra_dict<'py>(
+pub(crate) fn extra_dict<'py, I: Interior>(
     py: Python<'py>,
-    transport: &StreamTransport,
+    transport: &Transport<I>,
 ) -> PyResult<Bound<'py, PyDict>> {
     match transport.extra() {
         Some(extra) => Ok(extra.bind(py).cast::<PyDict>()?.to_owned()),

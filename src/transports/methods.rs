@@ -1,20 +1,24 @@
 //! The methods of a stream transport, as CPython calls them. Each parses its
 //! arguments, enters the loop and hands on.
 
-use pyo3::Borrowed;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::event_loop::{Inside, This};
 use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned};
+use crate::transports::common_methods::{
+    abort, call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
+    force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, limit,
+    loop_value, lost_value, on_loop, protocol_paused_value, protocol_value, socket_value,
+};
+use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{close, extra, read, stream, write};
+use crate::transports::{close, flow, read, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -26,20 +30,6 @@ pub(crate) fn base_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 /// Adds the class to the module.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("StreamTransport", base_class(module.py())?)
-}
-
-/// Runs a method's body inside the loop.
-#[inline]
-fn on_loop<R>(
-    py: Python<'_>,
-    transport: &StreamTransport,
-    name: &str,
-    body: impl FnOnce(This<'_>, &Inside<'_>) -> PyResult<R>,
-) -> PyResult<R> {
-    let event_loop = transport.event_loop(py)?;
-    let inside = event_loop.enter(py, name)?;
-    let object = transport.event_loop_object();
-    body(This::with_object(event_loop, &object), &inside)
 }
 
 // HOT: proto
@@ -74,40 +64,6 @@ fn close<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyRe
     args.none("_SelectorTransport.close")?;
     on_loop(py, t, "close", |this, inside| close::close(py, this, inside, t))?;
     Ok(Owned::none(py))
-}
-
-fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("_SelectorTransport.abort")?;
-    on_loop(py, t, "abort", |this, inside| close::force_close(py, this, inside, t, None))?;
-    Ok(Owned::none(py))
-}
-
-fn force_close<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    let error = args.one("_SelectorTransport._force_close", "exc")?;
-    let error = (!error.is_none()).then_some(&*error);
-    on_loop(py, t, "_force_close", |this, inside| close::force_close(py, this, inside, t, error))?;
-    Ok(Owned::none(py))
-}
-
-fn fatal_error<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    let name = "_SelectorTransport._fatal_error";
-    let [error, message] = args.bind(name, ["exc", "message"], 1)?;
-    let error = PyErr::from_value(error.map_or_else(|| py.None().into_bound(py), |e| e.to_owned()));
-    let message = match message {
-        Some(message) => message.extract::<String>()?,
-        None => "Fatal error on transport".to_owned(),
-    };
-    on_loop(py, t, "_fatal_error", |this, inside| {
-        close::fatal_error(py, this, inside, &t.reference(), error, &message)
-    })?;
-    Ok(Owned::none(py))
-}
-
-fn is_closing<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("_SelectorTransport.is_closing")?;
-    let closing =
-        on_loop(py, t, "is_closing", |_, inside| Ok(t.with(inside, |inner| inner.state.closing)))?;
-    Ok(Owned::bool(py, closing))
 }
 
 fn pause_reading<'py>(
@@ -157,34 +113,6 @@ fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) 
     Ok(Owned::none(py))
 }
 
-fn get_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("_SelectorTransport.get_protocol")?;
-    protocol_value(py, t)
-}
-
-fn protocol_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
-    let protocol = on_loop(py, t, "get_protocol", |_, inside| {
-        Ok(t.with(inside, |inner| inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))))
-    })?;
-    Ok(protocol.unwrap_or_else(|| Owned::none(py)))
-}
-
-fn get_extra_info<'py>(
-    py: Python<'py>,
-    t: &StreamTransport,
-    args: Args<'_, 'py>,
-) -> PyResult<Owned> {
-    let function = "BaseTransport.get_extra_info";
-    let [name, default] = args.bind(function, ["name", "default"], 1)?;
-    let Some(name) = name else { return Ok(Owned::none(py)) };
-    let value = on_loop(py, t, "get_extra_info", |_, inside| extra::get(py, inside, t, &name))?;
-    Ok(match (value, default) {
-        (Some(value), _) => value.into(),
-        (None, Some(default)) => Owned::from(&*default),
-        (None, None) => Owned::none(py),
-    })
-}
-
 fn set_write_buffer_limits<'py>(
     py: Python<'py>,
     t: &StreamTransport,
@@ -197,48 +125,9 @@ fn set_write_buffer_limits<'py>(
         t.with(inside, |inner| inner.marks.set(high, low))
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         write::uncork(py, this, inside, t)?;
-        write::maybe_pause_protocol(py, this, inside, t)
+        flow::maybe_pause_protocol(py, this, inside, t)
     })?;
     Ok(Owned::none(py))
-}
-
-/// A limit as asyncio takes it: any number, compared with a size in bytes.
-fn limit(value: Option<&Borrowed<'_, '_, PyAny>>) -> PyResult<Option<usize>> {
-    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(None) };
-    if let Ok(number) = value.extract::<i128>() {
-        return match usize::try_from(number) {
-            Ok(number) => Ok(Some(number)),
-            Err(_) if number > 0 => Ok(Some(usize::MAX)),
-            Err(_) => Err(PyValueError::new_err(format!(
-                "high ({number}) must be >= low ({number}) must be >= 0"
-            ))),
-        };
-    }
-    match value.extract::<f64>() {
-        // A size is compared with the limit, so its fraction makes no difference.
-        Ok(number) if number >= 0.0 => Ok(Some(number as usize)),
-        Ok(number) => Err(PyValueError::new_err(format!(
-            "high ({number}) must be >= low ({number}) must be >= 0"
-        ))),
-        Err(_) => {
-            let class = value.get_type().name()?;
-            Err(PyTypeError::new_err(format!(
-                "'>=' not supported between instances of '{class}' and 'int'"
-            )))
-        }
-    }
-}
-
-fn get_write_buffer_limits<'py>(
-    py: Python<'py>,
-    t: &StreamTransport,
-    args: Args<'_, 'py>,
-) -> PyResult<Owned> {
-    args.none("_FlowControlMixin.get_write_buffer_limits")?;
-    let (low, high) = on_loop(py, t, "get_write_buffer_limits", |_, inside| {
-        Ok(t.with(inside, |inner| (inner.marks.low(), inner.marks.high())))
-    })?;
-    Ok((low, high).into_pyobject(py)?.into_any().into())
 }
 
 fn get_write_buffer_size<'py>(
@@ -249,7 +138,7 @@ fn get_write_buffer_size<'py>(
     args.none("_SelectorTransport.get_write_buffer_size")?;
     let size = on_loop(py, t, "get_write_buffer_size", |this, inside| {
         write::uncork(py, this, inside, t)?;
-        Ok(t.with(inside, |inner| write::buffer_size(inner)))
+        Ok(t.with(inside, |inner| inner.flow().size))
     })?;
     Ok(size.into_pyobject(py)?.into_any().into())
 }
@@ -271,19 +160,6 @@ fn deliver_batch<'py>(
 ) -> PyResult<Owned> {
     args.none("_deliver_batch")?;
     read::batch_due(py, t)?;
-    Ok(Owned::none(py))
-}
-
-fn call_connection_lost<'py>(
-    py: Python<'py>,
-    t: &StreamTransport,
-    args: Args<'_, 'py>,
-) -> PyResult<Owned> {
-    let error = args.one("_SelectorTransport._call_connection_lost", "exc")?;
-    let error = (!error.is_none()).then_some(&*error);
-    on_loop(py, t, "_call_connection_lost", |_, inside| {
-        close::connection_lost(py, inside, t, error)
-    })?;
     Ok(Owned::none(py))
 }
 
@@ -322,46 +198,11 @@ fn reset_empty_waiter<'py>(
     Ok(Owned::none(py))
 }
 
-fn socket_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
-    let socket = on_loop(py, t, "_sock", |_, inside| extra::socket(py, inside, t))?;
-    Ok(socket.unwrap_or_else(|| Owned::none(py)))
-}
-
-fn fd_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
-    let number = on_loop(py, t, "_sock_fd", |_, inside| {
-        Ok(t.with(inside, |inner| inner.descriptor.number()))
-    })?;
-    Ok(number.into_pyobject(py)?.into_any().into())
-}
-
-fn loop_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
-    t.event_loop(py)?;
-    Ok(t.event_loop_object())
-}
-
 fn server_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
     let server = on_loop(py, t, "_server", |_, inside| {
         Ok(t.with(inside, |inner| inner.server.as_ref().map(|server| server.clone_ref(py))))
     })?;
     Ok(server.unwrap_or_else(|| Owned::none(py)))
-}
-
-fn extra_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
-    on_loop(py, t, "_extra", |_, inside| {
-        let dict = extra::extra_dict(py, t)?;
-        for name in ["socket", "sockname", "peername"] {
-            let name = pyo3::types::PyString::new(py, name).into_any();
-            if let Some(value) = extra::get(py, inside, t, &name)? {
-                dict.set_item(name, value)?;
-            }
-        }
-        Ok(dict.into_any().into())
-    })
-}
-
-fn lost_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
-    let lost = on_loop(py, t, "_conn_lost", |_, inside| Ok(t.with(inside, |inner| inner.lost)))?;
-    Ok(lost.into_pyobject(py)?.into_any().into())
 }
 
 macro_rules! flag {
@@ -374,12 +215,9 @@ macro_rules! flag {
     };
 }
 
-flag!(closing_value, "_closing", |inner| inner.state.closing);
 flag!(paused_value, "_paused", |inner| inner.state.paused);
 flag!(eof_value, "_eof", |inner| inner.state.eof_written);
-flag!(protocol_paused_value, "_protocol_paused", |inner| inner.state.protocol_paused);
 flag!(blocked_value, "_blocked", |inner| inner.state.blocked);
-flag!(finished_value, "_finished", |inner| inner.state.finished);
 flag!(polling_value, "_polling", |inner| inner.state.started
     && !inner.state.closing
     && !inner.state.paused

@@ -3,8 +3,11 @@
 pub(crate) mod accept;
 mod address;
 mod close;
+mod common_methods;
 mod descriptor;
 mod extra;
+mod flow;
+mod interior;
 mod methods;
 mod read;
 mod shape;

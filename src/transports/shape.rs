@@ -1,8 +1,10 @@
-//! The memory of a stream transport: a class that extends asyncio.Transport.
+//! The memory of a transport: a class that extends one of asyncio's, with what
+//! a kind of transport consists of behind it.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::CStr;
+use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 
@@ -14,21 +16,55 @@ use pyo3::types::PyType;
 use crate::event_loop::{EventLoop, Inside};
 use crate::py::Owned;
 use crate::py::native::{self, NativeClass, Visitor};
-use crate::transports::stream::{Inner, TransportRef};
+use crate::transports::interior::Interior;
+use crate::transports::stream;
+
+/// A transport of connected streams.
+pub(crate) type StreamTransport = Transport<stream::Inner>;
+
+/// A strong reference to a transport.
+#[repr(transparent)]
+pub(crate) struct TransportRef<I = stream::Inner>(Owned, PhantomData<fn() -> I>);
+
+impl<I: Interior> TransportRef<I> {
+    /// Wraps a reference.
+    ///
+    /// # Safety
+    /// The object is a filled [`Transport`] of this kind.
+    pub(crate) unsafe fn new(object: Owned) -> Self {
+        Self(object, PhantomData)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &Transport<I> {
+        // SAFETY: only made of transports of this kind.
+        unsafe { &*self.0.as_ptr().cast() }
+    }
+
+    #[inline]
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self(self.0.clone_ref(py), PhantomData)
+    }
+
+    #[inline]
+    pub(crate) fn object(&self) -> &Owned {
+        &self.0
+    }
+}
 
 /// The object. Its loop and its inner part are there once `install` was called.
 #[repr(C)]
-pub(crate) struct StreamTransport {
+pub(crate) struct Transport<I> {
     ob_base: ffi::PyObject,
     /// asyncio.BaseTransport's `_extra`: a dictionary of what was passed in.
     extra: Cell<*mut ffi::PyObject>,
     dict: Cell<*mut ffi::PyObject>,
     weakrefs: Cell<*mut ffi::PyObject>,
     event_loop: Cell<*mut ffi::PyObject>,
-    inner: UnsafeCell<MaybeUninit<Inner>>,
+    inner: UnsafeCell<MaybeUninit<I>>,
 }
 
-impl StreamTransport {
+impl<I: Interior> Transport<I> {
     /// Makes an object of `class` around its inner part. Nothing can fail once
     /// the inner part, and with it the descriptor, has been handed over.
     pub(crate) fn allocate(class: &Bound<'_, PyType>) -> PyResult<Owned> {
@@ -39,13 +75,13 @@ impl StreamTransport {
     /// Fills a new object.
     ///
     /// # Safety
-    /// The object comes from [`StreamTransport::allocate`] and is still empty.
+    /// The object comes from [`Transport::allocate`] and is still empty.
     pub(crate) unsafe fn install(
         object: Owned,
         event_loop: Owned,
         extra: Option<Owned>,
-        inner: Inner,
-    ) -> TransportRef {
+        inner: I,
+    ) -> TransportRef<I> {
         // SAFETY: an instance by the caller's promise.
         let this = unsafe { &*object.as_ptr().cast::<Self>() };
         // SAFETY: nobody refers to the inner part of an empty object.
@@ -94,7 +130,7 @@ impl StreamTransport {
     /// Opens the inner part; the same rule as for the loop's state holds: the
     /// body calls no Python and drops nothing that may.
     #[inline]
-    pub(crate) fn with<R>(&self, _proof: &Inside<'_>, body: impl FnOnce(&mut Inner) -> R) -> R {
+    pub(crate) fn with<R>(&self, _proof: &Inside<'_>, body: impl FnOnce(&mut I) -> R) -> R {
         debug_assert!(!self.is_empty(), "an empty transport was opened");
         // SAFETY: the proof says that this thread is the only one inside the
         // loop; a transport with a loop has its inner part; bodies do not nest.
@@ -102,7 +138,7 @@ impl StreamTransport {
     }
 
     /// A new reference to this object.
-    pub(crate) fn reference(&self) -> TransportRef {
+    pub(crate) fn reference(&self) -> TransportRef<I> {
         let this = (&raw const *self).cast_mut().cast();
         // SAFETY: a live, filled object during its own method.
         unsafe { TransportRef::new(Owned::from_borrowed(this)) }
@@ -111,8 +147,8 @@ impl StreamTransport {
 
 // SAFETY: the memory begins with asyncio.BaseTransport's slot; zero is valid,
 // because the inner part counts only when the loop is set.
-unsafe impl NativeClass for StreamTransport {
-    const NAME: &'static CStr = c"tokioloop._core.StreamTransport";
+unsafe impl<I: Interior> NativeClass for Transport<I> {
+    const NAME: &'static CStr = I::CLASS_NAME;
     const BASE_SIZE: usize = offset_of!(Self, dict);
     const WEAKLIST: Option<usize> = Some(offset_of!(Self, weakrefs));
     const DICT: Option<usize> = Some(offset_of!(Self, dict));

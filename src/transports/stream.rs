@@ -1,5 +1,7 @@
 //! The stream transport: TCP and Unix sockets on the reactor.
 
+use std::any::Any;
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use pyo3::prelude::*;
@@ -13,42 +15,12 @@ use crate::imports::Imports;
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
 use crate::transports::descriptor::{self, Descriptor};
+use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
+pub(crate) use crate::transports::shape::TransportRef;
 pub(crate) use crate::transports::write::flush_corked;
 use crate::transports::{read, write};
-
-/// A strong reference to a transport.
-#[repr(transparent)]
-pub(crate) struct TransportRef(Owned);
-
-impl TransportRef {
-    /// Wraps a reference.
-    ///
-    /// # Safety
-    /// The object is a filled [`StreamTransport`].
-    #[allow(unsafe_code)]
-    pub(crate) unsafe fn new(object: Owned) -> Self {
-        Self(object)
-    }
-
-    #[inline]
-    #[allow(unsafe_code)]
-    pub(crate) fn get(&self) -> &StreamTransport {
-        // SAFETY: only made of stream transports.
-        unsafe { &*self.0.as_ptr().cast() }
-    }
-
-    #[inline]
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self(self.0.clone_ref(py))
-    }
-
-    #[inline]
-    pub(crate) fn object(&self) -> &Owned {
-        &self.0
-    }
-}
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
 pub(crate) struct Chunk(pub(crate) Owned);
@@ -152,9 +124,12 @@ impl Inner {
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'static>> {
         self.descriptor.get()
     }
+}
 
-    /// Shows every reference to the collector.
-    pub(crate) fn traverse(&self, visitor: &mut Visitor) {
+impl Interior for Inner {
+    const CLASS_NAME: &'static CStr = c"tokioloop._core.StreamTransport";
+
+    fn traverse(&self, visitor: &mut Visitor) {
         for slot in [&self.protocol, &self.context, &self.write_context, &self.server] {
             visitor.maybe(slot);
         }
@@ -165,10 +140,8 @@ impl Inner {
         }
     }
 
-    /// Takes out what can be part of a cycle, for the caller to drop. The
-    /// descriptor stays: it is closed with the object.
-    pub(crate) fn release(&mut self) -> impl Sized + use<> {
-        (
+    fn release(&mut self) -> Box<dyn Any> {
+        Box::new((
             self.protocol.take(),
             std::mem::take(&mut self.delivery),
             self.context.take(),
@@ -177,7 +150,53 @@ impl Inner {
             self.empty_waiter.take(),
             std::mem::take(&mut self.queue),
             self.batch.take(),
-        )
+        ))
+    }
+
+    fn descriptor(&mut self) -> &mut Descriptor {
+        &mut self.descriptor
+    }
+
+    fn token(&mut self) -> &mut Option<Token> {
+        &mut self.token
+    }
+
+    fn protocol(&self) -> Option<&Owned> {
+        self.protocol.as_ref()
+    }
+
+    fn stage(&mut self) -> Stage<'_> {
+        Stage {
+            closing: &mut self.state.closing,
+            finished: &mut self.state.finished,
+            lost: &mut self.lost,
+        }
+    }
+
+    fn flow(&mut self) -> Flow<'_> {
+        Flow {
+            size: self.queue.len_bytes(),
+            marks: &mut self.marks,
+            paused: &mut self.state.protocol_paused,
+        }
+    }
+
+    fn take_server(&mut self) -> Option<Owned> {
+        self.server.take()
+    }
+
+    fn drop_unsent(&mut self) -> Box<dyn Any> {
+        self.state.corked = false;
+        self.state.blocked = false;
+        Box::new((std::mem::take(&mut self.queue), self.write_context.take()))
+    }
+
+    fn peer(&self) -> Option<Address> {
+        self.peer.clone()
+    }
+
+    fn local(&self) -> Option<Address> {
+        self.local.clone()
     }
 }
 

@@ -4,7 +4,6 @@
 use std::os::fd::AsRawFd;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use tokioloop_reactor::stream::{self, Flushed, Kind};
@@ -15,6 +14,7 @@ use crate::event_loop::{Inside, This};
 use crate::imports::Imports;
 use crate::py::{Owned, buffer, bytes, context};
 use crate::transports::close;
+use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Chunk, Inner, TransportRef};
 
@@ -504,73 +504,4 @@ pub(crate) fn write_eof(
 
 fn shut_down(inside: &Inside<'_>, transport: &StreamTransport) -> std::io::Result<()> {
     transport.with(inside, |inner| inner.fd().map_or(Ok(()), sys::shutdown_write))
-}
-
-/// Calls `pause_writing` when the queue has passed its high mark.
-pub(crate) fn maybe_pause_protocol(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &StreamTransport,
-) -> PyResult<()> {
-    let protocol = transport.with(inside, |inner| {
-        if inner.state.protocol_paused || !inner.marks.should_pause(inner.queue.len_bytes()) {
-            return None;
-        }
-        inner.state.protocol_paused = true;
-        inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
-    });
-    match protocol {
-        Some(protocol) => {
-            let result = protocol.bind(py).call_method0(intern!(py, "pause_writing"));
-            let message = "protocol.pause_writing() failed";
-            report(py, this, transport, &protocol, result, message)
-        }
-        None => Ok(()),
-    }
-}
-
-/// Calls `resume_writing` when the queue has fallen to its low mark.
-pub(crate) fn maybe_resume_protocol(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &StreamTransport,
-) -> PyResult<()> {
-    let protocol = transport.with(inside, |inner| {
-        if !inner.state.protocol_paused || !inner.marks.should_resume(inner.queue.len_bytes()) {
-            return None;
-        }
-        inner.state.protocol_paused = false;
-        inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py))
-    });
-    match protocol {
-        Some(protocol) => {
-            let result = protocol.bind(py).call_method0(intern!(py, "resume_writing"));
-            let message = "protocol.resume_writing() failed";
-            report(py, this, transport, &protocol, result, message)
-        }
-        None => Ok(()),
-    }
-}
-
-/// A failing flow-control callback is reported, and the connection goes on.
-fn report(
-    py: Python<'_>,
-    this: This<'_>,
-    transport: &StreamTransport,
-    protocol: &Owned,
-    result: PyResult<Bound<'_, PyAny>>,
-    message: &str,
-) -> PyResult<()> {
-    let Err(error) = result else { return Ok(()) };
-    if crate::report::leaves_loop(py, &error) {
-        return Err(error);
-    }
-    close::report(py, this, &transport.reference(), Some(protocol), error, message)
-}
-
-/// How many bytes wait.
-pub(crate) fn buffer_size(inner: &Inner) -> usize {
-    inner.queue.len_bytes()
 }
