@@ -83,6 +83,11 @@ def stand_in_for(original: type, source: LoopSource) -> type:
 
 def inject(source: LoopSource, plan: Plan) -> None:
     """Replace, for the rest of this process, every name by which the module's tests get a loop."""
+    if plan.base_event_loop or plan.untimed_test_loop:
+        # First of all: its `TestLoop` stays a `BaseEventLoop` of CPython's, whatever follows.
+        utilities = importlib.import_module("test.test_asyncio.utils")
+        if plan.untimed_test_loop:
+            _replace_untimed_test_loop(utilities, source)
     selector_loop = unix_events.SelectorEventLoop
     _replace_everywhere(selector_loop, stand_in_for(selector_loop, source))
     policy: Any = unix_events._UnixDefaultEventLoopPolicy
@@ -93,14 +98,10 @@ def inject(source: LoopSource, plan: Plan) -> None:
     iterates_itself = loop_class.run_forever is not base_loop.run_forever
     if plan.base_event_loop and iterates_itself:
         _replace_everywhere(base_loop, stand_in_for(base_loop, source))
-    if plan.untimed_test_loop:
-        _replace_untimed_test_loop(source)
 
 
-def _replace_untimed_test_loop(source: LoopSource) -> None:
-    # Imported late: the utilities are a test module themselves and must see the stand-ins.
-    utils: Any = importlib.import_module("test.test_asyncio.utils")
-    scripted = utils.TestCase.new_test_loop
+def _replace_untimed_test_loop(utilities: Any, source: LoopSource) -> None:
+    scripted = utilities.TestCase.new_test_loop
 
     def new_test_loop(self: Any, gen: Any = None) -> asyncio.AbstractEventLoop:
         if gen is not None:
@@ -110,7 +111,7 @@ def _replace_untimed_test_loop(source: LoopSource) -> None:
         self.set_event_loop(loop)
         return loop
 
-    utils.TestCase.new_test_loop = new_test_loop
+    utilities.TestCase.new_test_loop = new_test_loop
 
 
 def _replace_everywhere(original: type, replacement: type) -> None:

@@ -29,6 +29,8 @@ def headline(record: Record) -> str:
     if record.verdict is Verdict.HANG:
         # faulthandler's stacks start with the innermost frame.
         told = next((line for line in lines if line.startswith("File ")), "")
+    elif record.verdict is Verdict.CRASH:
+        told = lines[0] if lines else ""
     else:
         told = next((line for line in reversed(lines) if line), "")
     return f"{_label(record)}: {record.test}: {told[:DETAIL_WIDTH]}"

@@ -30,7 +30,7 @@ _COMPARISONS: dict[str, Callable[[Version, Version], bool]] = {
     "<": operator.lt,
     "==": operator.eq,
 }
-_KEYS = {"test", "reason", "python", "free_threaded", "run"}
+_KEYS = {"test", "reason", "python", "free_threaded", "run", "may_be_absent"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Skip:
     run: bool = True
     python: str = ""
     free_threaded: bool | None = None
+    may_be_absent: bool = False
     matched: int = field(default=0, compare=False)
 
     def applies_to(self, interpreter: Interpreter) -> bool:
@@ -85,7 +86,8 @@ class SkipList:
         return [
             entry
             for entry in self._entries
-            if not entry.matched and entry.pattern.partition(".")[0] in names
+            if not (entry.matched or entry.may_be_absent)
+            and entry.pattern.partition(".")[0] in names
         ]
 
 
@@ -107,6 +109,7 @@ def _parse(raw: dict[str, Any]) -> Skip:
         run=raw.get("run", True),
         python=raw.get("python", ""),
         free_threaded=raw.get("free_threaded"),
+        may_be_absent=raw.get("may_be_absent", False),
     )
 
 
