@@ -56,6 +56,7 @@ class Counts:
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("mode", "size")
     once: bool = True
+    log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         return [(mode, str(size)) for mode in SIZES for size in settings.sizes or SIZES[mode]]

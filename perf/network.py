@@ -28,6 +28,8 @@ class Network:
     script: str = "server.py"
     # "udp:" for datagrams.
     prefix: str = ""
+    # Further options of the server's script.
+    server_options: tuple[str, ...] = ()
     unix: bool = False
     tls: bool = False
     # `client` or `churn`.
@@ -40,6 +42,7 @@ class Network:
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("connections", "size")
     once: bool = False
+    log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         usual = self.quick_connections if settings.quick else None
@@ -78,6 +81,7 @@ class Network:
                 command = [str(settings.binary), "limit", "--target", target]
             else:
                 options = ["--unix", path] if self.unix else []
+                options += self.server_options
                 options += ["--certificate", str(certificate.path())] if self.tls else []
                 command = processes.server_command(loop, self.mode, *options, script=self.script)
             if core is not None:
@@ -106,7 +110,8 @@ class Network:
         options += ["--tls"] if self.tls else []
         timeout = settings.warm_up + settings.seconds + 2 * settings.stall + 15
         figures = processes.run_client(settings.binary, self.pattern, *options, timeout=timeout)
-        figures["p50_us"] = 1e6 * figures["latency_p50"]
+        for quantile in ("p50", "p99"):
+            figures[f"{quantile}_us"] = 1e6 * figures[f"latency_{quantile}"]
         if machine.free_threaded() and server.announcement.get("gil"):
             figures["remark"] = "turns the GIL on"
         return judged(figures, connections)
@@ -132,6 +137,22 @@ class Scaling(Network):
         return self._ask(server, self.clients, point[1], settings, [])
 
 
+@dataclass(frozen=True)
+class Paced(Network):
+    """Latency at fixed rates of sending; the point's first part is messages per second."""
+
+    clients: int = 32
+
+    def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
+        rate, size = point
+        _, core = processes.cores()
+        extra = ["--rate", rate] + ([] if core is None else ["--core", str(core)])
+        figures = self._ask(server, self.clients, size, settings, extra)
+        if figures.get("rps", 0.0) < KEEPS_UP * float(rate) and "failure" not in figures:
+            figures["remark"] = f"overloaded: {figures['rps']:,.0f} answered per second"
+        return figures
+
+
 def judged(figures: Figures, connections: int) -> Figures:
     """Turn a run that carried nothing, or stopped carrying, into a failure."""
     faults = ", ".join(f"{count} x {label}" for label, count in figures["faults"].items())
@@ -140,3 +161,7 @@ def judged(figures: Figures, connections: int) -> Figures:
     if figures["messages"] == 0:
         return {"failure": faults or "no message was answered"}
     return figures
+
+
+# Less than this share of the offered messages answered is an overload.
+KEEPS_UP = 0.97

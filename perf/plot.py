@@ -6,6 +6,7 @@ loop looks the same in every plot of every report.
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 # Names of series to values by label.
@@ -64,25 +65,28 @@ def bars(title: str, series: Series, unit: str) -> str:
     return _document([*parts, *_legend(names)])
 
 
-def lines(title: str, series: Series, x_title: str, unit: str) -> str:
-    """One line per series over equally spaced labels, on one scale from zero."""
+def lines(title: str, series: Series, x_title: str, unit: str, log_scale: bool = False) -> str:
+    """One line per series over equally spaced labels, from zero or in orders of magnitude."""
     labels = list(dict.fromkeys(label for values in series.values() for label in values))
     names = list(series)
     area = _Area()
-    top = max((value for values in series.values() for value in values.values()), default=0) or 1
+    scale = _Scale([value for values in series.values() for value in values.values()], log_scale)
     step = area.width / max(len(labels) - 1, 1)
     parts = [_text(LEFT, 24, title, size=15, weight="600")]
-    for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = area.bottom - area.height * 0.94 * fraction
-        parts.append(_axis(LEFT, y, LEFT + area.width, y, faint=fraction > 0))
-        parts.append(_text(LEFT - 6, y + 4, short_number(top * fraction), size=10, anchor="end"))
+    for tick in scale.ticks():
+        y = area.bottom - area.height * 0.94 * scale.share(tick)
+        parts.append(_axis(LEFT, y, LEFT + area.width, y, faint=y < area.bottom))
+        parts.append(_text(LEFT - 6, y + 4, short_number(tick), size=10, anchor="end"))
     for place, label in enumerate(labels):
         x = LEFT + place * step
         parts.append(_text(x, area.bottom + 16, label, size=11, anchor="middle"))
     parts.append(_text(LEFT + area.width / 2, area.bottom + 32, x_title, size=11, anchor="middle"))
     for name in names:
         points = [
-            (LEFT + place * step, area.bottom - area.height * 0.94 * series[name][label] / top)
+            (
+                LEFT + place * step,
+                area.bottom - area.height * 0.94 * scale.share(series[name][label]),
+            )
             for place, label in enumerate(labels)
             if label in series[name]
         ]
@@ -132,6 +136,29 @@ class _Area:
     width = WIDTH - LEFT - RIGHT
     height = HEIGHT - TOP - BOTTOM
     bottom = HEIGHT - BOTTOM
+
+
+class _Scale:
+    """Where a figure lies between the lowest and the highest line."""
+
+    def __init__(self, values: list[float], logarithmic: bool) -> None:
+        self.top = max(values, default=0) or 1
+        lowest = min((value for value in values if value > 0), default=self.top)
+        # Whole decades, one at least.
+        self.first = math.floor(math.log10(lowest))
+        self.last = max(math.ceil(math.log10(self.top)), self.first + 1)
+        self.logarithmic = logarithmic
+
+    def share(self, value: float) -> float:
+        if not self.logarithmic:
+            return value / self.top
+        exponent = math.log10(value) if value > 0 else self.first
+        return (exponent - self.first) / (self.last - self.first)
+
+    def ticks(self) -> list[float]:
+        if self.logarithmic:
+            return [10.0**exponent for exponent in range(self.first, self.last + 1)]
+        return [self.top * quarter / 4 for quarter in range(5)]
 
 
 def _legend(names: list[str]) -> list[str]:

@@ -187,7 +187,7 @@ def draw(workload: Workload, by_loop: dict[str, Any]) -> str | None:
     }
     title = f"{workload.title} ({workload.unit})"
     if by_connections:
-        return plot.lines(title, labelled, workload.axes[0], workload.unit)
+        return plot.lines(title, labelled, workload.axes[0], workload.unit, workload.log_scale)
     return plot.bars(title, labelled, workload.unit)
 
 

@@ -29,6 +29,7 @@ class Memory:
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("connections", "state")
     once: bool = True
+    log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         return [(str(count), "idle") for count in settings.connections or (4000,)]
@@ -65,6 +66,7 @@ class Idle:
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("connections", "state")
     once: bool = True
+    log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         return [(str(count), "idle") for count in settings.connections or (1000,)]

@@ -27,6 +27,7 @@ class Script:
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("at once", "operation")
     once: bool = False
+    log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
         return [(self.connections, row) for row in self.rows]

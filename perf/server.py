@@ -15,6 +15,7 @@ import resource
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -29,8 +30,11 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="bind the process to this core")
     parser.add_argument("--unix", metavar="PATH", help="listen on a Unix socket instead of TCP")
     parser.add_argument("--certificate", metavar="PEM", help="serve TLS with this key and chain")
+    parser.add_argument("--contend", action="store_true", help="run a busy thread beside the loop")
     arguments = parser.parse_args()
     loop = prepared_loop(arguments.loop, arguments.core)
+    if arguments.contend:
+        threading.Thread(target=busy_thread, daemon=True).start()
     options = Options(arguments.unix, arguments.certificate)
     loop.run_until_complete(serve(arguments.mode, options))
 
@@ -151,6 +155,14 @@ async def _datagram_mode(loop: asyncio.AbstractEventLoop, options: Options) -> P
     )
     KEPT.extend((transport, protocol))
     return {"port": transport.get_extra_info("sockname")[1]}
+
+
+def busy_thread() -> None:
+    """Compute for ever, as a thread pool under load does, and compete for the GIL."""
+    total = 0
+    while True:
+        for number in range(10_000):
+            total ^= number
 
 
 def raise_file_limit() -> None:

@@ -56,6 +56,11 @@ class Workload(Protocol):
         ...
 
     @property
+    def log_scale(self) -> bool:
+        """Whether its plot needs orders of magnitude."""
+        ...
+
+    @property
     def unit(self) -> str: ...
 
     @property

@@ -6,13 +6,21 @@ import machine
 import micro
 import spawn
 from counting import Counts
-from network import Network, Scaling
+from network import Network, Paced, Scaling
 from resources import Idle, Memory
 from scripts import Script
 from workload import Workload
 
 KB = 1024
 MB = 1024 * KB
+
+# Messages per second, from an idle server to more than any loop here can take.
+RATES = (1_000, 10_000, 20_000, 40_000, 60_000, 80_000, 100_000, 120_000, 140_000, 160_000)
+# tokioloop's options that trade latency, CPU time and throughput for each other.
+BATCHING = (
+    "tokioloop+busy_poll=100",
+    "tokioloop+read_batch_bytes=16384+read_batch_timeout=0.001",
+)
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
@@ -91,6 +99,33 @@ WORKLOADS: dict[str, Workload] = {
             figure="p50_us",
             unit="µs, median",
             variants=("tokioloop+busy_poll=100",),
+        ),
+        Paced(
+            "load",
+            "Latency against load, by messages per second (less is better)",
+            "proto",
+            sizes=(1 * KB,),
+            connections=RATES,
+            pattern="paced",
+            figure="p99_us",
+            unit="µs, p99",
+            axes=("rate", "size"),
+            log_scale=True,
+            variants=BATCHING,
+        ),
+        Paced(
+            "load-contended",
+            "The same beside a busy Python thread",
+            "proto",
+            sizes=(1 * KB,),
+            connections=(1_000, 5_000, 20_000),
+            server_options=("--contend",),
+            pattern="paced",
+            figure="p99_us",
+            unit="µs, p99",
+            axes=("rate", "size"),
+            log_scale=True,
+            limit=False,
         ),
         Script("micro", "The loop's own operations", "micro.py", tuple(micro.ROWS)),
         Script(

@@ -28,6 +28,14 @@ def test_lines_have_a_point_for_each_figure() -> None:
     assert "other <loop>" in "".join(root.itertext())
 
 
+def test_a_logarithmic_scale_gives_each_decade_the_same_height() -> None:
+    series = {"limit": {"a": 10.0, "b": 100.0, "c": 1000.0}}
+    root = ElementTree.fromstring(plot.lines("t", series, "rate", "µs", log_scale=True))
+    heights = [float(circle.get("cy", "0")) for circle in root.iter(f"{SVG}circle")]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+    assert heights[0] > heights[1]
+
+
 def test_a_loop_has_the_same_colour_in_every_plot() -> None:
     assert plot.colour("rloop", ["rloop"]) == plot.colour("rloop", ["asyncio", "rloop"])
     spare = [plot.colour(name, ["new", "newer"]) for name in ("new", "newer")]

@@ -14,7 +14,7 @@ use crate::sys::{self, CpuClock};
 use crate::target::Target;
 use crate::tls::TlsClient;
 use crate::wire::{self, Datagrams, Wire};
-use crate::{churn, hold, limit};
+use crate::{churn, hold, limit, paced};
 
 /// Runs the sub-command that the arguments name.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
@@ -31,6 +31,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     match command.as_deref() {
         Some("client") => measure(arguments, Pattern::Steady),
         Some("churn") => measure(arguments, Pattern::Churn),
+        Some("paced") => paced(arguments),
         Some("hold") => {
             let target: Target = arguments.value_from_str("--target")?;
             let connections = connections(&mut arguments)?;
@@ -121,6 +122,24 @@ impl Job {
     }
 }
 
+fn paced(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let target: Target = arguments.value_from_str("--target")?;
+    let connections = connections(&mut arguments)?;
+    let size: usize = arguments.opt_value_from_str("--size")?.unwrap_or(1024);
+    let rate: f64 = arguments.value_from_str("--rate")?;
+    let plan = plan(&mut arguments)?;
+    finish(arguments)?;
+    if size == 0 || !rate.is_finite() || rate <= 0.0 {
+        return Err("--size and --rate must be positive".into());
+    }
+    let Target::Tcp(address) = target else { return Err("only TCP can be paced".into()) };
+    let mut outcome = Outcome::new();
+    let wires = open(connections, &mut outcome, || wire::connect_tcp(address));
+    paced::run(wires, size, rate, &plan, &mut outcome)?;
+    println!("{}", outcome.to_json());
+    Ok(())
+}
+
 fn keep_open(target: &Target, connections: u32) -> io::Result<()> {
     let mut outcome = Outcome::new();
     match target {
@@ -192,11 +211,14 @@ usage:
                         [--tls] [--warm-up 0.2] [--seconds 1 | --messages N] [--lockstep]
                         [--stall 2] [--server-pid PID] [--core N]
   tokioloop-load churn  --target TARGET [options as above]
+  tokioloop-load paced  --target TARGET --rate R [--connections 32] [--size 1024]
+                        [--warm-up 0.2] [--seconds 1] [--server-pid PID] [--core N]
   tokioloop-load hold   --target TARGET [--connections 32]
   tokioloop-load limit  --target TARGET [--core N]
 
 TARGET is HOST:PORT, udp:HOST:PORT or unix:PATH.
 client  a closed loop over standing connections; prints its figures as one JSON object
 churn   connect, one message, reset, again; prints the same
+paced   an open loop at R messages per second; times count from when a message was due
 hold    opens connections, uses each once, and keeps them until standard input ends
 limit   an echo server without Python; prints its address and serves";

@@ -13,6 +13,7 @@ mod hold;
 mod http;
 mod limit;
 mod outcome;
+mod paced;
 mod steady;
 mod sys;
 mod target;

@@ -167,6 +167,38 @@ fn http_replies_are_counted_and_error_pages_are_not() {
 }
 
 #[test]
+fn a_paced_run_sends_at_its_rate() {
+    let limit = Limit::start("127.0.0.1:0", "");
+    let options = ["--rate", "2000", "--seconds", "0.5", "--warm-up", "0.1", "--size", "100"];
+    let json = client("paced", &limit.target, &options);
+    let messages: u64 = json.split([' ', ',']).nth(1).unwrap().parse().unwrap();
+    assert!((990..=1010).contains(&messages), "{json}");
+    assert_contains(&json, "\"errors\": 0");
+}
+
+#[test]
+fn a_paced_run_charges_a_pause_to_every_message_that_was_due() {
+    let pause = std::time::Duration::from_millis(300);
+    let target = serve(move |mut stream| {
+        let mut buffer = [0; 65536];
+        let mut paused = false;
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            if !std::mem::replace(&mut paused, true) {
+                thread::sleep(pause);
+            }
+            stream.write_all(&buffer[..count]).unwrap();
+        }
+    });
+    let options = ["--rate", "1000", "--seconds", "1", "--warm-up", "0", "--connections", "1"];
+    let json = client("paced", &target, &options);
+    // Of a thousand messages, three hundred were due in the pause, half of them 150 ms before
+    // its end: a closed loop would have counted one.
+    let (_, rest) = json.split_once("\"latency_p90\": ").unwrap();
+    let p90: f64 = rest.split(',').next().unwrap().parse().unwrap();
+    assert!(p90 > 0.1, "{json}");
+}
+
+#[test]
 fn a_mistyped_option_is_an_error() {
     let output = Command::new(BINARY)
         .args(["client", "--target", "127.0.0.1:1", "--secnods", "1"])
