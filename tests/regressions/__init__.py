@@ -1,0 +1,1 @@
+"""Behaviour that users of fast loops once lost: each scenario of their reports is a test."""
