@@ -7,14 +7,19 @@ loop looks the same in every plot of every report.
 from __future__ import annotations
 
 import math
+import textwrap
 from html import escape
 
 # Names of series to values by label.
 Series = dict[str, dict[str, float]]
 
 WIDTH = 860
-HEIGHT = 380
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 72
+HEIGHT = 300
+LEFT, RIGHT, TOP = 70, 20, 50
+LINE = 14
+# About the width of a character of size 11.
+CHARACTER = 6.4
+NARROWEST_BAR = 14
 
 COLOURS = {
     "asyncio": "#9aa0a6",
@@ -27,7 +32,7 @@ COLOURS = {
     "tokioloop": "#d62728",
     "limit": "#5f6368",
 }
-SPARE_COLOURS = ("#8c564b", "#17becf", "#bcbd22", "#7f3c8d")
+SPARE_COLOURS = ("#e377c2", "#17becf", "#bcbd22", "#7f3c8d")
 
 
 def bars(title: str, series: Series, unit: str) -> str:
@@ -38,71 +43,49 @@ def bars(title: str, series: Series, unit: str) -> str:
     """
     labels = list(dict.fromkeys(label for values in series.values() for label in values))
     names = list(series)
-    area = _Area()
-    parts = [_text(LEFT, 24, title, size=15, weight="600")]
-    group_width = area.width / max(len(labels), 1)
-    bar_width = min(group_width * 0.9 / max(len(names), 1), 46)
+    needed = len(labels) * (len(names) + 1.5) * NARROWEST_BAR
+    canvas = _Canvas(title, width=max(WIDTH, math.ceil(needed) + LEFT + RIGHT))
+    group_width = canvas.inner_width / max(len(labels), 1)
+    bar_width = min(group_width / (len(names) + 1), 46)
     for place, label in enumerate(labels):
         present = {name: series[name][label] for name in names if label in series[name]}
         top = max(present.values(), default=0) or 1
         start = LEFT + place * group_width + (group_width - bar_width * len(names)) / 2
         for offset, name in enumerate(names):
-            if name not in present:
-                continue
-            height = area.height * 0.94 * present[name] / top
-            x, y = start + offset * bar_width, area.bottom - height
-            fill = colour(name, names)
-            tip = f"{name}, {label}: {present[name]:,.4g} {unit}"
-            parts.append(
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{bar_width - 1.5:.1f}" '
-                f'height="{height:.1f}" fill="{fill}"><title>{escape(tip)}</title></rect>'
-            )
-            caption = short_number(present[name])
-            parts.append(_text(x + bar_width / 2, y - 3, caption, size=9, anchor="middle"))
-        middle = LEFT + (place + 0.5) * group_width
-        parts.append(_text(middle, area.bottom + 16, label, size=11, anchor="middle"))
-    parts.append(_axis(LEFT, area.bottom, LEFT + area.width, area.bottom))
-    return _document([*parts, *_legend(names)])
+            if name in present:
+                x = start + offset * bar_width
+                share = 0.88 * present[name] / top
+                tip = f"{name}, {label}: {present[name]:,.4g} {unit}"
+                canvas.bar(x, bar_width - 1.5, share, colour(name, names), tip)
+                canvas.caption(x, bar_width, share, short_number(present[name]))
+        canvas.label_below(LEFT + (place + 0.5) * group_width, label, group_width)
+    canvas.horizontal(0)
+    return canvas.document(names)
 
 
 def lines(title: str, series: Series, x_title: str, unit: str, log_scale: bool = False) -> str:
     """One line per series over equally spaced labels, from zero or in orders of magnitude."""
     labels = list(dict.fromkeys(label for values in series.values() for label in values))
     names = list(series)
-    area = _Area()
     scale = _Scale([value for values in series.values() for value in values.values()], log_scale)
-    step = area.width / max(len(labels) - 1, 1)
-    parts = [_text(LEFT, 24, title, size=15, weight="600")]
+    canvas = _Canvas(title)
+    step = canvas.inner_width / max(len(labels) - 1, 1)
     for tick in scale.ticks():
-        y = area.bottom - area.height * 0.94 * scale.share(tick)
-        parts.append(_axis(LEFT, y, LEFT + area.width, y, faint=y < area.bottom))
-        parts.append(_text(LEFT - 6, y + 4, short_number(tick), size=10, anchor="end"))
+        canvas.horizontal(scale.share(tick), short_number(tick))
     for place, label in enumerate(labels):
-        x = LEFT + place * step
-        parts.append(_text(x, area.bottom + 16, label, size=11, anchor="middle"))
-    parts.append(_text(LEFT + area.width / 2, area.bottom + 32, x_title, size=11, anchor="middle"))
+        canvas.label_below(LEFT + place * step, label, step)
+    canvas.title_below(x_title)
     for name in names:
         points = [
-            (
-                LEFT + place * step,
-                area.bottom - area.height * 0.94 * scale.share(series[name][label]),
-            )
+            (LEFT + place * step, canvas.height_of(scale.share(series[name][label])), label)
             for place, label in enumerate(labels)
             if label in series[name]
         ]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        fill = colour(name, names)
-        dash = ' stroke-dasharray="5 4"' if name == "limit" else ""
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{fill}" stroke-width="2"{dash}/>'
-        )
-        for (x, y), (label, value) in zip(points, series[name].items(), strict=True):
-            tip = escape(f"{name}, {label}: {value:,.4g} {unit}")
-            parts.append(
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{fill}">'
-                f"<title>{tip}</title></circle>"
-            )
-    return _document([*parts, *_legend(names)])
+        stroke = colour(name, names)
+        canvas.line([(x, y) for x, y, _ in points], stroke, dashed=name == "limit")
+        for x, y, label in points:
+            canvas.dot(x, y, stroke, f"{name}, {label}: {series[name][label]:,.4g} {unit}")
+    return canvas.document(names)
 
 
 def colour(name: str, names: list[str]) -> str:
@@ -130,14 +113,6 @@ def short_size(size: str) -> str:
     return f"{size} B"
 
 
-class _Area:
-    """The rectangle between the axes."""
-
-    width = WIDTH - LEFT - RIGHT
-    height = HEIGHT - TOP - BOTTOM
-    bottom = HEIGHT - BOTTOM
-
-
 class _Scale:
     """Where a figure lies between the lowest and the highest line."""
 
@@ -161,41 +136,107 @@ class _Scale:
         return [self.top * quarter / 4 for quarter in range(5)]
 
 
-def _legend(names: list[str]) -> list[str]:
-    parts = []
-    x = float(LEFT)
-    for name in names:
-        fill = colour(name, names)
-        parts.append(f'<rect x="{x:.0f}" y="{HEIGHT - 24}" width="11" height="11" fill="{fill}"/>')
-        parts.append(_text(x + 15, HEIGHT - 14, name, size=11))
-        x += 30 + 6.4 * len(name)
-    return parts
+class _Canvas:
+    """The drawing area, its axes, and the room that labels and legend turn out to need."""
+
+    def __init__(self, title: str, width: int = WIDTH) -> None:
+        self.width = width
+        self.inner_width = width - LEFT - RIGHT
+        self.label_lines = 1
+        self.parts = [_text(LEFT, 24, title, size=15, weight="600")]
+
+    def height_of(self, share: float) -> float:
+        """The y coordinate of a share of the full height."""
+        return HEIGHT - (HEIGHT - TOP) * share
+
+    def bar(self, x: float, width: float, share: float, fill: str, tip: str) -> None:
+        y = self.height_of(share)
+        self.parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{HEIGHT - y:.1f}" '
+            f'fill="{fill}"><title>{escape(tip)}</title></rect>'
+        )
+
+    def caption(self, x: float, width: float, share: float, text: str) -> None:
+        """A figure above its bar, upright where the bar is narrower than the text."""
+        middle, y = x + width / 2, self.height_of(share) - 3
+        if len(text) * 5 <= width:
+            self.parts.append(_text(middle, y, text, size=9, anchor="middle"))
+        else:
+            turn = f' transform="rotate(-90 {middle + 3:.1f} {y:.1f})"'
+            self.parts.append(_text(middle + 3, y, text, size=9, extra=turn))
+
+    def label_below(self, x: float, label: str, width: float) -> None:
+        """A label under the axis, wrapped to the room that it has."""
+        rows = textwrap.wrap(label, max(int(width / CHARACTER), 6)) or [""]
+        self.label_lines = max(self.label_lines, len(rows))
+        for number, row in enumerate(rows):
+            y = HEIGHT + 16 + number * LINE
+            self.parts.append(_text(x, y, row, size=11, anchor="middle"))
+
+    def title_below(self, text: str) -> None:
+        """What the labels under the axis are."""
+        y = HEIGHT + 16 + self.label_lines * LINE
+        self.label_lines += 1
+        middle = LEFT + self.inner_width / 2
+        self.parts.append(_text(middle, y, text, size=11, anchor="middle"))
+
+    def horizontal(self, share: float, text: str = "") -> None:
+        """The axis, or a faint line with its value."""
+        y = self.height_of(share)
+        opacity = "0.25" if share > 0 else "0.8"
+        self.parts.append(
+            f'<line x1="{LEFT}" y1="{y:.1f}" x2="{LEFT + self.inner_width}" y2="{y:.1f}" '
+            f'stroke="#888" stroke-opacity="{opacity}"/>'
+        )
+        self.parts.append(_text(LEFT - 6, y + 4, text, size=10, anchor="end"))
+
+    def line(self, points: list[tuple[float, float]], stroke: str, *, dashed: bool) -> None:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        dash = ' stroke-dasharray="5 4"' if dashed else ""
+        self.parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{stroke}" stroke-width="2"{dash}/>'
+        )
+
+    def dot(self, x: float, y: float, fill: str, tip: str) -> None:
+        self.parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.2" fill="{fill}">'
+            f"<title>{escape(tip)}</title></circle>"
+        )
+
+    def document(self, names: list[str]) -> str:
+        """The finished picture, with a legend in as many rows as it takes."""
+        x, y = float(LEFT), HEIGHT + 30 + self.label_lines * LINE
+        for name in names:
+            room = 30 + CHARACTER * len(name)
+            if x > LEFT and x + room > self.width:
+                x, y = float(LEFT), y + LINE + 4
+            fill = colour(name, names)
+            swatch = f'<rect x="{x:.0f}" y="{y - 10}" width="11" height="11" fill="{fill}"/>'
+            self.parts += [swatch, _text(x + 15, y, name, size=11)]
+            x += room
+        style = (
+            "text{font-family:system-ui,sans-serif;fill:#222}"
+            "@media(prefers-color-scheme:dark){text{fill:#ddd}}"
+        )
+        size = f'viewBox="0 0 {self.width} {y + 12}" width="{self.width}" height="{y + 12}"'
+        body = "\n".join(self.parts)
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n'
+            f"<style>{style}</style>\n{body}\n</svg>\n"
+        )
 
 
 def _text(
-    x: float, y: float, text: str, *, size: int, anchor: str = "start", weight: str = "400"
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: int,
+    anchor: str = "start",
+    weight: str = "400",
+    extra: str = "",
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" '
-        f'font-weight="{weight}">{escape(text)}</text>'
-    )
-
-
-def _axis(x1: float, y1: float, x2: float, y2: float, *, faint: bool = False) -> str:
-    opacity = "0.25" if faint else "0.8"
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" '
-        f'stroke="#888" stroke-opacity="{opacity}"/>'
-    )
-
-
-def _document(parts: list[str]) -> str:
-    style = (
-        "text{font-family:system-ui,sans-serif;fill:#222}"
-        "@media(prefers-color-scheme:dark){text{fill:#ddd}}"
-    )
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}">\n<style>{style}</style>\n{body}\n</svg>\n'
+        f'font-weight="{weight}"{extra}>{escape(text)}</text>'
     )
