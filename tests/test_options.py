@@ -184,7 +184,7 @@ def test_pausing_while_a_batch_is_held_back_keeps_it(loop_with, kind):
             before = bytes(protocol.received)
             assert before in (b"", b"held back")
             transport.resume_reading()
-            while protocol.received != b"held back":  # noqa: ASYNC110
+            while protocol.received != b"held back":
                 await asyncio.sleep(0.001)
             if kind is BufferedRecorder:
                 transport.abort()

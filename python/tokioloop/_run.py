@@ -52,7 +52,7 @@ def _run_310(main: Coroutine[Any, Any, T], debug: bool | None) -> T:
         return loop.run_until_complete(main)
     finally:
         try:
-            runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
+            runners._cancel_all_tasks(loop)
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
         finally:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
-
 from asyncio import constants
+from typing import Any
 
 from tokioloop import _core
 

@@ -235,9 +235,7 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
     async def create_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
-        server = await super().create_server(
-            protocol_factory, *args, start_serving=False, **kwargs
-        )
+        server = await super().create_server(protocol_factory, *args, start_serving=False, **kwargs)
         return await self._begin_serving(server, start_serving)
 
     @functools.wraps(asyncio.SelectorEventLoop.create_unix_server)

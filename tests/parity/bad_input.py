@@ -85,7 +85,9 @@ class Method:
     def __str__(self) -> str:
         return self.name
 
-    def attempts(self) -> Iterator[tuple[str, Callable[[Resources], tuple[tuple[Any, ...], dict[str, Any]]]]]:
+    def attempts(
+        self,
+    ) -> Iterator[tuple[str, Callable[[Resources], tuple[tuple[Any, ...], dict[str, Any]]]]]:
         with Resources() as resources:
             count = len(self.good(resources))
         for missing in range(count):

@@ -84,7 +84,9 @@ class Trace:
         self(f"{label} returns", _without_identity(result))
         return result
 
-    async def attempt_await(self, label: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def attempt_await(
+        self, label: str, call: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """As `attempt`, for what is awaited. A cancellation counts as an error of the call."""
         try:
             awaitable = call(*args, **kwargs)

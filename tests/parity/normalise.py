@@ -21,8 +21,14 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"(<_io\.\w+ name=)\d+"), r"\1N"),
     (re.compile(r"\bsubprocess \d+ is"), "subprocess N is"),
     # Functions in C and in Python word the wrong number of arguments in their own ways.
-    (re.compile(r"takes (no|from|exactly|at most|\d+) .*(arguments?|given)\)?$"), "takes fewer arguments"),
-    (re.compile(r"(got an unexpected keyword argument '\w+'|takes no keyword arguments)$"), "takes no such keyword"),
+    (
+        re.compile(r"takes (no|from|exactly|at most|\d+) .*(arguments?|given)\)?$"),
+        "takes fewer arguments",
+    ),
+    (
+        re.compile(r"(got an unexpected keyword argument '\w+'|takes no keyword arguments)$"),
+        "takes no such keyword",
+    ),
     (re.compile(r"('(?:127\.0\.0\.1|0\.0\.0\.0|::1?)', )\d{4,5}"), r"\1PORT"),
     (re.compile(r"((?:127\.0\.0\.1|::1|localhost):)\d{4,5}"), r"\1PORT"),
     (re.compile(r"(\('127\.0\.0\.1', )\d{4,5}"), r"\1PORT"),
@@ -81,7 +87,11 @@ def describe(value: object) -> Any:
 def error(exc: BaseException) -> tuple[Any, ...]:
     """Type, text and the parts of a group; the cause is told by the log, not by the type."""
     kind = type(exc)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     parts = getattr(exc, "exceptions", None)
     if parts is not None:
         return (name, text(exc), tuple(map(error, parts)))

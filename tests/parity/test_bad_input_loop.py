@@ -80,7 +80,6 @@ METHODS = [
 ]  # fmt: skip
 
 
-
 async def _on_a_running_loop(loop: Any, trace: Trace, method: Method) -> None:
     await call_wrongly(trace, loop, method)
     loop.set_debug(False)
@@ -171,11 +170,7 @@ _NOT_ON_A_CLOSED_LOOP = {"run_until_complete", "shutdown_asyncgens", "subprocess
 
 @pytest.mark.parametrize(
     "method",
-    [
-        m
-        for m in METHODS
-        if m.since <= sys.version_info[:2] and m.name not in _NOT_ON_A_CLOSED_LOOP
-    ],
+    [m for m in METHODS if m.since <= sys.version_info[:2] and m.name not in _NOT_ON_A_CLOSED_LOOP],
     ids=str,
 )
 def test_a_method_of_a_closed_loop(method: Method) -> None:

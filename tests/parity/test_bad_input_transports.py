@@ -68,7 +68,9 @@ async def _child(loop: Any, protocol: Told) -> AsyncIterator[Any]:
     )
     yield transport
     transport.close()
-    await until(lambda: "process_exited" in protocol.calls or transport.get_returncode() is not None)
+    await until(
+        lambda: "process_exited" in protocol.calls or transport.get_returncode() is not None
+    )
     await turns(3)
 
 
@@ -219,9 +221,7 @@ async def _call_on_a_server(loop: Any, trace: Trace, method: Method) -> None:
             server.close()
 
 
-@pytest.mark.parametrize(
-    "method", [m for m in SERVER if m.since <= sys.version_info[:2]], ids=str
-)
+@pytest.mark.parametrize("method", [m for m in SERVER if m.since <= sys.version_info[:2]], ids=str)
 def test_wrong_arguments_of_a_server_method(method: Method) -> None:
     found = compare(method, _call_on_a_server)
     if found:
@@ -255,9 +255,7 @@ async def _call_on_handles(loop: Any, trace: Trace, method: Method) -> None:
             handle.cancel()
 
 
-@pytest.mark.parametrize(
-    "method", [m for m in HANDLE if m.since <= sys.version_info[:2]], ids=str
-)
+@pytest.mark.parametrize("method", [m for m in HANDLE if m.since <= sys.version_info[:2]], ids=str)
 def test_wrong_arguments_of_a_handle_method(method: Method) -> None:
     found = compare(method, _call_on_handles)
     if found:

@@ -95,7 +95,9 @@ class Told(asyncio.Protocol):
 class ToldBuffered(asyncio.BufferedProtocol):
     """Receives into its own buffer; `get` replaces what get_buffer gives."""
 
-    def __init__(self, trace: Trace, size: int = 4096, get: Callable[[int], Any] | None = None) -> None:
+    def __init__(
+        self, trace: Trace, size: int = 4096, get: Callable[[int], Any] | None = None
+    ) -> None:
         self.trace = trace
         self.buffer = bytearray(size)
         self.get = get

@@ -77,7 +77,7 @@ def uvicorn_server() -> Callable[[], Any]:
         server = uvicorn.Server(config)
         server.capture_signals = _no_signals  # the test runner keeps its own handlers
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn only sets a flag
+        while not server.started:
             await asyncio.sleep(0.001)
         try:
             yield f"127.0.0.1:{listener.getsockname()[1]}"

@@ -44,9 +44,7 @@ def test_drain_waits_for_a_child_that_does_not_read(loop: Loop) -> None:
         assert not task.done()
         process.kill()
         assert await process.wait() == -signal.SIGKILL
-        assert isinstance(
-            (await asyncio.gather(task, return_exceptions=True))[0], ConnectionError
-        )
+        assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], ConnectionError)
 
     loop.run_until_complete(main())
 

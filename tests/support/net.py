@@ -65,7 +65,7 @@ async def connected(
         peer = socket.create_connection(server.sockets[0].getsockname(), timeout=PEER_TIMEOUT)
         protocol = await made
         # The factory comes first, connection_made in this turn or in one of the next.
-        while (transport := protocol.transport) is None:  # noqa: ASYNC110
+        while (transport := protocol.transport) is None:
             await asyncio.sleep(0)
     peer.settimeout(PEER_TIMEOUT)
     try:
@@ -138,7 +138,7 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Returns once `condition()` holds: for what nobody announces. The watchdog bounds it."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0.0005)
 
 

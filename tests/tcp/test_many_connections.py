@@ -176,7 +176,10 @@ def test_memory_and_references_are_flat_over_many_connections(flavour):
     assert done.returncode == 0, done.stderr
     rows = [map(int, line.split()) for line in done.stdout.splitlines()]
     resident, references, objects = zip(*rows, strict=True)
-    per_connection = (resident[-1] - resident[0]) * 1024 / (total * 3 / 4)
-    assert per_connection < 64, f"resident KiB after each quarter: {resident}"
+    # Allocators keep some megabytes for themselves; a leak grows with every connection.
+    most = (4 << 20) + 32 * total * 3 / 4
+    assert (resident[-1] - resident[0]) * 1024 < most, (
+        f"resident KiB after each quarter: {resident}"
+    )
     assert len(set(references)) == 1, f"references to the class after each quarter: {references}"
     assert objects[-1] - objects[0] < total / 100, f"objects after each quarter: {objects}"

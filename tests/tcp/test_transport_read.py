@@ -302,8 +302,12 @@ def test_a_busy_connection_does_not_starve_the_others(loop, side):
     if side == "client":
         pytest.skip("the same code path, once is enough")
 
+    class Discards(Recorder):
+        def data_received(self, data):
+            pass
+
     async def main():
-        async with connected(side) as (_busy, _flooded, flooder):
+        async with connected(side, Discards) as (_busy, _flooded, flooder):
             stopped = threading.Event()
 
             def flood():

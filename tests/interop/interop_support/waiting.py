@@ -10,5 +10,5 @@ _POLL_INTERVAL = 0.005  # seconds
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again; the test's own time limit ends a wait for what never comes."""
-    while not await condition():  # noqa: ASYNC110
+    while not await condition():
         await asyncio.sleep(_POLL_INTERVAL)

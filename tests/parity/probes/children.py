@@ -42,13 +42,21 @@ async def _finished(trace: Trace, protocol: Child) -> None:
 
 @probe("A.subprocess_exec")
 async def a_child_runs_and_ends(loop: Loop, trace: Trace) -> None:
-    code = "import sys; sys.stderr.write('err'); print(sys.stdin.read().upper(), end=''); sys.exit(3)"
-    transport, protocol = await loop.subprocess_exec(lambda: Child(trace), sys.executable, "-c", code)
+    code = (
+        "import sys; sys.stderr.write('err'); print(sys.stdin.read().upper(), end=''); sys.exit(3)"
+    )
+    transport, protocol = await loop.subprocess_exec(
+        lambda: Child(trace), sys.executable, "-c", code
+    )
     trace("is a", isinstance(transport, asyncio.SubprocessTransport))
     trace("pid", transport.get_pid() > 0, transport.get_returncode())
     trace("pipes", *(transport.get_pipe_transport(fd) is not None for fd in (0, 1, 2)))
     trace("no such pipe", transport.get_pipe_transport(3))
-    trace("extra", type(transport.get_extra_info("subprocess")).__name__, transport.get_extra_info("nonsense"))
+    trace(
+        "extra",
+        type(transport.get_extra_info("subprocess")).__name__,
+        transport.get_extra_info("nonsense"),
+    )
     for fd in (0, 1):
         pipe = transport.get_pipe_transport(fd)
         trace("pipe", type(pipe.get_extra_info("pipe")).__name__, pipe.get_extra_info("socket"))
@@ -69,7 +77,9 @@ async def a_child_runs_and_ends(loop: Loop, trace: Trace) -> None:
 async def a_child_is_ended(loop: Loop, trace: Trace, name: str) -> None:
     transport, protocol = await loop.subprocess_exec(lambda: Child(trace), "sleep", "30")
     trace("running", transport.get_returncode(), transport.is_closing())
-    trace.attempt(name, getattr(transport, name), *((signal.SIGHUP,) if name == "send_signal" else ()))
+    trace.attempt(
+        name, getattr(transport, name), *((signal.SIGHUP,) if name == "send_signal" else ())
+    )
     await _finished(trace, protocol)
     trace("code", transport.get_returncode())
 
@@ -99,7 +109,11 @@ KEYWORDS: dict[str, dict[str, Any]] = {
     "umask": {"umask": 0o077},
     "new session": {"start_new_session": True},
     "no output": {"stdout": None, "stdin": None, "stderr": None},
-    "devnull": {"stdout": subprocess.DEVNULL, "stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
+    "devnull": {
+        "stdout": subprocess.DEVNULL,
+        "stdin": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    },
     "stderr into stdout": {"stderr": subprocess.STDOUT},
     "stdin is nonsense": {"stdin": "x"},
     "stdin is a closed number": {"stdin": 9999},

@@ -48,7 +48,9 @@ CONNECTIONS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 @probe("A.create_connection", each=CONNECTIONS)
 async def connections_that_cannot_be(loop: Loop, trace: Trace, what: str) -> None:
     args, kwargs = CONNECTIONS[what]
-    await trace.attempt_await("connect", loop.create_connection, lambda: Told(trace), *args, **kwargs)
+    await trace.attempt_await(
+        "connect", loop.create_connection, lambda: Told(trace), *args, **kwargs
+    )
 
 
 @probe("A.create_connection")
@@ -58,8 +60,14 @@ async def a_refused_connection(loop: Loop, trace: Trace) -> None:
         await loop.create_connection(lambda: Told(trace), LOOPBACK, port)
     except OSError as exc:
         trace("raises", exc, exc.errno, exc.args[0], exc.strerror)
-    for options in ({"happy_eyeballs_delay": 0.1}, {"interleave": 1}, {"local_addr": (LOOPBACK, 0)}):
-        await trace.attempt_await("with options", loop.create_connection, Told, LOOPBACK, port, **options)
+    for options in (
+        {"happy_eyeballs_delay": 0.1},
+        {"interleave": 1},
+        {"local_addr": (LOOPBACK, 0)},
+    ):
+        await trace.attempt_await(
+            "with options", loop.create_connection, Told, LOOPBACK, port, **options
+        )
     await trace.attempt_await("open_connection", asyncio.open_connection, LOOPBACK, port)
     await trace.attempt_await("localhost", loop.create_connection, Told, "localhost", port)
 
@@ -78,7 +86,9 @@ async def a_connection_by_name(loop: Loop, trace: Trace) -> None:
         port = listener.getsockname()[1]
         for options in ({}, {"happy_eyeballs_delay": 0.05}, {"family": socket.AF_INET},
                         {"local_addr": (LOOPBACK, 0)}, {"interleave": 2}):  # fmt: skip
-            transport, protocol = await loop.create_connection(lambda: Told(trace), "localhost", port, **options)
+            transport, protocol = await loop.create_connection(
+                lambda: Told(trace), "localhost", port, **options
+            )
             peer, _ = listener.accept()
             trace("peername", transport.get_extra_info("peername"))
             peer.close()
@@ -132,7 +142,9 @@ async def factories_that_fail(loop: Loop, trace: Trace, case: str) -> None:
         with ours, theirs:
             ours.setblocking(False)
             if name == "connect_accepted_socket":
-                call = lambda factory=factory, ours=ours: loop.connect_accepted_socket(factory, ours)  # noqa: E731
+                call = lambda factory=factory, ours=ours: loop.connect_accepted_socket(
+                    factory, ours
+                )  # noqa: E731
             else:
                 call = lambda factory=factory, ours=ours: getattr(loop, name)(factory, sock=ours)  # noqa: E731
             try:
@@ -169,7 +181,11 @@ async def unix_connections(loop: Loop, trace: Trace) -> None:
             for given in (str(path), path, str(path).encode()):
                 transport, protocol = await loop.create_unix_connection(lambda: Told(trace), given)
                 peer, _ = listener.accept()
-                trace("names", transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
+                trace(
+                    "names",
+                    transport.get_extra_info("peername"),
+                    transport.get_extra_info("sockname"),
+                )
                 peer.close()
                 await until(lambda protocol=protocol: protocol.lost)
         await turns(2)
@@ -204,14 +220,27 @@ async def cancelling_a_connection_with_a_socket(loop: Loop, trace: Trace, name: 
         trace("socket", ours.fileno() >= 0)
 
 
-INFO = ("socket", "sockname", "peername", "pipe", "subprocess", "sslcontext", "compression", "nonsense")
+INFO = (
+    "socket",
+    "sockname",
+    "peername",
+    "pipe",
+    "subprocess",
+    "sslcontext",
+    "compression",
+    "nonsense",
+)
 
 
 def info(trace: Trace, label: str, transport: Any) -> None:
     for name in INFO:
         value = transport.get_extra_info(name, "absent")
         trace(f"{label} {name}", type(value).__name__ if name == "socket" else value)
-    trace(f"{label} default", transport.get_extra_info("nonsense"), transport.get_extra_info("nonsense", 5))
+    trace(
+        f"{label} default",
+        transport.get_extra_info("nonsense"),
+        transport.get_extra_info("nonsense", 5),
+    )
 
 
 @probe("B.get_extra_info", each=KINDS)

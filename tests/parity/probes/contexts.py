@@ -48,7 +48,9 @@ async def a_client_sees_the_context_of_its_caller(loop: Loop, trace: Trace, kind
 
 
 @probe("C.43")
-async def connections_of_a_server_see_the_context_of_create_server(loop: Loop, trace: Trace) -> None:
+async def connections_of_a_server_see_the_context_of_create_server(
+    loop: Loop, trace: Trace
+) -> None:
     made: list[Watcher] = []
 
     def factory() -> Watcher:
@@ -96,7 +98,9 @@ async def flow_control_calls_see_a_context(loop: Loop, trace: Trace) -> None:
 
 
 @probe("C.45")
-async def readers_and_writers_keep_the_context_of_their_registration(loop: Loop, trace: Trace) -> None:
+async def readers_and_writers_keep_the_context_of_their_registration(
+    loop: Loop, trace: Trace
+) -> None:
     seen: list[str] = []
 
     def ready() -> None:
@@ -138,7 +142,9 @@ async def signal_handlers_keep_the_context_of_their_registration(loop: Loop, tra
 
 
 @probe("C.46")
-async def the_exception_handler_runs_in_the_context_of_what_failed(loop: Loop, trace: Trace) -> None:
+async def the_exception_handler_runs_in_the_context_of_what_failed(
+    loop: Loop, trace: Trace
+) -> None:
     handled: list[str] = []
     loop.set_exception_handler(lambda *_: handled.append(var.get()))
 

@@ -19,7 +19,9 @@ Loop = Any
 
 
 @asynccontextmanager
-async def bound(loop: Loop, trace: Trace, connected: bool = False, **quirks: Any) -> AsyncIterator[Any]:
+async def bound(
+    loop: Loop, trace: Trace, connected: bool = False, **quirks: Any
+) -> AsyncIterator[Any]:
     """`(transport, protocol, peer)`: an endpoint on loopback and a plain socket."""
     with socket.socket(type=socket.SOCK_DGRAM) as peer:
         peer.bind((LOOPBACK, 0))
@@ -168,7 +170,11 @@ async def what_a_datagram_transport_has_of_a_stream(loop: Loop, trace: Trace) ->
         trace.attempt("can_write_eof", lambda: transport.can_write_eof())
         trace.attempt("limits", lambda: transport.get_write_buffer_limits())
         trace("protocol", transport.get_protocol() is protocol)
-        trace("is a", isinstance(transport, asyncio.Transport), isinstance(transport, asyncio.DatagramTransport))
+        trace(
+            "is a",
+            isinstance(transport, asyncio.Transport),
+            isinstance(transport, asyncio.DatagramTransport),
+        )
         second = Told(trace)
         transport.set_protocol(second)
         peer.sendto(b"x", transport.get_extra_info("sockname"))
@@ -219,7 +225,11 @@ async def an_error_in_datagram_received_is_reported(loop: Loop, trace: Trace) ->
 
 @probe("C.50", each=["error_received", "connection_lost"])
 async def errors_in_other_datagram_callbacks(loop: Loop, trace: Trace, which: str) -> None:
-    async with bound(loop, trace, True, **{which: ValueError("probe")}) as (transport, protocol, peer):
+    async with bound(loop, trace, True, **{which: ValueError("probe")}) as (
+        transport,
+        protocol,
+        peer,
+    ):
         peer.close()
         transport.sendto(b"x")
         await until(lambda: "error_received" in protocol.calls)
@@ -240,7 +250,11 @@ async def _endpoint(loop: Loop, trace: Trace, label: str, **options: Any) -> Non
     trace(label, sock.family, sock.type, sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST))
     trace("reuse", sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT),
           sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR))  # fmt: skip
-    trace("names", transport.get_extra_info("sockname"), transport.get_extra_info("peername", "absent"))
+    trace(
+        "names",
+        transport.get_extra_info("sockname"),
+        transport.get_extra_info("peername", "absent"),
+    )
     transport.close()
     await until(lambda: protocol.lost)
     await turns(2)
@@ -287,7 +301,9 @@ async def sockets_handed_in(loop: Loop, trace: Trace) -> None:
         await _endpoint(loop, trace, "stream", sock=sock)
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
-        await _endpoint(loop, trace, "with options", sock=sock, local_addr=(LOOPBACK, 0), reuse_port=True)
+        await _endpoint(
+            loop, trace, "with options", sock=sock, local_addr=(LOOPBACK, 0), reuse_port=True
+        )
         trace("still open", sock.fileno() >= 0)
 
 
@@ -315,8 +331,12 @@ async def unix_datagrams(loop: Loop, trace: Trace) -> None:
         trace("file", os.path.exists(path))
         await _endpoint(loop, trace, "again", local_addr=path, family=socket.AF_UNIX)
         (folder / "file").write_text("x")
-        await _endpoint(loop, trace, "regular file", local_addr=str(folder / "file"), family=socket.AF_UNIX)
-        await _endpoint(loop, trace, "no folder", local_addr=str(folder / "a" / "b"), family=socket.AF_UNIX)
+        await _endpoint(
+            loop, trace, "regular file", local_addr=str(folder / "file"), family=socket.AF_UNIX
+        )
+        await _endpoint(
+            loop, trace, "no folder", local_addr=str(folder / "a" / "b"), family=socket.AF_UNIX
+        )
 
 
 @probe("A.create_datagram_endpoint")
@@ -324,7 +344,9 @@ async def a_factory_that_raises(loop: Loop, trace: Trace) -> None:
     def factory() -> Any:
         raise ValueError("probe")
 
-    await trace.attempt_await("endpoint", loop.create_datagram_endpoint, factory, local_addr=(LOOPBACK, 0))
+    await trace.attempt_await(
+        "endpoint", loop.create_datagram_endpoint, factory, local_addr=(LOOPBACK, 0)
+    )
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
         await trace.attempt_await("with sock", loop.create_datagram_endpoint, factory, sock=sock)

@@ -86,7 +86,10 @@ def _odd_file(what: str) -> Iterator[Any]:
                 }[what]  # fmt: skip
 
 
-@probe("A.sendfile", each=[f"{what}, fallback {allowed}" for what in FILES for allowed in (True, False)])
+@probe(
+    "A.sendfile",
+    each=[f"{what}, fallback {allowed}" for what in FILES for allowed in (True, False)],
+)
 async def odd_files(loop: Loop, trace: Trace, case: str) -> None:
     what, _, allowed = case.partition(", fallback ")
     fallback = allowed == "True"
@@ -94,7 +97,9 @@ async def odd_files(loop: Loop, trace: Trace, case: str) -> None:
         return  # reading a pipe to its end blocks an executor's thread for ever
     with _odd_file(what) as file:
         async with wired(loop, lambda: Told(trace, tell=False)) as (transport, _, peer):
-            await trace.attempt_await("transport", loop.sendfile, transport, file, fallback=fallback)
+            await trace.attempt_await(
+                "transport", loop.sendfile, transport, file, fallback=fallback
+            )
             transport.close()
             trace("peer", await read_all(loop, peer))
     with _odd_file(what) as file, socket_pair() as (ours, theirs):
@@ -183,7 +188,9 @@ async def a_file_over_tls(loop: Loop, trace: Trace, fallback: bool) -> None:
         lambda: Told(trace), *server.sockets[0].getsockname(), ssl=client_tls()
     )
     with _file() as file:
-        await trace.attempt_await("sendfile", loop.sendfile, transport, file, 100, 300_000, fallback=fallback)
+        await trace.attempt_await(
+            "sendfile", loop.sendfile, transport, file, 100, 300_000, fallback=fallback
+        )
     transport.close()
     await until(lambda: protocol.lost)
     await turns(3)

@@ -105,7 +105,11 @@ async def writing_from_resume_writing(loop: Loop, trace: Trace) -> None:
         else:
             protocol.transport.close()
 
-    async with wired(loop, lambda: Told(trace, resume_writing=again)) as (transport, protocol, peer):
+    async with wired(loop, lambda: Told(trace, resume_writing=again)) as (
+        transport,
+        protocol,
+        peer,
+    ):
         transport.write(bytes(8 << 20))
         trace("peer", len(await read_all(loop, peer)))
         await until(lambda: protocol.lost)

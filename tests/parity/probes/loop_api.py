@@ -36,7 +36,9 @@ def methods_have_the_signature_of_asyncio(loop: Loop, trace: Trace, name: str) -
     method = getattr(loop, name, None)
     trace("there", callable(method))
     signature = inspect.signature(method)
-    bare = [found.replace(annotation=inspect.Parameter.empty) for found in signature.parameters.values()]
+    bare = [
+        found.replace(annotation=inspect.Parameter.empty) for found in signature.parameters.values()
+    ]
     trace("parameters", str(inspect.Signature(bare)))
     trace("coroutine function", inspect.iscoroutinefunction(method))
 
@@ -156,10 +158,16 @@ def the_exception_handler_gets_loop_and_context(loop: Loop, trace: Trace) -> Non
 def the_default_handler_logs_the_context(loop: Loop, trace: Trace) -> None:
     loop.default_exception_handler({"message": "plain"})
     loop.default_exception_handler({"exception": ValueError("x")})
-    loop.call_exception_handler({"message": "m", "zebra": 1, "apple": "two", "exception": OSError(2, "no")})
+    loop.call_exception_handler(
+        {"message": "m", "zebra": 1, "apple": "two", "exception": OSError(2, "no")}
+    )
     loop.call_exception_handler({})
-    loop.call_exception_handler({"message": "m", "source_traceback": None, "handle": loop.call_soon(int)})
-    loop.call_exception_handler({"message": "m", "future": loop.create_future(), "protocol": object()})
+    loop.call_exception_handler(
+        {"message": "m", "source_traceback": None, "handle": loop.call_soon(int)}
+    )
+    loop.call_exception_handler(
+        {"message": "m", "future": loop.create_future(), "protocol": object()}
+    )
 
 
 class _Unprintable:

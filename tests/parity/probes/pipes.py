@@ -20,7 +20,11 @@ Loop = Any
 async def data_and_eof_of_a_pipe(loop: Loop, trace: Trace) -> None:
     reader, writer = pipe_ends()
     transport, protocol = await loop.connect_read_pipe(lambda: Told(trace), reader)
-    trace("is a", isinstance(transport, asyncio.ReadTransport), isinstance(transport, asyncio.Transport))
+    trace(
+        "is a",
+        isinstance(transport, asyncio.ReadTransport),
+        isinstance(transport, asyncio.Transport),
+    )
     writer.write(b"hello")
     await until(lambda: protocol.received)
     trace("received", protocol.received, transport.is_closing())
@@ -75,7 +79,11 @@ async def pipe_transports_show_themselves(loop: Loop, trace: Trace) -> None:
 async def writing_to_a_pipe(loop: Loop, trace: Trace) -> None:
     reader, writer = pipe_ends()
     transport, protocol = await loop.connect_write_pipe(lambda: Told(trace), writer)
-    trace("is a", isinstance(transport, asyncio.WriteTransport), isinstance(transport, asyncio.Transport))
+    trace(
+        "is a",
+        isinstance(transport, asyncio.WriteTransport),
+        isinstance(transport, asyncio.Transport),
+    )
     for value in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
         trace.attempt("write", transport.write, value)
         trace("read", os.read(reader.fileno(), 100))
@@ -155,7 +163,9 @@ async def sockets_are_pipes_too(loop: Loop, trace: Trace) -> None:
 @probe("A.connect_read_pipe")
 async def a_terminal_is_a_pipe(loop: Loop, trace: Trace) -> None:
     master, slave = pty.openpty()
-    transport, protocol = await loop.connect_read_pipe(lambda: Told(trace), os.fdopen(master, "rb", 0))
+    transport, protocol = await loop.connect_read_pipe(
+        lambda: Told(trace), os.fdopen(master, "rb", 0)
+    )
     os.write(slave, b"hello\n")
     await until(lambda: len(protocol.received) >= 7)
     trace("received", protocol.received)
@@ -182,7 +192,7 @@ async def what_is_no_pipe(loop: Loop, trace: Trace, name: str) -> None:
 
 @probe("A.connect_read_pipe", each=["connect_read_pipe", "connect_write_pipe"])
 async def the_null_device(loop: Loop, trace: Trace, name: str) -> None:
-    with open(os.devnull, "r+b", 0) as device:  # noqa: ASYNC230
+    with open(os.devnull, "r+b", 0) as device:
         result = await trace.attempt_await(name, getattr(loop, name), lambda: Told(trace), device)
         await turns(3)
         if result:
@@ -190,7 +200,10 @@ async def the_null_device(loop: Loop, trace: Trace, name: str) -> None:
             await turns(3)
 
 
-@probe("A.connect_read_pipe", each=["data_received", "eof_received", "connection_lost", "connection_made"])
+@probe(
+    "A.connect_read_pipe",
+    each=["data_received", "eof_received", "connection_lost", "connection_made"],
+)
 async def errors_in_the_protocol_of_a_pipe(loop: Loop, trace: Trace, which: str) -> None:
     reader, writer = pipe_ends()
     factory = lambda: Told(trace, **{which: ValueError("probe")})  # noqa: E731
@@ -212,4 +225,3 @@ async def the_pipe_becomes_non_blocking(loop: Loop, trace: Trace) -> None:
     transport.close()
     await until(lambda: protocol.lost)
     writer.close()
-

@@ -23,11 +23,17 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "sock_connect": ((LOOPBACK, 9),),
     "sock_accept": (),
 }
-NEWER = {"sock_recvfrom": (10,), "sock_recvfrom_into": (bytearray(10),), "sock_sendto": (b"x", (LOOPBACK, 9))}
+NEWER = {
+    "sock_recvfrom": (10,),
+    "sock_recvfrom_into": (bytearray(10),),
+    "sock_sendto": (b"x", (LOOPBACK, 9)),
+}
 
 
 def _calls(loop: Loop) -> dict[str, tuple[Any, ...]]:
-    return CALLS | {name: args for name, args in NEWER.items() if hasattr(asyncio.SelectorEventLoop, name)}
+    return CALLS | {
+        name: args for name, args in NEWER.items() if hasattr(asyncio.SelectorEventLoop, name)
+    }
 
 
 @probe("A.sock_recv")
@@ -45,7 +51,9 @@ async def bytes_go_both_ways(loop: Loop, trace: Trace) -> None:
         await loop.sock_sendall(ours, memoryview(b"abcdef"))
         await trace.attempt_await("recv_into", loop.sock_recv_into, theirs, buffer)
         trace("buffer", buffer)
-        await trace.attempt_await("recv_into view", loop.sock_recv_into, theirs, memoryview(buffer)[1:])
+        await trace.attempt_await(
+            "recv_into view", loop.sock_recv_into, theirs, memoryview(buffer)[1:]
+        )
         trace("buffer", buffer)
         await trace.attempt_await("rest", loop.sock_recv, theirs, 100)
         wide = array.array("i", [0, 0])
@@ -135,7 +143,9 @@ async def connecting_plain_sockets(loop: Loop, trace: Trace) -> None:
             await trace.attempt_await(label, loop.sock_connect, sock, target)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.setblocking(False)
-        await trace.attempt_await("missing path", loop.sock_connect, sock, "/tmp/no-such-path-parity")
+        await trace.attempt_await(
+            "missing path", loop.sock_connect, sock, "/tmp/no-such-path-parity"
+        )
 
 
 @probe("A.sock_accept")
@@ -178,7 +188,9 @@ async def a_cancelled_call_leaves_the_socket_usable(loop: Loop, trace: Trace, na
 async def cancelling_in_the_turn_that_data_arrives(loop: Loop, trace: Trace, name: str) -> None:
     with listening_socket() as listener, socket_pair() as (ours, theirs):
         listener.setblocking(False)
-        task = loop.create_task(loop.sock_recv(ours, 10) if name == "sock_recv" else loop.sock_accept(listener))
+        task = loop.create_task(
+            loop.sock_recv(ours, 10) if name == "sock_recv" else loop.sock_accept(listener)
+        )
         await turns(3)
         theirs.send(b"data")
         with socket.create_connection(listener.getsockname()):

@@ -312,7 +312,12 @@ def closing_the_loop_leaves_transports_open(loop: Loop, trace: Trace) -> None:
         loop.create_unix_connection(lambda: Told(trace), sock=ours)
     )
     loop.close()
-    trace("lost", protocol.lost, transport.is_closing(), transport.get_extra_info("socket").fileno() > 0)
+    trace(
+        "lost",
+        protocol.lost,
+        transport.is_closing(),
+        transport.get_extra_info("socket").fileno() > 0,
+    )
     trace.attempt("close", transport.close)
     del transport, protocol
     peer.close()
@@ -328,7 +333,7 @@ def slow_callbacks_are_logged(loop: Loop, trace: Trace) -> None:
         time.sleep(0.02)
 
     async def slow_task() -> None:
-        time.sleep(0.02)  # noqa: ASYNC251
+        time.sleep(0.02)
 
     loop.call_soon(slow)
     loop.run_until_complete(slow_task())
@@ -358,10 +363,12 @@ def debug_mode_is_switched(loop: Loop, trace: Trace) -> None:
     for value in (True, False, 1):
         trace.attempt("set", loop.set_debug, value)
         trace("get", loop.get_debug())
+
     async def main() -> None:
         loop.set_debug(True)
         await asyncio.sleep(0)
         trace("switched in a run", sys.get_coroutine_origin_tracking_depth())
+
     loop.run_until_complete(main())
 
 

@@ -146,7 +146,9 @@ def threadsafe_calls_keep_their_order(loop: Loop, trace: Trace) -> None:
     trace("in order", order == sorted(order), len(order))
 
 
-@probe("C.24", each=["GeneratorExit", "BaseException", "CancelledError", "StopIteration", "OSError"])
+@probe(
+    "C.24", each=["GeneratorExit", "BaseException", "CancelledError", "StopIteration", "OSError"]
+)
 def an_exception_in_a_callback_goes_to_the_handler(loop: Loop, trace: Trace, name: str) -> None:
     kind = {
         "GeneratorExit": GeneratorExit,
@@ -275,7 +277,7 @@ def timer_handles_are_ordered_and_hashable(loop: Loop, trace: Trace) -> None:
     early, late = loop.call_at(1e9, int), loop.call_at(2e9, int)
     same = loop.call_at(1e9, int)
     trace("order", early < late, early <= late, early > late, early >= late)
-    trace("equal", early == late, early == same, early != same, early == 5)  # noqa: E711
+    trace("equal", early == late, early == same, early != same, early == 5)
     trace("hash", hash(early) == hash(1e9), len({early, late}))
     trace.attempt("with int", lambda: early < 5)
     for handle in (early, late, same):

@@ -218,7 +218,9 @@ async def options_of_sockets(loop: Loop, trace: Trace) -> None:
         trace(f"{label} nodelay", bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
 
     options("listener", server.sockets[0])
-    client, protocol = await loop.create_connection(lambda: Told(trace), *server.sockets[0].getsockname())
+    client, protocol = await loop.create_connection(
+        lambda: Told(trace), *server.sockets[0].getsockname()
+    )
     await until(lambda: made and made[0].transport)
     options("accepted", made[0].transport.get_extra_info("socket"))
     options("client", client.get_extra_info("socket"))
@@ -281,7 +283,9 @@ async def keep_alive_is_an_option(loop: Loop, trace: Trace) -> None:
     with _connect(server):
         await until(lambda: made and made[0].transport)
         sock = made[0].transport.get_extra_info("socket")
-        trace("listener", bool(server.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))
+        trace(
+            "listener", bool(server.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        )
         trace("accepted", bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))
     await until(lambda: made[0].lost)
     server.close()
@@ -292,7 +296,9 @@ async def an_address_in_use(loop: Loop, trace: Trace) -> None:
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         taken.listen()
-        await trace.attempt_await("server", loop.create_server, asyncio.Protocol, *taken.getsockname())
+        await trace.attempt_await(
+            "server", loop.create_server, asyncio.Protocol, *taken.getsockname()
+        )
 
 
 @probe("A.create_server")
@@ -328,10 +334,16 @@ async def unix_servers_and_their_paths(loop: Loop, trace: Trace) -> None:
             trace("file", path.exists())
         path.touch()
         await trace.attempt_await("regular file", loop.create_unix_server, asyncio.Protocol, path)
-        await trace.attempt_await("no folder", loop.create_unix_server, asyncio.Protocol, folder / "a" / "b")
-        await trace.attempt_await("too long", loop.create_unix_server, asyncio.Protocol, "/tmp/" + "x" * 200)
+        await trace.attempt_await(
+            "no folder", loop.create_unix_server, asyncio.Protocol, folder / "a" / "b"
+        )
+        await trace.attempt_await(
+            "too long", loop.create_unix_server, asyncio.Protocol, "/tmp/" + "x" * 200
+        )
         await trace.attempt_await("nothing", loop.create_unix_server, asyncio.Protocol)
-        await trace.attempt_await("empty", loop.create_unix_server, asyncio.Protocol, "", start_serving=False)
+        await trace.attempt_await(
+            "empty", loop.create_unix_server, asyncio.Protocol, "", start_serving=False
+        )
         await trace.attempt_await("number", loop.create_unix_server, asyncio.Protocol, 5)
 
 
@@ -361,7 +373,9 @@ async def abstract_names(loop: Loop, trace: Trace) -> None:
     made: list[Told] = []
     server = await loop.create_unix_server(_factory(trace, made), "\0parity-server")
     trace("name", server.sockets[0].getsockname())
-    transport, protocol = await loop.create_unix_connection(lambda: Told(trace, tell=False), "\0parity-server")
+    transport, protocol = await loop.create_unix_connection(
+        lambda: Told(trace, tell=False), "\0parity-server"
+    )
     await until(lambda: made and made[0].transport)
     trace("peername", transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
     transport.close()

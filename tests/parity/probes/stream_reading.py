@@ -17,7 +17,11 @@ EOF_VALUES = {"None": None, "False": False, "True": True, "1": 1, "text": "x", "
 
 @probe("C.10", each=EOF_VALUES)
 async def what_eof_received_returns_decides(loop: Loop, trace: Trace, value: str) -> None:
-    async with wired(loop, lambda: Told(trace, eof=EOF_VALUES[value])) as (transport, protocol, peer):
+    async with wired(loop, lambda: Told(trace, eof=EOF_VALUES[value])) as (
+        transport,
+        protocol,
+        peer,
+    ):
         peer.send(b"last")
         peer.shutdown(1)
         await until(lambda: "eof_received" in protocol.calls)
@@ -144,7 +148,11 @@ GETS: dict[str, Any] = {
 
 @probe("C.19", each=GETS)
 async def odd_buffers(loop: Loop, trace: Trace, what: str) -> None:
-    async with wired(loop, lambda: ToldBuffered(trace, get=GETS[what])) as (transport, protocol, peer):
+    async with wired(loop, lambda: ToldBuffered(trace, get=GETS[what])) as (
+        transport,
+        protocol,
+        peer,
+    ):
         peer.send(b"0123456789")
         try:
             await until(lambda: protocol.lost or len(protocol.received) >= 10, 0.5)
@@ -202,7 +210,9 @@ async def a_chunk_is_bytes_of_at_most_256_kib(loop: Loop, trace: Trace) -> None:
 
     async with wired(loop, lambda: Keeper(trace), "unix") as (transport, protocol, peer):
         transport.get_extra_info("socket")
-        await asyncio.gather(_send(loop, peer, bytes(1 << 21)), until(lambda: len(protocol.received) == 1 << 21))
+        await asyncio.gather(
+            _send(loop, peer, bytes(1 << 21)), until(lambda: len(protocol.received) == 1 << 21)
+        )
         trace("types", {type(chunk) for chunk in chunks})
         trace("bounded", max(map(len, chunks)) <= 1 << 18)
 
@@ -240,7 +250,11 @@ async def reading_pauses_in_connection_made(loop: Loop, trace: Trace, kind: str)
         trace("reading", protocol.transport.is_reading())
         protocol.transport.pause_reading()
 
-    async with wired(loop, lambda: Told(trace, connection_made=pause), kind) as (transport, protocol, peer):
+    async with wired(loop, lambda: Told(trace, connection_made=pause), kind) as (
+        transport,
+        protocol,
+        peer,
+    ):
         peer.send(b"held")
         await asyncio.sleep(0.01)
         trace("held back", protocol.received, transport.is_reading())
@@ -251,7 +265,11 @@ async def reading_pauses_in_connection_made(loop: Loop, trace: Trace, kind: str)
 @probe("B.pause_reading")
 async def pausing_in_data_received_holds_the_rest_back(loop: Loop, trace: Trace) -> None:
     quirk = lambda protocol: protocol.transport.pause_reading()  # noqa: E731
-    async with wired(loop, lambda: Told(trace, data_received=quirk), "unix") as (transport, protocol, peer):
+    async with wired(loop, lambda: Told(trace, data_received=quirk), "unix") as (
+        transport,
+        protocol,
+        peer,
+    ):
         peer.setblocking(False)
         sender = loop.create_task(loop.sock_sendall(peer, bytes(1 << 20)))
         await until(lambda: protocol.received)
@@ -273,7 +291,12 @@ async def transports_take_weak_references_and_attributes(loop: Loop, trace: Trac
         trace("weak", weakref.ref(transport)() is transport)
         transport.anything = 5
         trace("attribute", transport.anything)
-        for kind in (asyncio.Transport, asyncio.ReadTransport, asyncio.WriteTransport, asyncio.BaseTransport):
+        for kind in (
+            asyncio.Transport,
+            asyncio.ReadTransport,
+            asyncio.WriteTransport,
+            asyncio.BaseTransport,
+        ):
             trace("is a", isinstance(transport, kind))
         for name in ("_sock", "_protocol", "_loop", "_sock_fd", "_extra", "_closing"):
             trace(name, hasattr(transport, name))

@@ -94,7 +94,12 @@ async def calls_after_connection_lost(loop: Loop, trace: Trace, what: str) -> No
         }[what]
         for _ in range(7 if what == "write" else 2):
             trace.attempt(what, call)
-        trace("state", transport.is_closing(), transport.is_reading(), transport.get_write_buffer_size())
+        trace(
+            "state",
+            transport.is_closing(),
+            transport.is_reading(),
+            transport.get_write_buffer_size(),
+        )
         trace("limits", transport.get_write_buffer_limits())
         trace("protocol", type(transport.get_protocol()).__name__)
         await turns(2)
@@ -173,7 +178,11 @@ async def inside_connection_lost_the_socket_is_still_there(loop: Loop, trace: Tr
         trace("inside", transport.is_closing(), sock.fileno() >= 0)
         trace("names", transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
 
-    async with wired(loop, lambda: Told(trace, connection_lost=look)) as (transport, protocol, _peer):
+    async with wired(loop, lambda: Told(trace, connection_lost=look)) as (
+        transport,
+        protocol,
+        _peer,
+    ):
         transport.close()
         await until(lambda: protocol.lost)
         await turns(2)

@@ -151,7 +151,10 @@ async def the_peer_ends_without_close_notify(loop: Loop, trace: Trace, how: str)
         await until(lambda: protocol.lost)
 
 
-@probe("C.52", each=["write", "close", "abort", "pause_reading", "resume_reading", "get_write_buffer_size"])
+@probe(
+    "C.52",
+    each=["write", "close", "abort", "pause_reading", "resume_reading", "get_write_buffer_size"],
+)
 async def calls_on_tls_after_connection_lost(loop: Loop, trace: Trace, name: str) -> None:
     async with secured(loop, trace) as (transport, protocol, _peer):
         transport.close()
@@ -191,7 +194,12 @@ async def tls_refuses_half_closing_and_odd_data(loop: Loop, trace: Trace) -> Non
 @probe("B.TLS", since=(3, 11))
 async def read_limits_of_tls(loop: Loop, trace: Trace) -> None:
     async with secured(loop, trace) as (transport, _, __):
-        trace("limits", transport.get_read_buffer_limits() if hasattr(transport, "get_read_buffer_limits") else None)
+        trace(
+            "limits",
+            transport.get_read_buffer_limits()
+            if hasattr(transport, "get_read_buffer_limits")
+            else None,
+        )
         trace("size", transport.get_read_buffer_size())
         trace.attempt("set", transport.set_read_buffer_limits, 10, 20)
         trace.attempt("set", transport.set_read_buffer_limits, 20)
@@ -254,7 +262,9 @@ async def what_start_tls_refuses(loop: Loop, trace: Trace) -> None:
         await trace.attempt_await("context is true", loop.start_tls, transport, protocol, True)
         await trace.attempt_await("context is text", loop.start_tls, transport, protocol, "x")
         await trace.attempt_await("number as transport", loop.start_tls, 5, protocol, client_tls())
-        endpoint, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=(LOOPBACK, 0))
+        endpoint, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=(LOOPBACK, 0)
+        )
         await trace.attempt_await("datagrams", loop.start_tls, endpoint, protocol, client_tls())
         endpoint.close()
         trace("usable", transport.is_closing())
@@ -293,7 +303,10 @@ async def alpn_and_server_names(loop: Loop, trace: Trace) -> None:
     client = client_tls()
     client.set_alpn_protocols(["http/1.1"])
     transport, protocol = await loop.create_connection(
-        lambda: Told(trace), *server.sockets[0].getsockname(), ssl=client, server_hostname="some.example"
+        lambda: Told(trace),
+        *server.sockets[0].getsockname(),
+        ssl=client,
+        server_hostname="some.example",
     )
     trace("alpn", transport.get_extra_info("ssl_object").selected_alpn_protocol(), names)
     transport.close()

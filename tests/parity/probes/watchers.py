@@ -61,7 +61,9 @@ async def what_cannot_be_watched(loop: Loop, trace: Trace, case: str) -> None:
 
 
 @probe("A.add_reader", each=ADD)
-async def regular_files_and_closed_ones_cannot_be_watched(loop: Loop, trace: Trace, side: str) -> None:
+async def regular_files_and_closed_ones_cannot_be_watched(
+    loop: Loop, trace: Trace, side: str
+) -> None:
     add, remove = getattr(loop, ADD[side]), getattr(loop, REMOVE[side])
     with tempfile.TemporaryFile() as file:
         for _ in range(2):
@@ -159,7 +161,9 @@ async def a_number_that_was_closed_behind_the_loop(loop: Loop, trace: Trace) -> 
     with ours, theirs:
         theirs.send(b"x")
         got: list[bytes] = []
-        trace.attempt("add", lambda: bool(loop.add_reader(number, lambda: got.append(ours.recv(10)))))
+        trace.attempt(
+            "add", lambda: bool(loop.add_reader(number, lambda: got.append(ours.recv(10))))
+        )
         try:
             await until(lambda: got, 0.5)
         except TimeoutError:

@@ -1,0 +1,117 @@
+# Two commands do everything on a fresh machine with Python and Rust:
+#   make bench   sets up, builds, compares loops in under two minutes
+#   make test    sets up, builds, and passes every check and test
+# PYTHON=/path/to/python chooses the interpreter; each has its own environment.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+export PYO3_PYTHON := $(abspath $(PY))
+# A loop under test is never chosen by what the caller's shell exports.
+unexport PYTHONPATH TOKIOLOOP_UNDER_TEST RUST_LOG
+
+LOOM_FLAGS := --cfg loom
+PROFILING_FLAGS := -C force-frame-pointers=yes
+
+.PHONY: help bench bench-full test check lint cargo-test loom pytest checked conformance \
+        interop-programs build profiling profile setup tools fmt clean
+
+help:
+	@sed -n '2,6p' $(MAKEFILE_LIST) | sed 's/^# *//'
+
+# --- set-up -----------------------------------------------------------------
+
+tools:
+	@command -v cargo >/dev/null || { echo "tokioloop needs Rust (cargo) 1.85 or later: see https://rustup.rs"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "tokioloop needs Python 3.10 or later: $(PYTHON) was not found"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 15))' || \
+	  { echo "tokioloop needs CPython 3.10 to 3.15: $(PYTHON) is $$($(PYTHON) -V 2>&1)"; exit 1; }
+
+$(PY): | tools
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+$(VENV)/.build-tools: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check 'maturin>=1.9,<2' ruff mypy
+	@touch $@
+
+$(VENV)/.test-tools: tests/requirements.txt tests/interop/requirements.txt $(VENV)/.build-tools
+	$(PY) tests/install.py tests/requirements.txt
+	$(PY) tests/install.py tests/interop/requirements.txt
+	@touch $@
+
+$(VENV)/.bench-tools: perf/requirements.txt $(VENV)/.build-tools
+	$(PY) tests/install.py perf/requirements.txt
+	@touch $@
+
+setup: $(VENV)/.test-tools
+
+# --- builds -----------------------------------------------------------------
+
+build: $(VENV)/.build-tools
+	$(PY) -m maturin develop --quiet --release --skip-install-hint 2>/dev/null || $(PY) -m maturin develop --release
+
+# Symbols and frame pointers, for perf record -g.
+profiling: $(VENV)/.build-tools
+	RUSTFLAGS="$(PROFILING_FLAGS)" $(PY) -m maturin develop --profile profiling --target-dir target/profiling-build
+
+# --- the main job -----------------------------------------------------------
+
+bench: $(VENV)/.bench-tools build
+	cargo build --quiet --release -p tokioloop-load
+	$(PY) perf/benchmark.py --quick
+
+bench-full: $(VENV)/.bench-tools build
+	cargo build --quiet --release -p tokioloop-load
+	$(PY) perf/benchmark.py --full
+
+profile: $(VENV)/.bench-tools profiling
+	cargo build --quiet --release -p tokioloop-load
+	$(PY) -m tokioloop profile --workload $(or $(WORKLOAD),proto)
+
+# --- checks and tests -------------------------------------------------------
+
+test: check pytest
+
+check: lint cargo-test loom
+
+lint: $(VENV)/.test-tools
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tokioloop-reactor
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+cargo-test: $(VENV)/.build-tools
+	cargo test --quiet --workspace
+
+loom:
+	RUSTFLAGS="$(LOOM_FLAGS)" cargo test --quiet --release --target-dir target/loom -p tokioloop-reactor --test inbox_loom
+
+pytest: $(VENV)/.test-tools interop-programs build
+	$(PY) -m pytest -q
+
+# The same suite with debug assertions, overflow checks and CPython's own checks on.
+checked: $(VENV)/.test-tools
+	$(PY) -m maturin develop --quiet --profile checked
+	$(PY) -c 'from tokioloop import _core; assert _core.BUILD_PROFILE == "checked", _core.BUILD_PROFILE'
+	PYTHONDEVMODE=1 PYTHONMALLOC=debug TOKIOLOOP_EXPECT_PROFILE=checked \
+	  $(PY) -m pytest -q --loops tokioloop $(CHECKED_TESTS)
+
+# Servers that the interop tests talk to; what cannot be installed is skipped there, visibly.
+interop-programs:
+	@sh tests/interop/install-programs.sh
+
+# CPython's own tests on TokioLoop, for the interpreter at hand.
+conformance: $(VENV)/.build-tools build
+	$(PY) tests/conformance/run.py
+
+fmt: $(VENV)/.build-tools
+	cargo fmt --all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf target .venv* python/tokioloop/*.so
