@@ -160,8 +160,14 @@ def judged(figures: Figures, connections: int) -> Figures:
         return {"failure": f"stalled after {figures['messages']} messages"}
     if figures["messages"] == 0:
         return {"failure": faults or "no message was answered"}
+    dropped = sum(n for label, n in figures["faults"].items() if label not in HARMLESS)
+    if dropped >= connections:
+        return {"failure": f"{faults} after {figures['messages']} messages"}
     return figures
 
+
+# What costs a message and not its connection.
+HARMLESS = frozenset({"lost", "unanswered"})
 
 # Less than this share of the offered messages answered is an overload.
 KEEPS_UP = 0.97

@@ -38,7 +38,7 @@ WORKLOADS: dict[str, Workload] = {
         ),
         Network("buffered", "asyncio.BufferedProtocol, echo", "buffered"),
         Network("unix", "asyncio.Protocol over a Unix socket, echo", "proto", unix=True),
-        Network("udp", "DatagramProtocol, echo", "udp", sizes=(1 * KB, 4 * KB), prefix="udp:"),
+        Network("udp", "DatagramProtocol, echo", "udp", sizes=(64, 1 * KB), prefix="udp:"),
         Network(
             "tls",
             "HTTP responses over TLS",
