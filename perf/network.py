@@ -114,7 +114,7 @@ class Network:
             figures[f"{quantile}_us"] = 1e6 * figures[f"latency_{quantile}"]
         if machine.free_threaded() and server.announcement.get("gil"):
             figures["remark"] = "turns the GIL on"
-        return judged(figures, connections)
+        return judged(figures, connections, replaced=self.pattern == "churn")
 
 
 @dataclass(frozen=True)
@@ -153,15 +153,18 @@ class Paced(Network):
         return figures
 
 
-def judged(figures: Figures, connections: int) -> Figures:
-    """Turn a run that carried nothing, or stopped carrying, into a failure."""
+def judged(figures: Figures, connections: int, *, replaced: bool = False) -> Figures:
+    """Turn a run that carried nothing, or stopped carrying, into a failure.
+
+    Where connections are replaced, a fault costs one of very many.
+    """
     faults = ", ".join(f"{count} x {label}" for label, count in figures["faults"].items())
     if figures["stalls"] >= connections:
         return {"failure": f"stalled after {figures['messages']} messages"}
     if figures["messages"] == 0:
         return {"failure": faults or "no message was answered"}
     dropped = sum(n for label, n in figures["faults"].items() if label not in HARMLESS)
-    if dropped >= connections:
+    if not replaced and dropped >= connections:
         return {"failure": f"{faults} after {figures['messages']} messages"}
     return figures
 

@@ -35,3 +35,9 @@ def test_a_run_without_connections_left_is_a_failure(changes: dict[str, Any], re
 )
 def test_a_run_that_went_on_is_kept_with_its_faults(changes: dict[str, Any]) -> None:
     assert "failure" not in judged(run(**changes), 32)
+
+
+def test_faults_of_connections_that_are_replaced_are_only_counted() -> None:
+    figures = run(faults={"ConnectionReset": 50})
+    assert "failure" in judged(figures, 32)
+    assert "failure" not in judged(figures, 32, replaced=True)
