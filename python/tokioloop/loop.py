@@ -21,13 +21,14 @@ from typing import Any
 
 from tokioloop import _core
 from tokioloop._transports import SocketTransport
+from tokioloop.observe.loop_methods import ObservedLoop
 
 __all__ = ["TokioLoop", "new_event_loop"]
 
 _loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
 
 
-class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
+class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop on a mio reactor.
 
     Keyword arguments, all off by default because they trade latency or CPU
@@ -38,6 +39,11 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
     read_batch_timeout -- hold received data back for so many seconds (0.0 to
         1.0), or until `read_batch_bytes` have come if that is not 0
     busy_poll -- spin for so many microseconds (0 to 1000000) before blocking
+    slow_callback -- report callbacks that take this many seconds (up to 3600.0)
+        to the logger `tokioloop.slow`, without debug mode
+    stall_timeout -- report the stack of a callback that holds the loop for so
+        many seconds (up to 3600.0) while it does, to `tokioloop.stall` and to
+        `on_stall`, a function of one argument that a thread of its own calls
 
     Raises ValueError for a value outside of its range, OSError where the
     system has no descriptors left.
@@ -55,6 +61,9 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
         read_batch_bytes: int = 0,
         read_batch_timeout: float = 0.0,
         busy_poll: int = 0,
+        slow_callback: float = 0.0,
+        stall_timeout: float = 0.0,
+        on_stall: Callable[[Any], object] | None = None,
     ) -> None:
         # The options were taken by __new__. CPython's selector loops would now
         # make a selector and a self-pipe; the reactor replaces both.
@@ -67,6 +76,7 @@ class TokioLoop(_core.EventLoop, asyncio.SelectorEventLoop):
         self._signal_socket: socket.socket | None = None
         self._sockets_of_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._transport_class = SocketTransport
+        self._observe(stall_timeout, on_stall)
         self._custom_clock = type(self).time is not _core.EventLoop.time
         _loops.add(self)
         if threading.current_thread() is threading.main_thread():

@@ -143,6 +143,46 @@ fn name(fd: BorrowedFd<'_>, call: NameCall) -> io::Result<Address> {
     Ok(Address::from_storage(unsafe { storage.assume_init_ref() }, length))
 }
 
+/// What the kernel has counted on a TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpBytes {
+    /// Bytes that the peer has acknowledged.
+    pub acknowledged: u64,
+    /// Bytes that the peer has sent.
+    pub received: u64,
+}
+
+/// Asks the kernel what it has counted; None for what is not TCP.
+#[cfg(target_os = "linux")]
+pub fn tcp_bytes(fd: BorrowedFd<'_>) -> Option<TcpBytes> {
+    /// `struct tcp_info` of linux/tcp.h up to `tcpi_bytes_received`, in words:
+    /// 8 bytes and 24 numbers of 4 bytes come before the numbers of 8 bytes.
+    const WORDS: usize = 17;
+    const ACKNOWLEDGED: usize = 15;
+    const RECEIVED: usize = 16;
+    let mut info = [0_u64; WORDS];
+    let mut length = mem::size_of_val(&info) as libc::socklen_t;
+    check!(libc::getsockopt(
+        fd.as_raw_fd(),
+        libc::IPPROTO_TCP,
+        libc::TCP_INFO,
+        info.as_mut_ptr().cast(),
+        &raw mut length
+    ))
+    .ok()?;
+    // Kernels before 4.2 know less and say so by the length.
+    if (length as usize) < mem::size_of_val(&info) {
+        return None;
+    }
+    Some(TcpBytes { acknowledged: info[ACKNOWLEDGED], received: info[RECEIVED] })
+}
+
+/// Other systems count differently.
+#[cfg(not(target_os = "linux"))]
+pub fn tcp_bytes(_fd: BorrowedFd<'_>) -> Option<TcpBytes> {
+    None
+}
+
 /// Switches Nagle's algorithm off.
 pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     let on: libc::c_int = 1;

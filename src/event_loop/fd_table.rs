@@ -28,6 +28,12 @@ impl FdTable {
         }
     }
 
+    /// Every number that belongs to a source.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RawFd, Token)> {
+        let numbered = self.tokens.iter().zip(0..);
+        numbered.filter_map(|(token, fd)| token.map(|token| (fd, token)))
+    }
+
     /// Forgets a number, unless it serves another source by now.
     pub(crate) fn forget(&mut self, fd: RawFd, token: Token) {
         let Ok(index) = usize::try_from(fd) else { return };

@@ -4,10 +4,12 @@
 //! path needs (`_stopping`, `_closed`, `_debug`, ...) lives here, under the
 //! same names, so that the inherited code and this one agree.
 
+mod census;
 mod fd_table;
 mod io;
 mod metrics;
 mod native;
+mod observer;
 mod options;
 mod run;
 mod scheduling;
@@ -32,6 +34,7 @@ use crate::logging;
 use crate::loop_cell::{LoopCell, OnLoop};
 use crate::py::Owned;
 use crate::ready::Ready;
+use observer::Observer;
 use options::Options;
 
 /// Proof of being on the loop's thread.
@@ -52,6 +55,7 @@ pub(crate) enum Message {
 pub(crate) struct EventLoop {
     pub(crate) cell: LoopCell<LoopState>,
     pub(crate) options: Options,
+    pub(crate) observer: Observer,
     /// Boxed, because its alignment is larger than that of Python objects.
     inbox: Box<Inbox<Message>>,
     /// What ends a wait from another thread; gone once the loop is closed. Only
@@ -69,14 +73,21 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, busy_poll=0))]
+    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, busy_poll=0, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
     fn new(
         py: Python<'_>,
         read_batch_bytes: i64,
         read_batch_timeout: f64,
         busy_poll: i64,
+        slow_callback: f64,
+        stall_timeout: f64,
+        on_stall: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        // The watcher of stalls is written in Python.
+        let _ = on_stall;
         let options = Options::new(read_batch_bytes, read_batch_timeout, busy_poll)?;
+        let observer = Observer::new(options::slow_callback(slow_callback)?);
+        options::check_stall_timeout(stall_timeout)?;
         let poller = Poller::new().map_err(|error| errors::os_error(py, &error))?;
         Imports::get(py)?;
         let waker = Mutex::new(Some(poller.waker()));
@@ -99,6 +110,7 @@ impl EventLoop {
                 metrics: metrics::Metrics::default(),
             }),
             options,
+            observer,
             inbox: Box::new(Inbox::new()),
             waker,
             stopping: AtomicBool::new(false),
@@ -263,36 +275,6 @@ impl EventLoop {
     /// touched, because both processes share it.
     fn _disown(&self) {
         self.cell.disown();
-    }
-
-    /// Counters by name, see `metrics`.
-    fn _counters(slf: &Bound<'_, Self>) -> PyResult<Py<PyDict>> {
-        let py = slf.py();
-        let inside = slf.get().enter(py, "metrics")?;
-        let (metrics, sources, timers, ready) = inside.with(|state| {
-            (state.metrics.clone(), state.sources.len(), state.timers.len(), state.ready.len())
-        });
-        let counters = PyDict::new(py);
-        for (name, value) in [
-            ("turns", metrics.turns),
-            ("polls", metrics.polls),
-            ("blocking_polls", metrics.blocking_polls),
-            ("events", metrics.events),
-            ("callbacks", metrics.callbacks),
-            ("timers_fired", metrics.timers_fired),
-            ("bytes_received", metrics.bytes_received),
-            ("messages_received", metrics.messages_received),
-            ("bytes_sent", metrics.bytes_sent),
-            ("messages_sent", metrics.messages_sent),
-            ("connections_accepted", metrics.accepted),
-            ("polling_ns", metrics.polling),
-            ("sources_open", sources as u64),
-            ("timers_scheduled", timers as u64),
-            ("callbacks_ready", ready as u64),
-        ] {
-            counters.set_item(name, value)?;
-        }
-        Ok(counters.unbind())
     }
 
     #[getter(_stopping)]
@@ -503,6 +485,11 @@ impl EventLoop {
 /// What Python raises while the methods are made.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<EventLoop>()?;
+    module.add_function(wrap_pyfunction!(metrics::metrics, module)?)?;
+    module.add_function(wrap_pyfunction!(observer::pulse, module)?)?;
+    module.add_function(wrap_pyfunction!(observer::observe, module)?)?;
+    module.add_function(wrap_pyfunction!(census::connections, module)?)?;
+    module.add_function(wrap_pyfunction!(census::watches, module)?)?;
     let class = module.getattr("EventLoop")?.cast_into::<PyType>()?;
     native::install(&class)
 }

@@ -10,6 +10,9 @@ const MAX_BATCH_TIMEOUT: f64 = 1.0;
 /// Microseconds.
 const MAX_BUSY_POLL: i64 = 1_000_000;
 
+/// Seconds; who waits longer wants another tool.
+const MAX_OBSERVED: f64 = 3600.0;
+
 /// Checked options of a loop.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Options {
@@ -58,4 +61,30 @@ impl Options {
     pub(crate) fn batches(&self) -> bool {
         self.read_batch_timeout > 0
     }
+}
+
+/// Nanoseconds from which on a callback is reported as slow; 0 for never.
+///
+/// # Errors
+/// ValueError that names the option and its range.
+pub(crate) fn slow_callback(seconds: f64) -> PyResult<u64> {
+    check_seconds("slow_callback", seconds)?;
+    Ok((seconds * 1e9) as u64)
+}
+
+/// Checks what the watcher of stalls takes, which is not written in Rust.
+///
+/// # Errors
+/// ValueError that names the option and its range.
+pub(crate) fn check_stall_timeout(seconds: f64) -> PyResult<()> {
+    check_seconds("stall_timeout", seconds)
+}
+
+fn check_seconds(name: &str, seconds: f64) -> PyResult<()> {
+    if (0.0..=MAX_OBSERVED).contains(&seconds) {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!(
+        "{name} must be from 0.0 to {MAX_OBSERVED:.1} seconds, not {seconds}"
+    )))
 }

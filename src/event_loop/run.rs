@@ -12,7 +12,7 @@ use tokioloop_reactor::{Poller, Timeout, Token, clock};
 
 use crate::errors;
 use crate::event_loop::native::This;
-use crate::event_loop::{EventLoop, Inside, Source, io};
+use crate::event_loop::{EventLoop, Inside, Source, io, observer};
 use crate::logging;
 use crate::ready::Ready;
 use crate::transports::{accept, stream};
@@ -47,6 +47,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     let running =
         event_loop.get().cell.run(py).map_err(|error| errors::refused(error, "run_forever"))?;
     log::debug!("run begins");
+    running.with(|state| state.metrics.start_run());
     let mut pace = Pace { skipped: 0, quiet: false, polled_at: 0 };
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
@@ -56,6 +57,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
             break Ok(());
         }
     };
+    running.with(|state| state.metrics.end_run());
     show_to_collector(py, &running);
     log::debug!("run ends");
     result.and(logging::deliver(py))
@@ -70,10 +72,14 @@ fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
         poll(py, this, inside, pace)?;
     }
     queue_timers(py, this, inside)?;
-    let due = inside.with(|state| {
+    let (turn, due) = inside.with(|state| {
         state.metrics.turns += 1;
-        state.ready.len()
+        (state.metrics.turns, state.ready.len())
     });
+    event_loop.observer.running(turn);
+    if event_loop.observer.is_on() {
+        return observer::run_measured(py, this, inside, due);
+    }
     for _ in 0..due {
         let Some(entry) = inside.with(|state| state.ready.pop_front()) else { break };
         run_entry(py, this, inside, entry)?;
@@ -105,6 +111,9 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
         return Err(errors::closed());
     };
     let started = if parked { clock::now() } else { 0 };
+    if parked {
+        event_loop.observer.waiting(inside.with(|state| state.metrics.turns));
+    }
     let result = match timeout {
         Timeout::Now => poller.wait(Timeout::Now),
         _ => py.detach(|| wait(event_loop, &mut poller, timeout)),
@@ -250,6 +259,10 @@ fn queue_timers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
         clock::now()
     };
     inside.with(|state| {
+        match state.timers.next_deadline() {
+            Some(deadline) if deadline <= now => state.metrics.loop_lag.record(now - deadline),
+            _ => return,
+        }
         while let Some(handle) = state.timers.pop_due(now) {
             handle.get().set_timer(None);
             state.metrics.timers_fired += 1;
@@ -261,7 +274,12 @@ fn queue_timers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
 
 // HOT: call_soon, proto
 #[inline]
-fn run_entry(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, entry: Ready) -> PyResult<()> {
+pub(crate) fn run_entry(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    entry: Ready,
+) -> PyResult<()> {
     inside.with(|state| {
         state.serial += 1;
         state.metrics.callbacks += 1;

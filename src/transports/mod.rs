@@ -1,7 +1,7 @@
 //! Transports: what a protocol talks to.
 
 pub(crate) mod accept;
-mod address;
+pub(crate) mod address;
 mod close;
 mod common_methods;
 mod descriptor;

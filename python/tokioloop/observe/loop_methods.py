@@ -1,0 +1,131 @@
+"""The methods of `TokioLoop` for looking at it; what they need is imported on use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tokioloop import _core
+
+if TYPE_CHECKING:
+    from tokioloop.observe.console import Console
+    from tokioloop.observe.slow import SlowReports
+    from tokioloop.observe.stall import Stall
+
+__all__ = ["ObservedLoop"]
+
+_CONSOLE_VARIABLE = "TOKIOLOOP_CONSOLE"
+_console_wanted = os.environ.get(_CONSOLE_VARIABLE, "0") not in ("", "0")
+
+
+class ObservedLoop(asyncio.SelectorEventLoop):
+    """What a loop tells about itself."""
+
+    _stall_timeout = 0.0
+    _on_stall: Callable[[Stall], object] | None = None
+    _slow_reports: SlowReports | None = None
+    _accounts: list[Callable[[Any, float], None]] | None = None
+    _console: Console | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the loop's figures by name; see docs/observability.md.
+
+        Counters count from the loop's making, times are in seconds, sizes in
+        bytes. Callbacks and turns are measured only while somebody asks for
+        it: `slow_callback`, measure(), or a console. May be called by the
+        loop's own thread only while it runs.
+        """
+        figures: dict[str, Any] = _core.metrics(self)
+        return figures
+
+    def measure(self, enabled: bool = True) -> None:
+        """Measure how long callbacks and turns take, for metrics().
+
+        It costs a reading of the clock per callback, and is off by default.
+        """
+        self._measured = enabled
+        _core.observe(self, enabled, bool(self._accounts))
+
+    _measured = False
+
+    def start_console(self, path: str | None = None) -> str:
+        """Open the Unix socket that `python -m tokioloop top` attaches to.
+
+        Only processes of the same user may attach. Returns the socket's path.
+        `TOKIOLOOP_CONSOLE=1` in the environment does this for every loop.
+        """
+        if self._console is None:
+            from tokioloop.observe.console import Console
+
+            self._console = Console(self, path)
+        return self._console.path
+
+    def stop_console(self) -> None:
+        """Close the console's socket and whoever is attached to it."""
+        console, self._console = self._console, None
+        if console is not None:
+            console.close()
+
+    def install_dump_signal(self, signum: int, *, track_ages: bool = False) -> None:
+        """Print what every task waits for when a signal comes; see dump_tasks().
+
+        `track_ages` notes when each task is made from now on, which costs a
+        dictionary entry per task. Must be called from the main thread.
+        """
+        from tokioloop.observe import dump
+
+        dump.install_signal(self, signum, track_ages=track_ages)
+
+    def run_forever(self) -> None:
+        if _console_wanted:
+            self.start_console()
+        if not self._stall_timeout:
+            super().run_forever()
+            return
+        from tokioloop.observe.stall import StallWatcher
+
+        watcher = StallWatcher(self, self._stall_timeout, self._on_stall)
+        watcher.start()
+        try:
+            super().run_forever()
+        finally:
+            watcher.stop()
+
+    def close(self) -> None:
+        if not self.is_running():
+            self.stop_console()
+        super().close()
+
+    def _observe(self, stall_timeout: float, on_stall: Callable[[Stall], object] | None) -> None:
+        """Take the options; their ranges were checked by the Rust class."""
+        if on_stall is not None and not callable(on_stall):
+            raise TypeError(f"on_stall must be a callable or None, not {on_stall!r}")
+        if on_stall is not None and not stall_timeout:
+            raise ValueError("on_stall needs a stall_timeout above 0.0 seconds")
+        self._stall_timeout = stall_timeout
+        self._on_stall = on_stall
+
+    def _account_callbacks(self, account: Callable[[Any, float], None]) -> None:
+        """Call `account(handle_or_transport, seconds)` after every callback."""
+        self._accounts = [*(self._accounts or ()), account]
+        _core.observe(self, True, True)
+
+    def _unaccount_callbacks(self, account: Callable[[Any, float], None]) -> None:
+        self._accounts = [other for other in self._accounts or () if other != account]
+        _core.observe(self, self._measured, bool(self._accounts))
+
+    def _callback_ran(self, subject: Any, seconds: float, is_slow: bool) -> None:
+        """A callback has ended that somebody wants to know of."""
+        for account in self._accounts or ():
+            account(subject, seconds)
+        if is_slow:
+            self._reports().note(subject, seconds)
+
+    def _reports(self) -> SlowReports:
+        if self._slow_reports is None:
+            from tokioloop.observe.slow import SlowReports
+
+            self._slow_reports = SlowReports()
+        return self._slow_reports

@@ -1,0 +1,84 @@
+//! What is open on a loop, for reports: each connection and each watch.
+
+use std::os::fd::AsRawFd;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokioloop_reactor::sys;
+
+use crate::event_loop::{EventLoop, Source};
+use crate::transports::address;
+
+/// Every open connection as a dictionary: its transport and protocol, its
+/// descriptor and addresses, what waits to be sent, and what the kernel has
+/// counted (None where it does not count: only TCP on Linux does).
+#[pyfunction]
+pub(crate) fn connections<'py>(
+    event_loop: &Bound<'py, EventLoop>,
+) -> PyResult<Vec<Bound<'py, PyDict>>> {
+    let py = event_loop.py();
+    let inside = event_loop.get().enter(py, "connections")?;
+    let transports = inside.with(|state| {
+        let streams = state.sources.iter().filter_map(|source| match source {
+            Source::Stream(transport) => Some(transport.clone_ref(py)),
+            _ => None,
+        });
+        streams.collect::<Vec<_>>()
+    });
+    let mut found = Vec::with_capacity(transports.len());
+    for transport in &transports {
+        let (fd, peer, local, protocol, queued, closing, paused, blocked) =
+            transport.get().with(&inside, |inner| {
+                (
+                    inner.fd(),
+                    inner.peer.clone(),
+                    inner.local.clone(),
+                    inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py)),
+                    inner.queue.len_bytes(),
+                    inner.state.closing,
+                    inner.state.paused,
+                    inner.state.protocol_paused,
+                )
+            });
+        let Some(fd) = fd else { continue };
+        let entry = PyDict::new(py);
+        entry.set_item("transport", transport.object().bind(py))?;
+        entry.set_item("protocol", protocol.map(|protocol| protocol.bind(py).to_owned()))?;
+        entry.set_item("fd", fd.as_raw_fd())?;
+        entry.set_item("peer", peer.map(|peer| address::to_python(py, &peer)).transpose()?)?;
+        entry.set_item("local", local.map(|local| address::to_python(py, &local)).transpose()?)?;
+        entry.set_item("bytes_queued", queued)?;
+        entry.set_item("closing", closing)?;
+        entry.set_item("reading_paused", paused)?;
+        entry.set_item("writing_paused", blocked)?;
+        let counted = sys::tcp_bytes(fd);
+        entry.set_item("bytes_received", counted.map(|counted| counted.received))?;
+        entry.set_item("bytes_sent", counted.map(|counted| counted.acknowledged))?;
+        found.push(entry);
+    }
+    Ok(found)
+}
+
+/// The handles of `add_reader` and `add_writer`, each with its descriptor and
+/// whether it waits for writing.
+#[pyfunction]
+pub(crate) fn watches(event_loop: &Bound<'_, EventLoop>) -> PyResult<Vec<(i32, bool, Py<PyAny>)>> {
+    let py = event_loop.py();
+    let inside = event_loop.get().enter(py, "watches")?;
+    let found = inside.with(|state| {
+        let mut found = Vec::new();
+        for (fd, token) in state.fds.iter() {
+            if let Some(Source::Watch(watch)) = state.sources.get(token) {
+                let reader = watch.reader.iter().map(|handle| (fd, false, handle));
+                let writer = watch.writer.iter().map(|handle| (fd, true, handle));
+                let both = reader.chain(writer);
+                found.extend(both.map(|(fd, write, handle)| (fd, write, handle.clone_ref(py))));
+            }
+        }
+        found
+    });
+    Ok(found
+        .into_iter()
+        .map(|(fd, write, handle)| (fd, write, handle.object().as_py().clone_ref(py)))
+        .collect())
+}

@@ -1,0 +1,143 @@
+//! What looks at a loop while it runs: the watcher of stalls, which reads one
+//! number, and whoever wants each callback measured.
+//!
+//! Nobody observes by default, and a turn then pays a load and a store.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use tokioloop_reactor::clock;
+
+use crate::event_loop::native::This;
+use crate::event_loop::{EventLoop, Inside, Source, run};
+use crate::py::Owned;
+use crate::ready::Ready;
+use crate::report::leaves_loop;
+
+/// No callback is slow.
+const NEVER: u64 = u64::MAX;
+
+/// What other threads may read, and what they want measured.
+pub(crate) struct Observer {
+    /// Changes with each turn; odd while callbacks run, even while the loop
+    /// waits. Whoever finds the same odd number again has found a stall.
+    pulse: AtomicU64,
+    /// Callbacks and turns are measured.
+    measuring: AtomicBool,
+    /// Each callback is told to `_callback_ran`.
+    accounting: AtomicBool,
+    /// Nanoseconds from which on a callback is told to it anyway.
+    slow: AtomicU64,
+}
+
+impl Observer {
+    /// Nobody looks, unless for callbacks that take `slow` nanoseconds (0: none).
+    pub(crate) fn new(slow: u64) -> Self {
+        let slow = if slow == 0 { NEVER } else { slow };
+        Self {
+            pulse: AtomicU64::new(0),
+            measuring: AtomicBool::new(slow != NEVER),
+            accounting: AtomicBool::new(false),
+            slow: AtomicU64::new(slow),
+        }
+    }
+
+    /// Whether callbacks are measured.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.measuring.load(Ordering::Relaxed)
+    }
+
+    /// The callbacks of a turn begin.
+    #[inline]
+    pub(crate) fn running(&self, turn: u64) {
+        self.pulse.store(turn << 1 | 1, Ordering::Relaxed);
+    }
+
+    /// The loop waits.
+    #[inline]
+    pub(crate) fn waiting(&self, turn: u64) {
+        self.pulse.store(turn << 1, Ordering::Relaxed);
+    }
+}
+
+/// The number that changes with each turn. May be called from any thread.
+#[pyfunction]
+pub(crate) fn pulse(event_loop: &Bound<'_, EventLoop>) -> u64 {
+    event_loop.get().observer.pulse.load(Ordering::Relaxed)
+}
+
+/// Sets what is measured, from the next turn on. May be called from any thread.
+#[pyfunction]
+pub(crate) fn observe(event_loop: &Bound<'_, EventLoop>, measuring: bool, accounting: bool) {
+    let observer = &event_loop.get().observer;
+    let slow = observer.slow.load(Ordering::Relaxed) != NEVER;
+    observer.accounting.store(accounting, Ordering::Relaxed);
+    observer.measuring.store(measuring || accounting || slow, Ordering::Relaxed);
+}
+
+/// Runs the callbacks of a turn with a look at the clock after each.
+///
+/// # Errors
+/// What leaves the loop.
+#[cold]
+pub(crate) fn run_measured(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    due: usize,
+) -> PyResult<()> {
+    let observer = &this.event_loop.observer;
+    let accounting = observer.accounting.load(Ordering::Relaxed);
+    let slow = observer.slow.load(Ordering::Relaxed);
+    let limit = if accounting { 0 } else { slow };
+    let turn_started = clock::now();
+    let mut started = turn_started;
+    for _ in 0..due {
+        let Some(entry) = inside.with(|state| state.ready.pop_front()) else { break };
+        let subject = if limit == NEVER { None } else { subject(py, inside, &entry) };
+        run::run_entry(py, this, inside, entry)?;
+        let mut ended = clock::now();
+        let duration = ended - started;
+        inside.with(|state| state.metrics.callback_duration.record(duration));
+        if let Some(subject) = subject.filter(|_| duration >= limit) {
+            tell(py, this, &subject, duration, duration >= slow)?;
+            // The report is nobody's callback.
+            ended = clock::now();
+        }
+        started = ended;
+    }
+    inside.with(|state| state.metrics.turn_duration.record(started - turn_started));
+    Ok(())
+}
+
+/// The object that says what an entry was: its handle or its transport.
+fn subject(py: Python<'_>, inside: &Inside<'_>, entry: &Ready) -> Option<Owned> {
+    match entry {
+        Ready::Handle(handle) => Some(handle.object().clone_ref(py)),
+        Ready::Foreign(handle) => Some(handle.clone_ref(py)),
+        Ready::Io(token, _) => inside.with(|state| match state.sources.get(*token) {
+            Some(Source::Stream(transport)) => Some(transport.object().clone_ref(py)),
+            _ => None,
+        }),
+    }
+}
+
+fn tell(
+    py: Python<'_>,
+    this: This<'_>,
+    subject: &Owned,
+    duration: u64,
+    slow: bool,
+) -> PyResult<()> {
+    let arguments = (subject.bind(py), clock::to_seconds(duration), slow);
+    match this.bind(py).call_method1(intern!(py, "_callback_ran"), arguments) {
+        Err(error) if leaves_loop(py, &error) => Err(error),
+        Err(error) => {
+            error.write_unraisable(py, None);
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}

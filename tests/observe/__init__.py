@@ -1,0 +1,1 @@
+"""Looking at loops: figures, reports, consoles, dumps and profiles."""

@@ -1,0 +1,109 @@
+"""`TokioLoop(slow_callback=...)`: reports without debug mode."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import pytest
+from tokioloop.observe.slow import SlowReports
+
+
+def reports(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "tokioloop.slow"]
+
+
+def test_a_slow_step_names_coroutine_task_and_line(make_loop, caplog):
+    loop = make_loop(slow_callback=0.02)
+
+    async def sluggish():
+        time.sleep(0.03)  # noqa: ASYNC251 - the fault to be found
+        await asyncio.sleep(0)  # here it stands when the report is written
+
+    async def main():
+        await asyncio.create_task(sluggish(), name="worker-7")
+
+    loop.run_until_complete(main())
+    (report,) = reports(caplog)
+    line = sluggish.__code__.co_firstlineno + 2
+    assert "sluggish held the loop for 0.0" in report
+    assert "task 'worker-7'" in report
+    assert f"{__file__}:{line} in sluggish" in report
+    assert not loop.get_debug()
+
+
+def test_a_slow_protocol_is_named(make_loop, caplog):
+    loop = make_loop(slow_callback=0.02)
+
+    class Sluggish(asyncio.Protocol):
+        def data_received(self, data):
+            time.sleep(0.03)
+            done.set_result(None)
+
+    async def main():
+        nonlocal done
+        done = loop.create_future()
+        server = await loop.create_server(Sluggish, "127.0.0.1", 0)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"x")
+        await done
+        writer.close()
+        server.close()
+
+    done = None
+    loop.run_until_complete(main())
+    (report,) = reports(caplog)
+    assert "Sluggish held the loop" in report
+
+
+def test_fast_callbacks_are_not_reported(make_loop, caplog):
+    loop = make_loop(slow_callback=10.0)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert not reports(caplog)
+    assert loop.metrics()["callback_duration_seconds"]["count"] > 0
+
+
+def test_reports_of_one_kind_are_rationed_and_counted(caplog):
+    reports_of_loop = SlowReports()
+    told = []
+    reports_of_loop.hooks.append(lambda report, task: told.append(report))
+
+    class Handle:
+        _callback = time.sleep
+
+    for _ in range(5):
+        reports_of_loop.note(Handle, 0.1)
+    assert [report.suppressed for report in told] == [0]
+    reports_of_loop._kinds["time.sleep"] = (time.monotonic() - 2, 4)
+    reports_of_loop.note(Handle, 0.1)
+    assert [report.suppressed for report in told] == [0, 4]
+    assert "4 more like it" in reports(caplog)[-1]
+
+
+def test_reports_of_all_kinds_are_rationed(monkeypatch, caplog):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.5)
+    reports_of_loop = SlowReports()
+    for number in range(50):
+        handle = type("Handle", (), {"_callback": type(f"Kind{number}", (), {})()})
+        reports_of_loop.note(handle, 0.1)
+    assert len(reports(caplog)) == 10
+
+
+@pytest.mark.parametrize("value", [-0.1, 3601.0, float("nan")])
+@pytest.mark.parametrize("option", ["slow_callback", "stall_timeout"])
+def test_a_wrong_value_names_the_option_and_its_range(make_loop, option, value):
+    with pytest.raises(ValueError, match=rf"{option} must be from 0\.0 to 3600\.0 seconds"):
+        make_loop(**{option: value})
+
+
+def test_an_exception_in_a_measured_callback_is_reported_as_ever(make_loop, caplog):
+    loop = make_loop(slow_callback=5.0)
+    contexts = []
+    loop.set_exception_handler(lambda loop, context: contexts.append(context))
+    loop.call_soon(lambda: 1 / 0)
+    loop.run_until_complete(asyncio.sleep(0))
+    assert isinstance(contexts[0]["exception"], ZeroDivisionError)
+    with pytest.raises(SystemExit), caplog.at_level(logging.CRITICAL):
+        loop.call_soon(exit, 3)
+        loop.run_forever()
