@@ -2,7 +2,7 @@
 //!
 //! `py/` and `loop_cell.rs` are the layer over CPython; `event_loop/` is the
 //! class that `TokioLoop` puts before CPython's own; `transports/` is what
-//! protocols talk to. Nothing here is reachable from Python but through the
+//! protocols talk to; `streams/` stands in for asyncio's streams over them. Nothing here is reachable from Python but through the
 //! module's classes.
 #![deny(unsafe_code)]
 
@@ -15,6 +15,7 @@ mod loop_cell;
 mod py;
 mod ready;
 mod report;
+mod streams;
 mod threadsafe_cancel;
 mod transports;
 
@@ -30,5 +31,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BUILD_PROFILE", BUILD_PROFILE)?;
     event_loop::add_to_module(module)?;
+    streams::add_to_module(module)?;
     transports::add_to_module(module)
 }

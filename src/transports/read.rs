@@ -13,6 +13,7 @@ use crate::imports::Imports;
 use crate::py::native::Visitor;
 use crate::py::{Owned, buffer, bytes, call, context};
 use crate::ready::Ready;
+use crate::streams;
 use crate::transports::close;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
@@ -28,6 +29,9 @@ const LARGE_READ: u32 = 32 * 1024;
 pub(crate) enum Delivery {
     /// `Protocol`: a function and whether it wants the protocol as `self`.
     Data { function: Owned, bound: bool },
+    /// asyncio's own `StreamReaderProtocol`, whose function is kept for what
+    /// is out of the ordinary.
+    Stream { function: Owned },
     /// `BufferedProtocol`.
     Buffer { get_buffer: Owned, buffer_updated: Owned },
     /// The connection has ended.
@@ -50,7 +54,11 @@ impl Delivery {
         Ok(match protocol.getattr(intern!(py, "data_received")) {
             Ok(method) => {
                 let (function, bound) = call::unbound(&method, protocol);
-                Self::Data { function, bound }
+                if bound && streams::is_stream_protocol(protocol, &function)? {
+                    Self::Stream { function }
+                } else {
+                    Self::Data { function, bound }
+                }
             }
             // asyncio looks the method up when data comes, and fails then.
             Err(_) => Self::Nothing,
@@ -59,7 +67,7 @@ impl Delivery {
 
     pub(crate) fn traverse(&self, visitor: &mut Visitor) {
         match self {
-            Self::Data { function, .. } => visitor.object(function),
+            Self::Data { function, .. } | Self::Stream { function } => visitor.object(function),
             Self::Buffer { get_buffer, buffer_updated } => {
                 visitor.object(get_buffer);
                 visitor.object(buffer_updated);
@@ -291,23 +299,31 @@ fn deliver(
     let parts = transport.get().with(inside, |inner| {
         let protocol = inner.protocol.as_ref()?.clone_ref(py);
         let context = inner.context.as_ref()?.clone_ref(py);
-        let function = match &inner.delivery {
-            Delivery::Data { function, bound } => Some((function.clone_ref(py), *bound)),
-            _ => None,
+        let (function, bound, stream) = match &inner.delivery {
+            Delivery::Data { function, bound } => (Some(function.clone_ref(py)), *bound, false),
+            Delivery::Stream { function } => (Some(function.clone_ref(py)), true, true),
+            _ => (None, false, false),
         };
-        Some((protocol, context, function))
+        Some((protocol, context, function, bound, stream))
     });
-    let Some((protocol, context, function)) = parts else { return Ok(()) };
-    let result = context::run(py, context.as_ptr(), || match function {
-        Some((function, true)) => call::call_method1(py, &function, &protocol, data),
-        Some((function, false)) => call::call1(py, &function, data),
+    let Some((protocol, context, function, bound, stream)) = parts else { return Ok(()) };
+    let call = || match &function {
+        Some(function) if bound => call::call_method1(py, function, &protocol, data).map(drop),
+        Some(function) => call::call1(py, function, data).map(drop),
         None => {
             let data = data.bind(py);
-            protocol.bind(py).call_method1(intern!(py, "data_received"), (data,)).map(Owned::from)
+            protocol.bind(py).call_method1(intern!(py, "data_received"), (data,)).map(drop)
         }
-    });
+    };
+    // Feeding a reader runs nobody's code, so it needs no context.
+    let fed = if stream { feed(py, &protocol, data) } else { Ok(false) };
+    let result = match fed {
+        Ok(true) => Ok(Ok(())),
+        Ok(false) => context::run(py, context.as_ptr(), call),
+        Err(error) => Err(error),
+    };
     match result {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) | Err(error) => close::fatal_error(
             py,
             this,
@@ -316,6 +332,15 @@ fn deliver(
             error,
             "Fatal error: protocol.data_received() call failed.",
         ),
+    }
+}
+
+/// Feeds a stream protocol's reader, unless asyncio's code has to do it.
+#[inline]
+fn feed(py: Python<'_>, protocol: &Owned, data: &Owned) -> PyResult<bool> {
+    match bytes::exact(&data.bind(py)) {
+        Some(content) => streams::feed(py, protocol, content),
+        None => Ok(false),
     }
 }
 
