@@ -11,6 +11,7 @@
 from tokioloop._core import __version__
 from tokioloop._run import install, run
 from tokioloop.loop import TokioLoop, new_event_loop
+from tokioloop.observe import dump_tasks, instrument, metrics_text
 from tokioloop.policy import EventLoopPolicy, TokioEventLoopPolicy
 
 new_tokio_event_loop = new_event_loop
@@ -20,7 +21,10 @@ __all__ = [
     "TokioEventLoopPolicy",
     "TokioLoop",
     "__version__",
+    "dump_tasks",
     "install",
+    "instrument",
+    "metrics_text",
     "new_event_loop",
     "new_tokio_event_loop",
     "run",

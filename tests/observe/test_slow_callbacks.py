@@ -18,7 +18,7 @@ def test_a_slow_step_names_coroutine_task_and_line(make_loop, caplog):
     loop = make_loop(slow_callback=0.02)
 
     async def sluggish():
-        time.sleep(0.03)  # noqa: ASYNC251 - the fault to be found
+        time.sleep(0.03)
         await asyncio.sleep(0)  # here it stands when the report is written
 
     async def main():

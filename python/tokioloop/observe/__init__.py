@@ -1,5 +1,47 @@
-"""Looking at loops: figures, reports, consoles and profiles.
+"""Looking at loops: figures, reports, consoles, dumps and profiles.
 
 Nothing in this package is imported before somebody asks for it, and a loop
-that nobody looks at pays for none of it.
+that nobody looks at pays for none of it. The functions here are public as
+`tokioloop.dump_tasks` and so on.
 """
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+__all__ = ["dump_tasks", "instrument", "metrics_text"]
+
+
+def dump_tasks(loop: Any = None, file: IO[str] | None = None) -> None:
+    """Print what every task waits for: its await chain down to a peer, timer or lock.
+
+    Without a loop: the running one, or every open TokioLoop where none runs in
+    this thread. A loop that another thread runs prints when it gets round to
+    it. Goes to stderr unless a file is given. The age of tasks is known where
+    `install_dump_signal(..., track_ages=True)` has asked for it.
+    """
+    from tokioloop.observe.dump import dump
+
+    dump(loop, file)
+
+
+def metrics_text() -> str:
+    """Return the figures of every open TokioLoop in Prometheus' exposition format.
+
+    Needs `pip install tokioloop[prometheus]`. A loop that another thread runs
+    is asked, and left out when it does not answer within a second.
+    """
+    from tokioloop.observe.prometheus import metrics_text
+
+    return metrics_text()
+
+
+def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
+    """Publish every loop's figures, and spans of slow callbacks, to OpenTelemetry.
+
+    Needs `pip install tokioloop[opentelemetry]`. Uses the global providers
+    unless others are given. Spans come from loops made with `slow_callback`.
+    """
+    from tokioloop.observe.opentelemetry import instrument
+
+    instrument(meter_provider, tracer_provider)

@@ -76,7 +76,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         """
         from tokioloop.observe import dump
 
-        dump.install_signal(self, signum, track_ages=track_ages)
+        dump.install_signal(self, signum, ages=track_ages)
 
     def run_forever(self) -> None:
         if _console_wanted:

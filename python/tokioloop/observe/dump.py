@@ -1,0 +1,250 @@
+"""What is everybody waiting for: each task, its await chain, and its end.
+
+asyncio knows the chain of coroutines down to a future. Which descriptor, timer
+or lock stands behind that future only the loop knows; it is indexed here, once
+per dump.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import signal
+import sys
+import threading
+import time
+import types
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+from tokioloop import _core
+from tokioloop.observe import describe
+
+__all__ = ["TaskReport", "dump", "install_signal", "reports", "track_ages"]
+
+# What a coroutine of these classes waits for is the object itself.
+_SYNCHRONISERS = tuple(
+    getattr(asyncio, name)
+    for name in ("Lock", "Event", "Condition", "Semaphore", "Queue", "Barrier", "TaskGroup")
+    if hasattr(asyncio, name)
+)
+
+_made: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskReport:
+    """One task."""
+
+    name: str
+    coroutine: str
+    age: float | None
+    """Seconds since it was made, where that was tracked."""
+    chain: tuple[str, ...]
+    """`file:line in function` of each coroutine that it stands in, outermost first."""
+    waits_for: str
+
+    def __str__(self) -> str:
+        age = "" if self.age is None else f", {self.age:.1f} s old"
+        chain = "".join(f"    {line}\n" for line in self.chain)
+        return f"task {self.name!r} ({self.coroutine}){age}\n{chain}    waits for {self.waits_for}"
+
+
+def reports(loop: Any) -> list[TaskReport]:
+    """Return a report on each task of a loop; called by the loop's thread.
+
+    Raises RuntimeError while another thread runs the loop.
+    """
+    awaited = _Awaited(loop)
+    running = asyncio.current_task(loop)
+    now = time.monotonic()
+    found = []
+    for task in sorted(asyncio.all_tasks(loop), key=_order):
+        made = _made.get(task)
+        coroutine = task.get_coro()
+        frames = describe.frames_of(coroutine)
+        found.append(
+            TaskReport(
+                name=task.get_name(),
+                coroutine=getattr(coroutine, "__qualname__", type(coroutine).__qualname__),
+                age=now - made if made is not None else None,
+                chain=tuple(_line(frame) for frame in frames),
+                waits_for="nothing: it runs" if task is running else awaited.by(task, frames),
+            )
+        )
+    return found
+
+
+def dump(loop: Any = None, file: IO[str] | None = None) -> None:
+    """Print what every task of a loop waits for; see `tokioloop.dump_tasks`."""
+    if loop is not None:
+        loops = [loop]
+    else:
+        running = asyncio._get_running_loop()
+        if running is not None:
+            loops = [running]
+        else:
+            from tokioloop.loop import _loops
+
+            loops = [loop for loop in list(_loops) if not loop.is_closed()]
+    for loop in loops:
+        if loop.is_running() and loop._thread_id != threading.get_ident():
+            loop.call_soon_threadsafe(_print, loop, file)
+        else:
+            _print(loop, file)
+
+
+def _print(loop: Any, file: IO[str] | None) -> None:
+    found = reports(loop)
+    lines = [f"{len(found)} tasks on {loop!r}", *map(str, found)]
+    print("\n".join(lines), file=file or sys.stderr, flush=True)
+
+
+def install_signal(loop: Any, signum: int, *, ages: bool = False) -> None:
+    """Dump a loop's tasks when a signal comes, then do what was done before."""
+    reference = weakref.ref(loop)
+    previous = signal.getsignal(signum)
+
+    def on_signal(number: int, frame: types.FrameType | None) -> None:
+        loop = reference()
+        if loop is not None and not loop.is_closed():
+            dump(loop)
+        if callable(previous):
+            previous(number, frame)
+
+    signal.signal(signum, on_signal)
+    if ages:
+        track_ages(loop)
+
+
+def track_ages(loop: Any) -> None:
+    """Note when each task of a loop is made, from now on."""
+    previous = loop.get_task_factory()
+
+    def factory(loop: Any, coroutine: Any, **keywords: Any) -> Any:
+        if previous is None:
+            task = asyncio.Task(coroutine, loop=loop, **keywords)
+        else:
+            task = previous(loop, coroutine, **keywords)
+        _made[task] = time.monotonic()
+        return task
+
+    loop.set_task_factory(factory)
+
+
+class _Awaited:
+    """What stands behind each future that a task may wait for."""
+
+    def __init__(self, loop: Any) -> None:
+        self._now = loop.time()
+        self._behind: dict[int, str] = {}
+        self._timeouts: dict[int, float] = {}
+        self._index_timers(loop)
+        self._index_watches(loop)
+        self._index_connections(loop)
+
+    def by(self, task: asyncio.Task[Any], frames: list[types.FrameType]) -> str:
+        """Say what a task waits for, given the frames that it stands in."""
+        future = getattr(task, "_fut_waiter", None)
+        if future is None:
+            return "its turn"
+        text = self._behind.get(id(future)) or _synchroniser(frames) or self._future(future)
+        timeout = self._timeouts.get(id(task))
+        return text if timeout is None else f"{text}, at most {timeout - self._now:.3f} s more"
+
+    def _future(self, future: Any) -> str:
+        if isinstance(future, asyncio.Task):
+            return f"task {future.get_name()!r}"
+        children = getattr(future, "_children", None)
+        if children:
+            names = [self._behind.get(id(child)) or _child(child) for child in children]
+            left = [name for name, child in zip(names, children, strict=True) if not child.done()]
+            return f"{len(left)} of {len(children)} gathered: {', '.join(left[:10])}"
+        for callback, *_ in getattr(future, "_callbacks", None) or ():
+            if "_chain_future" in getattr(callback, "__qualname__", ""):
+                return "a thread or process of an executor"
+        return repr(future)
+
+    def _index_timers(self, loop: Any) -> None:
+        for handle in loop._timer_handles():
+            when = handle.when()
+            for argument in handle._args or ():
+                if asyncio.isfuture(argument):
+                    left = when - self._now
+                    self._behind[id(argument)] = f"a timer, due in {left:.3f} s"
+            owner = getattr(handle._callback, "__self__", None)
+            if type(owner).__name__ == "Timeout":
+                self._timeouts[id(getattr(owner, "_task", None))] = when
+
+    def _index_watches(self, loop: Any) -> None:
+        for fd, is_write, handle in _core.watches(loop):
+            arguments = handle._args or ()
+            peer = next(filter(None, map(_socket_peer, arguments)), None)
+            text = f"descriptor {fd} to be {'writable' if is_write else 'readable'}"
+            if peer is not None:
+                text += f" ({peer})"
+            for argument in arguments:
+                if asyncio.isfuture(argument):
+                    self._behind[id(argument)] = text
+
+    def _index_connections(self, loop: Any) -> None:
+        for connection in _core.connections(loop):
+            where = f"{describe.peer_of(connection['peer'])} (descriptor {connection['fd']})"
+            queued = connection["bytes_queued"]
+            for name, future in _futures_of(connection["protocol"]):
+                if name == "_waiter":
+                    text = f"data from {where}"
+                elif name.startswith("_drain"):
+                    text = f"{where} to take {queued} queued bytes"
+                elif name == "_closed":
+                    text = f"the end of the connection with {where}"
+                else:
+                    text = f"{name} of the connection with {where}"
+                self._behind.setdefault(id(future), text)
+
+
+def _futures_of(protocol: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the futures that a protocol keeps, and those of its stream reader."""
+    reader = getattr(protocol, "_stream_reader", None)
+    for owner in (reader, protocol):
+        for name, value in list(getattr(owner, "__dict__", {}).items()):
+            values: Iterable[Any] = (value,)
+            if isinstance(value, (list, set)) or type(value).__name__ == "deque":
+                values = list(value)
+            for candidate in values:
+                if asyncio.isfuture(candidate):
+                    yield name, candidate
+
+
+def _synchroniser(frames: list[types.FrameType]) -> str | None:
+    """Name the lock, event or queue that the innermost frames belong to."""
+    for frame in reversed(frames):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, _SYNCHRONISERS):
+            return f"{type(owner).__name__.lower()} {owner!r}"
+    return None
+
+
+def _socket_peer(value: Any) -> str | None:
+    try:
+        return describe.peer_of(value.getpeername())
+    except AttributeError:
+        return None
+    except OSError:
+        return "not connected"
+
+
+def _child(child: Any) -> str:
+    return f"task {child.get_name()!r}" if isinstance(child, asyncio.Task) else repr(child)
+
+
+def _line(frame: types.FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _order(task: asyncio.Task[Any]) -> tuple[int, str]:
+    """Tasks by name, numbers by their value."""
+    name = task.get_name()
+    number = name.rpartition("-")[2]
+    return (int(number) if number.isascii() and number.isdigit() else sys.maxsize, name)
