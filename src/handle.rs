@@ -50,7 +50,8 @@ pub(crate) struct HandleObject {
     /// From CPython 3.12 on the list is kept before the object.
     #[cfg(not(Py_3_12))]
     _weakrefs: Slot,
-    // The slots of asyncio.TimerHandle.
+    // The slots of asyncio.TimerHandle; the first is also that of the lock of
+    // asyncio's _ThreadSafeHandle, which stays empty.
     _scheduled: Slot,
     /// `when` as the caller gave it, if it did.
     when: Slot,
@@ -70,6 +71,8 @@ pub(crate) struct HandleObject {
 
 /// A handle's memory up to where asyncio.Handle's ends.
 const HANDLE_SIZE: usize = offset_of!(HandleObject, _scheduled);
+/// A handle's memory up to where asyncio's _ThreadSafeHandle's ends.
+const THREADSAFE_HANDLE_SIZE: usize = offset_of!(HandleObject, when);
 /// A handle's memory up to where asyncio.TimerHandle's ends.
 const TIMER_HANDLE_SIZE: usize = offset_of!(HandleObject, scratch);
 
@@ -79,6 +82,9 @@ struct PlainHandle(HandleObject);
 /// The class `TimerHandle`.
 #[repr(transparent)]
 struct TimerHandle(HandleObject);
+/// The class of `call_soon_threadsafe` from CPython 3.14 on.
+#[repr(transparent)]
+struct ThreadsafeHandle(HandleObject);
 
 /// What a new handle is made of.
 pub(crate) struct Callback<'a> {
@@ -92,6 +98,8 @@ pub(crate) struct Callback<'a> {
 pub(crate) enum Kind {
     Plain,
     Timer,
+    /// CPython 3.14 and later give `call_soon_threadsafe` a class of its own.
+    Threadsafe,
 }
 
 /// Dead handles that serve again.
@@ -99,6 +107,7 @@ pub(crate) enum Kind {
 pub(crate) struct Handles {
     plain: Vec<DeadHandle>,
     timer: Vec<DeadHandle>,
+    threadsafe: Vec<DeadHandle>,
 }
 
 /// Memory of a handle without references, in or out.
@@ -119,21 +128,14 @@ impl Handles {
     // HOT: call_soon
     #[inline]
     pub(crate) fn take(&mut self, kind: Kind) -> Memory {
-        let list = match kind {
-            Kind::Plain => &mut self.plain,
-            Kind::Timer => &mut self.timer,
-        };
-        match list.pop() {
+        match self.list(kind).pop() {
             Some(dead) => Memory::Dead(dead),
             None => Memory::New(kind),
         }
     }
 
     fn put(&mut self, kind: Kind, dead: DeadHandle) -> Option<DeadHandle> {
-        let list = match kind {
-            Kind::Plain => &mut self.plain,
-            Kind::Timer => &mut self.timer,
-        };
+        let list = self.list(kind);
         if list.len() < FREE_LIST_LENGTH {
             list.push(dead);
             None
@@ -142,9 +144,18 @@ impl Handles {
         }
     }
 
+    #[inline]
+    fn list(&mut self, kind: Kind) -> &mut Vec<DeadHandle> {
+        match kind {
+            Kind::Plain => &mut self.plain,
+            Kind::Timer => &mut self.timer,
+            Kind::Threadsafe => &mut self.threadsafe,
+        }
+    }
+
     /// Takes every dead handle out, to be dropped by the caller.
     pub(crate) fn drain(&mut self) -> impl Sized + use<> {
-        (std::mem::take(&mut self.plain), std::mem::take(&mut self.timer))
+        std::mem::take(self)
     }
 }
 
@@ -192,6 +203,7 @@ impl HandleRef {
         let class = match kind {
             Kind::Plain => &imports.handle,
             Kind::Timer => &imports.timer_handle,
+            Kind::Threadsafe => &imports.threadsafe_handle,
         };
         // SAFETY: a class made for this memory; all zero is a valid value.
         let object = unsafe { native::new_instance(class.bind(py))? };
@@ -573,51 +585,41 @@ unsafe fn revive(memory: *mut HandleObject) {
     }
 }
 
-// SAFETY: the memory begins with asyncio.Handle's slots; zero is a valid value
-// of every field.
-unsafe impl NativeClass for PlainHandle {
-    const NAME: &'static CStr = c"tokioloop.Handle";
-    const BASE_SIZE: usize = HANDLE_SIZE;
-    const WEAKLIST: Option<usize> = None;
-    const DICT: Option<usize> = None;
-    const SUBCLASSABLE: bool = false;
+macro_rules! handle_class {
+    ($class:ty, $name:literal, $size:expr, $kind:expr) => {
+        // SAFETY: the memory begins with the slots of asyncio's class, whose
+        // size is checked; zero is a valid value of every field.
+        unsafe impl NativeClass for $class {
+            const NAME: &'static CStr = $name;
+            const BASE_SIZE: usize = $size;
+            const WEAKLIST: Option<usize> = None;
+            const DICT: Option<usize> = None;
+            const SUBCLASSABLE: bool = false;
 
-    fn traverse(&self, visitor: &mut Visitor) {
-        self.0.visit(visitor);
-    }
+            fn traverse(&self, visitor: &mut Visitor) {
+                self.0.visit(visitor);
+            }
 
-    fn clear(&self) {
-        self.0.clear_for_collector();
-    }
+            fn clear(&self) {
+                self.0.clear_for_collector();
+            }
 
-    unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: the same memory, the same promise.
-        unsafe { HandleObject::end(this.cast(), Kind::Plain) }
-    }
+            unsafe fn dealloc(this: *mut Self) {
+                // SAFETY: the same memory, the same promise.
+                unsafe { HandleObject::end(this.cast(), $kind) }
+            }
+        }
+    };
 }
 
-// SAFETY: the memory begins with asyncio.TimerHandle's slots; zero is a valid
-// value of every field.
-unsafe impl NativeClass for TimerHandle {
-    const NAME: &'static CStr = c"tokioloop.TimerHandle";
-    const BASE_SIZE: usize = TIMER_HANDLE_SIZE;
-    const WEAKLIST: Option<usize> = None;
-    const DICT: Option<usize> = None;
-    const SUBCLASSABLE: bool = false;
-
-    fn traverse(&self, visitor: &mut Visitor) {
-        self.0.visit(visitor);
-    }
-
-    fn clear(&self) {
-        self.0.clear_for_collector();
-    }
-
-    unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: the same memory, the same promise.
-        unsafe { HandleObject::end(this.cast(), Kind::Timer) }
-    }
-}
+handle_class!(PlainHandle, c"tokioloop.Handle", HANDLE_SIZE, Kind::Plain);
+handle_class!(TimerHandle, c"tokioloop.TimerHandle", TIMER_HANDLE_SIZE, Kind::Timer);
+handle_class!(
+    ThreadsafeHandle,
+    c"tokioloop.ThreadSafeHandle",
+    THREADSAFE_HANDLE_SIZE,
+    Kind::Threadsafe
+);
 
 impl HandleObject {
     /// Breaks cycles. The loop stays: a handle without one cannot be asked
@@ -707,51 +709,65 @@ fn source_traceback_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned
     slot_value(py, &this.source_traceback)
 }
 
-/// Makes the classes `Handle` and `TimerHandle`.
+/// The classes of handles.
+pub(crate) struct Classes<'py> {
+    pub(crate) plain: Bound<'py, PyType>,
+    pub(crate) timer: Bound<'py, PyType>,
+    pub(crate) threadsafe: Bound<'py, PyType>,
+}
+
+/// Makes the classes.
 ///
 /// # Errors
 /// ImportError where this interpreter lays asyncio's classes out differently.
-pub(crate) fn make_classes<'py>(
-    py: Python<'py>,
-) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyType>)> {
+pub(crate) fn make_classes(py: Python<'_>) -> PyResult<Classes<'_>> {
     let events = py.import("asyncio.events")?;
-    let plain_base = events.getattr("Handle")?.cast_into::<PyType>()?;
-    let timer_base = events.getattr("TimerHandle")?.cast_into::<PyType>()?;
-    let methods = || {
-        vec![
-            method!(HandleObject, c"cancel", cancel, c"cancel($self)\n--\n\nCancel the callback; it is not run, and what it holds is dropped.\n\nMay be called from any thread. Cancelling twice, or after the run, does nothing."),
-            method!(HandleObject, c"cancelled", cancelled, c"cancelled($self)\n--\n\nReturn True if the callback was cancelled."),
-            method!(HandleObject, c"_run", run, c"_run($self)\n--\n\nRun the callback now."),
-        ]
-    };
-    let getters = || {
-        vec![
-            getter!(HandleObject, c"_args", args_value),
-            getter!(HandleObject, c"_cancelled", cancelled_value),
-            getter!(HandleObject, c"_repr", repr_value),
-            getter!(HandleObject, c"_source_traceback", source_traceback_value),
-        ]
+    let base = |name: &str| -> PyResult<Bound<'_, PyType>> {
+        Ok(events.getattr(name)?.cast_into::<PyType>()?)
     };
     let plain = native::make_class::<PlainHandle>(
-        &plain_base,
+        &base("Handle")?,
         methods(),
         getters(),
         c"A callback that call_soon() scheduled; an asyncio.Handle.",
     )?;
+    let mut timer_methods = methods();
+    timer_methods.push(method!(HandleObject, c"when", when, c"when($self)\n--\n\nReturn the time of loop.time(), in seconds, at which the callback is due."));
+    let mut timer_getters = getters();
+    timer_getters.push(getter!(HandleObject, c"_when", when_value));
+    timer_getters.push(getter!(HandleObject, c"_scheduled", scheduled_value));
     let timer = native::make_class::<TimerHandle>(
-        &timer_base,
-        methods()
-            .into_iter()
-            .chain([method!(HandleObject, c"when", when, c"when($self)\n--\n\nReturn the time of loop.time(), in seconds, at which the callback is due.")])
-            .collect(),
-        getters()
-            .into_iter()
-            .chain([
-                getter!(HandleObject, c"_when", when_value),
-                getter!(HandleObject, c"_scheduled", scheduled_value),
-            ])
-            .collect(),
+        &base("TimerHandle")?,
+        timer_methods,
+        timer_getters,
         c"A callback that call_later() or call_at() scheduled; an asyncio.TimerHandle.",
     )?;
-    Ok((plain, timer))
+    let threadsafe = if cfg!(Py_3_14) {
+        native::make_class::<ThreadsafeHandle>(
+            &base("_ThreadSafeHandle")?,
+            methods(),
+            getters(),
+            c"A callback that call_soon_threadsafe() scheduled; an asyncio.Handle.",
+        )?
+    } else {
+        plain.clone()
+    };
+    Ok(Classes { plain, timer, threadsafe })
+}
+
+fn methods() -> Vec<ffi::PyMethodDef> {
+    vec![
+        method!(HandleObject, c"cancel", cancel, c"cancel($self)\n--\n\nCancel the callback; it is not run, and what it holds is dropped.\n\nMay be called from any thread. Cancelling twice, or after the run, does nothing."),
+        method!(HandleObject, c"cancelled", cancelled, c"cancelled($self)\n--\n\nReturn True if the callback was cancelled."),
+        method!(HandleObject, c"_run", run, c"_run($self)\n--\n\nRun the callback now."),
+    ]
+}
+
+fn getters() -> Vec<ffi::PyGetSetDef> {
+    vec![
+        getter!(HandleObject, c"_args", args_value),
+        getter!(HandleObject, c"_cancelled", cancelled_value),
+        getter!(HandleObject, c"_repr", repr_value),
+        getter!(HandleObject, c"_source_traceback", source_traceback_value),
+    ]
 }

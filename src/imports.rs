@@ -11,6 +11,7 @@ use crate::handle;
 pub(crate) struct Imports {
     pub(crate) handle: Py<PyType>,
     pub(crate) timer_handle: Py<PyType>,
+    pub(crate) threadsafe_handle: Py<PyType>,
     pub(crate) future: Py<PyAny>,
     pub(crate) task: Py<PyAny>,
     pub(crate) format_callback: Py<PyAny>,
@@ -43,13 +44,14 @@ impl Imports {
 
     #[cold]
     fn load(py: Python<'_>) -> PyResult<Self> {
-        let (handle, timer_handle) = handle::make_classes(py)?;
+        let handles = handle::make_classes(py)?;
         let find = |module: &str, name: &str| -> PyResult<Py<PyAny>> {
             Ok(py.import(module)?.getattr(name)?.unbind())
         };
         Ok(Self {
-            handle: handle.unbind(),
-            timer_handle: timer_handle.unbind(),
+            handle: handles.plain.unbind(),
+            timer_handle: handles.timer.unbind(),
+            threadsafe_handle: handles.threadsafe.unbind(),
             future: find("asyncio.futures", "Future")?,
             task: find("asyncio.tasks", "Task")?,
             format_callback: find("asyncio.format_helpers", "_format_callback_source")?,

@@ -16,10 +16,13 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from asyncio import sslproto, unix_events
+from collections.abc import Callable
 from typing import Any
 
+from tokioloop import _children as children
 from tokioloop import _core
+from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
 from tokioloop._transports import SocketTransport
 from tokioloop.observe.loop_methods import ObservedLoop
 
@@ -68,7 +71,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         # The options were taken by __new__. CPython's selector loops would now
         # make a selector and a self-pipe; the reactor replaces both.
         asyncio.base_events.BaseEventLoop.__init__(self)
-        self._selector = None
+        self._selector: WatchedDescriptors | None = WatchedDescriptors(self)
         self._ssock = None
         self._internal_fds = 0
         self._signal_handlers: dict[int, asyncio.Handle] = {}
@@ -153,22 +156,23 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         if self.is_closed():
             return
         super().close()
+        self._selector = None
         self._shutdown()
         if self._signal_socket is not None:
             self._signal_socket.close()
             self._signal_socket = None
 
     @property
-    def _ready(self) -> _Ready:
-        return _Ready(self)
+    def _ready(self) -> ReadyQueue:
+        return ReadyQueue(self)
 
     @_ready.setter
     def _ready(self, value: object) -> None:
         """CPython's constructor assigns a deque; the reactor has the queue."""
 
     @property
-    def _scheduled(self) -> _Scheduled:
-        return _Scheduled(self)
+    def _scheduled(self) -> ScheduledTimers:
+        return ScheduledTimers(self)
 
     @_scheduled.setter
     def _scheduled(self, value: object) -> None:
@@ -203,7 +207,68 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         server: Any = None,
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)
-        return self._stream_transport(sock, protocol, waiter, extra, server)
+        keep = sock in self._sockets_of_callers
+        return self._stream_transport(sock, protocol, waiter, extra, server, keep)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        **timeouts: Any,
+    ) -> asyncio.Transport:
+        ssl_protocol = sslproto.SSLProtocol(
+            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        )
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: Any,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> asyncio.SubprocessTransport:
+        if not children.supported():
+            return await super()._make_subprocess_transport(
+                protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
+            )
+        waiter = self.create_future()
+        transport = unix_events._UnixSubprocessTransport(
+            self,
+            protocol,
+            args,
+            shell,
+            stdin,
+            stdout,
+            stderr,
+            bufsize,
+            waiter=waiter,
+            extra=extra,
+            **kwargs,
+        )
+        children.watch(self, transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
 
     @functools.wraps(asyncio.SelectorEventLoop.create_connection)
     async def create_connection(
@@ -304,39 +369,6 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             transp._reset_empty_waiter()
             if resume_reading:
                 transp.resume_reading()
-
-
-class _Ready:
-    """What `loop._ready` is to the code that looks at it: a sized queue."""
-
-    def __init__(self, loop: TokioLoop) -> None:
-        self._loop = loop
-
-    def __len__(self) -> int:
-        return self._loop._ready_count()
-
-    def append(self, handle: asyncio.Handle) -> None:
-        self._loop._add_callback(handle)
-
-    def clear(self) -> None:
-        self._loop._clear_ready()
-
-
-class _Scheduled:
-    """What `loop._scheduled` is to the code that looks at it: the timers."""
-
-    def __init__(self, loop: TokioLoop) -> None:
-        self._loop = loop
-
-    def __len__(self) -> int:
-        return len(self._loop._timer_handles())
-
-    def __iter__(self) -> Iterator[asyncio.TimerHandle]:
-        return iter(sorted(self._loop._timer_handles()))
-
-    def clear(self) -> None:
-        for handle in self._loop._timer_handles():
-            handle.cancel()
 
 
 def new_event_loop() -> TokioLoop:

@@ -179,6 +179,21 @@ pub(crate) fn queue_watch(py: Python<'_>, state: &mut LoopState, token: Token, r
     }
 }
 
+/// The callbacks of a watched descriptor.
+pub(crate) fn watched(
+    py: Python<'_>,
+    state: &LoopState,
+    fd: RawFd,
+) -> (Option<HandleRef>, Option<HandleRef>) {
+    match state.fds.get(fd).and_then(|token| state.sources.get(token)) {
+        Some(Source::Watch(watch)) => {
+            let copy = |handle: &Option<HandleRef>| handle.as_ref().map(|h| h.clone_ref(py));
+            (copy(&watch.reader), copy(&watch.writer))
+        }
+        _ => (None, None),
+    }
+}
+
 /// Refuses a descriptor that a transport reads and writes.
 pub(crate) fn ensure_no_transport(
     event_loop: &Bound<'_, EventLoop>,

@@ -123,6 +123,7 @@ impl EventLoop {
 
     /// Run turns until `stop` is asked for. The inherited `run_forever` calls
     /// this in a loop, so how many turns one call runs makes no difference.
+    /// Outside of `run_forever` it runs one.
     fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
         run::run_until_stopping(slf)
     }
@@ -168,6 +169,9 @@ impl EventLoop {
 
     /// Queue a handle, of any class, for the next turn.
     fn _add_callback(slf: &Bound<'_, Self>, handle: &Bound<'_, PyAny>) -> PyResult<()> {
+        if handle.getattr("_cancelled")?.is_truthy()? {
+            return Ok(());
+        }
         let inside = slf.get().enter(slf.py(), "_add_callback")?;
         let handle = Owned::from(handle);
         inside.with(|state| state.ready.push_back(Ready::Foreign(handle)));
@@ -207,7 +211,9 @@ impl EventLoop {
     }
 
     /// Make a transport of a connected socket, whose descriptor it takes over.
-    #[pyo3(signature = (sock, protocol, waiter=None, extra=None, server=None))]
+    /// With `keep` the socket object stays the descriptor's owner and usable,
+    /// and the transport closes it.
+    #[pyo3(signature = (sock, protocol, waiter, extra, server, keep))]
     fn _stream_transport(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
@@ -215,8 +221,9 @@ impl EventLoop {
         waiter: Option<&Bound<'_, PyAny>>,
         extra: Option<&Bound<'_, PyDict>>,
         server: Option<&Bound<'_, PyAny>>,
+        keep: bool,
     ) -> PyResult<Py<PyAny>> {
-        crate::transports::stream::adopt_socket(slf, sock, protocol, waiter, extra, server)
+        crate::transports::stream::adopt_socket(slf, sock, protocol, waiter, extra, server, keep)
     }
 
     /// Look again whether a listener can accept.
@@ -227,6 +234,40 @@ impl EventLoop {
     /// How many callbacks are due.
     fn _ready_count(slf: &Bound<'_, Self>) -> PyResult<usize> {
         Ok(slf.get().enter(slf.py(), "_ready")?.with(|state| state.ready.len()))
+    }
+
+    /// The handles that are due.
+    fn _ready_handles(slf: &Bound<'_, Self>) -> PyResult<Vec<Py<PyAny>>> {
+        let py = slf.py();
+        let inside = slf.get().enter(py, "_ready")?;
+        let handles = inside.with(|state| {
+            let handles = state.ready.iter().filter_map(|entry| match entry {
+                Ready::Handle(handle) => Some(handle.object().clone_ref(py)),
+                Ready::Foreign(handle) => Some(handle.clone_ref(py)),
+                Ready::Io(..) => None,
+            });
+            handles.collect::<Vec<_>>()
+        });
+        Ok(handles.iter().map(|handle| handle.as_py().clone_ref(py)).collect())
+    }
+
+    /// The reader's and the writer's handle of a watched descriptor.
+    fn _watched(
+        slf: &Bound<'_, Self>,
+        fd: i32,
+    ) -> PyResult<(Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+        let py = slf.py();
+        let inside = slf.get().enter(py, "_selector")?;
+        let (reader, writer) = inside.with(|state| io::watched(py, state, fd));
+        let object =
+            |handle: Option<HandleRef>| handle.map(|handle| handle.object().as_py().clone_ref(py));
+        Ok((object(reader), object(writer)))
+    }
+
+    /// Every descriptor that `add_reader` or `add_writer` watches.
+    fn _watched_descriptors(slf: &Bound<'_, Self>) -> PyResult<Vec<i32>> {
+        let inside = slf.get().enter(slf.py(), "_selector")?;
+        Ok(inside.with(|state| state.fds.numbers().collect::<Vec<_>>()))
     }
 
     /// The handles of all timers, in no particular order.

@@ -48,12 +48,14 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
         event_loop.get().cell.run(py).map_err(|error| errors::refused(error, "run_forever"))?;
     log::debug!("run begins");
     running.with(|state| state.metrics.start_run());
+    // Outside of `run_forever` nobody would ever ask to stop.
+    let once = !event_loop.get().is_running();
     let mut pace = Pace { skipped: 0, quiet: false, polled_at: 0 };
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
             break Err(error);
         }
-        if event_loop.get().stopping.load(Ordering::Relaxed) {
+        if once || event_loop.get().stopping.load(Ordering::Relaxed) {
             break Ok(());
         }
     };

@@ -19,6 +19,9 @@ use crate::py::args::missing_arguments;
 use crate::py::{Args, Owned, context};
 use crate::ready::Ready;
 
+/// The class of what `call_soon_threadsafe` returns.
+const THREADSAFE: Kind = if cfg!(Py_3_14) { Kind::Threadsafe } else { Kind::Plain };
+
 /// How a scheduling method was called.
 struct Call<'a> {
     name: &'static str,
@@ -61,13 +64,13 @@ pub(crate) fn call_soon_threadsafe<'py>(
     let inside = this.event_loop.cell.is_mine().then(|| this.event_loop.cell.enter(py));
     let handle = match inside {
         Some(Ok(inside)) => {
-            let handle = make(py, this, Some(&inside), Kind::Plain, call)?;
+            let handle = make(py, this, Some(&inside), THREADSAFE, call)?;
             handle.get().set_threadsafe();
             this.event_loop.queue(py, &inside, handle.clone_ref(py));
             handle
         }
         _ => {
-            let handle = make(py, this, None, Kind::Plain, call)?;
+            let handle = make(py, this, None, THREADSAFE, call)?;
             handle.get().set_threadsafe();
             this.event_loop.send(py, Message::Call(handle.clone_ref(py)));
             handle

@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 use tokioloop_reactor::sys;
 
 use crate::imports::Imports;
@@ -54,15 +55,36 @@ impl Descriptor {
 /// # Errors
 /// OSError where it was closed; it keeps what it has then.
 #[allow(unsafe_code)]
-pub(crate) fn detach(socket: &Bound<'_, PyAny>) -> PyResult<OwnedFd> {
-    let fd: RawFd = socket.call_method0("fileno")?.extract()?;
+pub(crate) fn detach(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
+    number(socket)?;
+    let fd = exact_number(&socket.call_method0("detach")?)?;
+    // SAFETY: the socket has just given this number up.
+    Ok(Descriptor::Own(unsafe { sys::adopt(fd) }))
+}
+
+/// Leaves the descriptor with a Python socket that its caller may go on using;
+/// it is closed through the socket, and so once.
+///
+/// # Errors
+/// OSError where it was closed.
+pub(crate) fn share(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
+    Ok(Descriptor::Lent(Owned::from(socket), number(socket)?))
+}
+
+/// The number of an open socket.
+fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let fd = exact_number(&socket.call_method0("fileno")?)?;
     if fd < 0 {
         let error = std::io::Error::from_raw_os_error(libc::EBADF);
         return Err(crate::errors::os_error(socket.py(), &error));
     }
-    socket.call_method0("detach")?;
-    // SAFETY: the socket has just given this number up.
-    Ok(unsafe { sys::adopt(fd) })
+    Ok(fd)
+}
+
+/// A descriptor number is an `int` and nothing that can be taken for one: a
+/// mock would give 1, the process's own output.
+fn exact_number(number: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    Ok(number.cast_exact::<PyInt>()?.extract::<RawFd>()?)
 }
 
 /// Makes a Python socket that owns the descriptor from now on.

@@ -224,7 +224,8 @@ flag!(polling_value, "_polling", |inner| inner.state.started
     && !inner.state.read_ended);
 
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let base = py.import("asyncio.transports")?.getattr("Transport")?.cast_into::<PyType>()?;
+    let base =
+        py.import("asyncio.transports")?.getattr("_FlowControlMixin")?.cast_into::<PyType>()?;
     native::make_class::<StreamTransport>(
         &base,
         methods(),

@@ -58,9 +58,15 @@ pub(crate) struct Transport<I> {
     ob_base: ffi::PyObject,
     /// asyncio.BaseTransport's `_extra`: a dictionary of what was passed in.
     extra: Cell<*mut ffi::PyObject>,
+    // The slots of asyncio's _FlowControlMixin, in the order in which CPython
+    // lays them out; `sendfile`'s fallback wants an instance of it.
+    _high_water: Cell<*mut ffi::PyObject>,
+    /// Its `_loop`.
+    event_loop: Cell<*mut ffi::PyObject>,
+    _low_water: Cell<*mut ffi::PyObject>,
+    _protocol_paused: Cell<*mut ffi::PyObject>,
     dict: Cell<*mut ffi::PyObject>,
     weakrefs: Cell<*mut ffi::PyObject>,
-    event_loop: Cell<*mut ffi::PyObject>,
     inner: UnsafeCell<MaybeUninit<I>>,
 }
 

@@ -217,12 +217,14 @@ pub(crate) fn adopt_socket(
     waiter: Option<&Bound<'_, PyAny>>,
     extra: Option<&Bound<'_, PyDict>>,
     server: Option<&Bound<'_, PyAny>>,
+    keep: bool,
 ) -> PyResult<Py<PyAny>> {
     let this = This::of(event_loop);
     let extra = extra.map(|extra| Owned::from(extra.as_any()));
     let parts = Parts { protocol, waiter, extra, server, peer: None };
-    let transport =
-        make(event_loop.py(), this, parts, || descriptor::detach(socket).map(Descriptor::Own))?;
+    let transport = make(event_loop.py(), this, parts, || {
+        if keep { descriptor::share(socket) } else { descriptor::detach(socket) }
+    })?;
     Ok(transport.object().as_py().clone_ref(event_loop.py()))
 }
 
