@@ -17,8 +17,8 @@ DEFAULT_LIMIT = 30.0
 _GRACE = 15.0
 
 
-class TestTimedOut(BaseException):
-    """A test ran past its limit; not an `Exception`, so that no loop may keep it to itself."""
+class TestTimedOut(SystemExit):
+    """A test ran past its limit; a kind of `SystemExit`, which callbacks let out of the loop."""
 
     __test__ = False
 
