@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tokioloop.observe import self_check
+from tokioloop.observe import self_check, top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m tokioloop",
-        description="Say what this installation is and check that it works.",
+        description="Say what this installation is and check that it works, or look at a loop.",
     )
     parser.set_defaults(run=check)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    top.add_arguments(commands.add_parser("top", help="watch the loop of a running process"))
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status

@@ -79,7 +79,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         self._signal_socket: socket.socket | None = None
         self._sockets_of_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._transport_class = SocketTransport
-        self._observe(stall_timeout, on_stall)
+        self._stall_timeout = stall_timeout
+        self._on_stall = on_stall
         self._custom_clock = type(self).time is not _core.EventLoop.time
         _loops.add(self)
         if threading.current_thread() is threading.main_thread():

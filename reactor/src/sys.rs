@@ -143,7 +143,8 @@ fn name(fd: BorrowedFd<'_>, call: NameCall) -> io::Result<Address> {
     Ok(Address::from_storage(unsafe { storage.assume_init_ref() }, length))
 }
 
-/// What the kernel has counted on a TCP connection.
+/// What the kernel has counted on a TCP connection. Its beginning and its end
+/// are numbered, and so counted, as a byte each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpBytes {
     /// Bytes that the peer has acknowledged.

@@ -83,11 +83,9 @@ impl EventLoop {
         stall_timeout: f64,
         on_stall: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        // The watcher of stalls is written in Python.
-        let _ = on_stall;
         let options = Options::new(read_batch_bytes, read_batch_timeout, busy_poll)?;
         let observer = Observer::new(options::slow_callback(slow_callback)?);
-        options::check_stall_timeout(stall_timeout)?;
+        options::check_stall_watch(stall_timeout, on_stall)?;
         let poller = Poller::new().map_err(|error| errors::os_error(py, &error))?;
         Imports::get(py)?;
         let waker = Mutex::new(Some(poller.waker()));

@@ -1,6 +1,6 @@
 //! The options that `TokioLoop(...)` takes.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 /// Most that is delivered at once, and so most that can be held back.
@@ -72,12 +72,23 @@ pub(crate) fn slow_callback(seconds: f64) -> PyResult<u64> {
     Ok((seconds * 1e9) as u64)
 }
 
-/// Checks what the watcher of stalls takes, which is not written in Rust.
+/// Checks what the watcher of stalls takes, which is written in Python.
 ///
 /// # Errors
-/// ValueError that names the option and its range.
-pub(crate) fn check_stall_timeout(seconds: f64) -> PyResult<()> {
-    check_seconds("stall_timeout", seconds)
+/// ValueError that names the option and its range, TypeError for a hook that
+/// cannot be called.
+pub(crate) fn check_stall_watch(timeout: f64, on_stall: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    check_seconds("stall_timeout", timeout)?;
+    match on_stall {
+        Some(hook) if !hook.is_callable() => Err(PyTypeError::new_err(format!(
+            "on_stall must be a callable or None, not {}",
+            hook.repr()?
+        ))),
+        Some(_) if timeout == 0.0 => {
+            Err(PyValueError::new_err("on_stall needs a stall_timeout above 0.0 seconds"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_seconds(name: &str, seconds: f64) -> PyResult<()> {

@@ -98,15 +98,6 @@ class ObservedLoop(asyncio.SelectorEventLoop):
             self.stop_console()
         super().close()
 
-    def _observe(self, stall_timeout: float, on_stall: Callable[[Stall], object] | None) -> None:
-        """Take the options; their ranges were checked by the Rust class."""
-        if on_stall is not None and not callable(on_stall):
-            raise TypeError(f"on_stall must be a callable or None, not {on_stall!r}")
-        if on_stall is not None and not stall_timeout:
-            raise ValueError("on_stall needs a stall_timeout above 0.0 seconds")
-        self._stall_timeout = stall_timeout
-        self._on_stall = on_stall
-
     def _account_callbacks(self, account: Callable[[Any, float], None]) -> None:
         """Call `account(handle_or_transport, seconds)` after every callback."""
         self._accounts = [*(self._accounts or ()), account]

@@ -55,7 +55,10 @@ class StallWatcher:
     """Watches one run of a loop from a thread of its own."""
 
     def __init__(
-        self, loop: _core.EventLoop, timeout: float, on_stall: Callable[[Stall], object] | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        timeout: float,
+        on_stall: Callable[[Stall], object] | None,
     ) -> None:
         self._loop = loop
         self._timeout = timeout

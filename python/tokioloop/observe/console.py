@@ -1,0 +1,277 @@
+"""The console: a Unix socket on which a loop tells how it is doing.
+
+The loop itself serves it, so that an answer is a sign of life. Each line that
+comes in is a JSON object with the seconds between two snapshots; each line
+that goes out is a snapshot. Callbacks are measured while somebody is attached,
+and only then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tokioloop import _core
+from tokioloop.observe import describe
+
+__all__ = ["Console", "sockets_of"]
+
+_logger = logging.getLogger("tokioloop.console")
+
+# What one snapshot lists at most of each kind; the counts are complete.
+_LISTED = 200
+_SHORTEST_INTERVAL = 0.05
+_LONGEST_INTERVAL = 3600.0
+# Seconds between two looks at how late the loop is while somebody is attached.
+_PROBE_INTERVAL = 0.1
+# A request is one short line.
+_LONGEST_REQUEST = 4096
+# Kinds of callbacks that are told apart.
+_KINDS = 1000
+
+
+class Console:
+    """The socket of one loop, and who is attached to it."""
+
+    def __init__(self, loop: Any, path: str | None) -> None:
+        self.path = path if path is not None else _free_path()
+        self.sessions: set[_Session] = set()
+        self._loop = loop
+        self._callbacks: dict[str, list[float]] = {}
+        self._probe: asyncio.TimerHandle | None = None
+        self._owner = os.getpid()
+        self._socket = _listen(self.path)
+        loop._start_serving(lambda: _Session(self), self._socket)
+
+    def close(self) -> None:
+        """End all sessions and remove the socket."""
+        for session in list(self.sessions):
+            session.end()
+        self._loop._stop_serving(self._socket)
+        self._socket.close()
+        if os.getpid() == self._owner:
+            Path(self.path).unlink(missing_ok=True)
+
+    def attach(self, session: _Session) -> None:
+        """Measure from the first session on."""
+        if not self.sessions:
+            self._callbacks.clear()
+            self._loop._account_callbacks(self._account)
+            self._look_at_lag()
+        self.sessions.add(session)
+
+    def detach(self, session: _Session) -> None:
+        """Measure no more after the last session."""
+        self.sessions.discard(session)
+        if not self.sessions:
+            self._loop._unaccount_callbacks(self._account)
+            if self._probe is not None:
+                self._probe.cancel()
+                self._probe = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return how the loop is doing, as JSON takes it."""
+        loop = self._loop
+        everything = _core.connections(loop)
+        open_now = [c for c in everything if not isinstance(c["protocol"], _Session)]
+        open_now.sort(key=lambda connection: (-connection["bytes_queued"], connection["fd"]))
+        timers = [handle.when() for handle in loop._timer_handles() if handle is not self._probe]
+        tasks = asyncio.all_tasks(loop)
+        return {
+            "pid": os.getpid(),
+            "python": sys.version.split()[0],
+            "time": time.monotonic(),
+            "metrics": _core.metrics(loop),
+            "callbacks": self._top_callbacks(),
+            "connections": [_connection(connection) for connection in open_now[:_LISTED]],
+            "connection_count": len(open_now),
+            "timer_count": len(timers),
+            "next_timer_seconds": min(timers) - loop.time() if timers else None,
+            "tasks": [_task(task) for task in sorted(tasks, key=_name)[:_LISTED]],
+            "task_count": len(tasks),
+        }
+
+    def _account(self, subject: Any, seconds: float) -> None:
+        name = describe.name_of(subject)
+        entry = self._callbacks.get(name)
+        if entry is None:
+            if len(self._callbacks) >= _KINDS:
+                name = "(others)"
+            entry = self._callbacks.setdefault(name, [0, 0.0, 0.0])
+        entry[0] += 1
+        entry[1] += seconds
+        entry[2] = max(entry[2], seconds)
+
+    def _top_callbacks(self) -> list[dict[str, Any]]:
+        ranked = sorted(self._callbacks.items(), key=lambda item: -item[1][1])
+        return [
+            {"name": name, "count": count, "seconds": seconds, "max": longest}
+            for name, (count, seconds, longest) in ranked[:_LISTED]
+        ]
+
+    def _look_at_lag(self) -> None:
+        # An idle loop has no timers that could be late; this one is counted as any.
+        self._probe = self._loop.call_later(_PROBE_INTERVAL, self._look_at_lag)
+
+
+class _Session(asyncio.Protocol):
+    """One who is attached."""
+
+    transport: Any = None
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._received = b""
+        self._next: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        uid = _peer_uid(transport.get_extra_info("socket"))
+        if uid not in (os.getuid(), 0):
+            _logger.warning("user %s may not attach to the console", uid)
+            self.transport.abort()
+            return
+        self._console.attach(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        *lines, self._received = self._received.split(b"\n")
+        if len(self._received) > _LONGEST_REQUEST:
+            self.transport.abort()
+            return
+        for line in lines:
+            try:
+                interval = float(json.loads(line)["interval"])
+            except (ValueError, KeyError, TypeError) as error:
+                self._send({"error": f"a request is {{'interval': seconds}}: {error!r}"})
+                self.transport.close()
+                return
+            self._tell(min(max(interval, _SHORTEST_INTERVAL), _LONGEST_INTERVAL))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        self._console.detach(self)
+
+    def end(self) -> None:
+        """The console closes, perhaps with its loop: nothing may be left to a later turn."""
+        self.transport.abort()
+        self.transport._call_connection_lost(None)
+
+    def _tell(self, interval: float) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        self._next = asyncio.get_running_loop().call_later(interval, self._tell, interval)
+        # Whoever does not read gets the next snapshot instead of a queue of them.
+        if self.transport.get_write_buffer_size() == 0:
+            self._send(self._console.snapshot())
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.transport.write(json.dumps(message).encode() + b"\n")
+
+
+def sockets_of(pid: int) -> list[Path]:
+    """Return the consoles that a process has, or has left behind."""
+    return sorted(_directory().glob(f"{pid}-*.sock"))
+
+
+def _directory() -> Path:
+    """The user's own directory for consoles."""
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(base) / f"tokioloop-{os.getuid()}"
+
+
+def _free_path() -> str:
+    directory = _directory()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{directory} must be this user's, with mode 0700")
+    number = 0
+    while (path := directory / f"{os.getpid()}-{number}.sock").exists():
+        if not _is_alive(path):
+            path.unlink(missing_ok=True)
+            break
+        number += 1
+    return str(path)
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether somebody listens; a process that was killed leaves its socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.setblocking(False)
+        # From the first moment on nobody else may connect.
+        before = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _peer_uid(sock: Any) -> int:
+    if sys.platform.startswith("linux"):
+        layout = struct.Struct("3i")
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
+        return int(layout.unpack(data)[1])
+    # struct xucred of BSD and macOS begins with its version and the uid.
+    local_peercred = 1
+    return int(struct.unpack_from("2I", sock.getsockopt(0, local_peercred, 76))[1])
+
+
+def _connection(connection: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        name: connection[name]
+        for name in (
+            "fd",
+            "bytes_received",
+            "bytes_sent",
+            "bytes_queued",
+            "closing",
+            "reading_paused",
+            "writing_paused",
+        )
+    }
+    told["peer"] = describe.peer_of(connection["peer"])
+    told["local"] = describe.peer_of(connection["local"])
+    told["protocol"] = describe.name_of(connection["transport"])
+    return told
+
+
+def _task(task: asyncio.Task[Any]) -> dict[str, Any]:
+    return {
+        "name": task.get_name(),
+        "coroutine": getattr(task.get_coro(), "__qualname__", "?"),
+        "line": describe.coroutine_line(task),
+    }
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    return task.get_name()
