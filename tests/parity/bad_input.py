@@ -18,7 +18,7 @@ from typing import Any
 from .differences import is_right_to_differ
 from .harness import Probe, Trace, differences, run_probe
 from .loops import factory_under_test, is_twin, new_reference_loop
-from .wires import turns
+from .wires import turns, until
 
 _PATIENCE = 0.1
 
@@ -168,6 +168,8 @@ async def _undo(result: Any) -> None:
     elif isinstance(result, (asyncio.BaseTransport, asyncio.AbstractServer)):
         with suppress(Exception):
             result.close()
+        if isinstance(result, asyncio.SubprocessTransport):
+            await until(lambda: result.get_returncode() is not None)
     await turns(4)
 
 

@@ -20,17 +20,14 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"([Ff]ile descriptor) \d+"), r"\1 N"),
     (re.compile(r"(<_io\.\w+ name=)\d+"), r"\1N"),
     (re.compile(r"\bsubprocess \d+ is"), "subprocess N is"),
-    # Functions in C and in Python word the wrong number of arguments in their own ways.
+    # Functions in C and in Python word a wrong number of arguments in their own ways.
     (
-        re.compile(r"takes (no|from|exactly|at most|\d+) .*(arguments?|given)\)?$"),
-        "takes fewer arguments",
+        re.compile(
+            r"(takes (no|from|exactly|at most|\d+) .*(arguments?|given)\)?"
+            r"|got an unexpected keyword argument '\w+'|takes no keyword arguments)$"
+        ),
+        "takes other arguments",
     ),
-    (
-        re.compile(r"(got an unexpected keyword argument '\w+'|takes no keyword arguments)$"),
-        "takes no such keyword",
-    ),
-    (re.compile(r"('(?:127\.0\.0\.1|0\.0\.0\.0|::1?)', )\d{4,5}"), r"\1PORT"),
-    (re.compile(r"((?:127\.0\.0\.1|::1|localhost):)\d{4,5}"), r"\1PORT"),
     (re.compile(r"(\('127\.0\.0\.1', )\d{4,5}"), r"\1PORT"),
     (re.compile(r"\bport \d{4,5}\b"), "port PORT"),
     (re.compile(r"\btook \d+\.\d+ (m?s)"), r"took T \1"),

@@ -141,6 +141,12 @@ TABLE: dict[str, list[Method]] = {
     "child": BASE + CHILD,
 }
 CASES = [(kind, method) for kind, methods in TABLE.items() for method in methods]
+# The TLS of 3.10 never sees the end of a connection that is paused while it closes.
+AFTER_CLOSE = [
+    (kind, method)
+    for kind, method in CASES
+    if sys.version_info >= (3, 11) or (kind, method.name) != ("tls", "pause_reading")
+]
 
 
 async def _call_on_fresh_transports(loop: Any, trace: Trace, method: Method, kind: str) -> None:
@@ -189,7 +195,7 @@ async def _call_after_close(loop: Any, trace: Trace, method: Method, kind: str) 
             await turns(6)
 
 
-@pytest.mark.parametrize(("kind", "method"), CASES, ids=[f"{k} {m}" for k, m in CASES])
+@pytest.mark.parametrize(("kind", "method"), AFTER_CLOSE, ids=[f"{k} {m}" for k, m in AFTER_CLOSE])
 def test_a_transport_method_after_close(kind: str, method: Method) -> None:
     found = compare(method, _call_after_close, kind)
     if found:

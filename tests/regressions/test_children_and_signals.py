@@ -55,6 +55,7 @@ def test_small_writes_to_a_child_keep_their_order(loop: Loop) -> None:
         assert process.stdin is not None
         for number in range(500):
             process.stdin.write(b"%d\n" % number)
+        process.stdin.close()
         output, _ = await process.communicate()
         assert output == b"".join(b"%d\n" % number for number in range(500))
 

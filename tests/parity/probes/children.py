@@ -204,17 +204,3 @@ async def no_child_is_left_behind(loop: Loop, trace: Trace) -> None:
     trace("codes", await asyncio.gather(*(one(number) for number in range(10))))
     await turns(3)
     trace.attempt("zombies", os.waitpid, -1, os.WNOHANG)
-
-
-@probe("A.subprocess_exec", since=(3, 12))
-async def a_dropped_child_warns(loop: Loop, trace: Trace) -> None:
-    import gc
-
-    transport, protocol = await loop.subprocess_exec(
-        lambda: Child(Trace()), "true", stdin=None, stdout=None, stderr=None
-    )
-    await until(lambda: protocol.lost)
-    protocol.transport = None
-    del transport, protocol
-    gc.collect()
-    trace("collected")

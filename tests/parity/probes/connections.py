@@ -141,14 +141,9 @@ async def factories_that_fail(loop: Loop, trace: Trace, case: str) -> None:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
-            if name == "connect_accepted_socket":
-                call = lambda factory=factory, ours=ours: loop.connect_accepted_socket(
-                    factory, ours
-                )  # noqa: E731
-            else:
-                call = lambda factory=factory, ours=ours: getattr(loop, name)(factory, sock=ours)  # noqa: E731
+            taken: dict[str, Any] = {"sock": ours}
             try:
-                transport, _ = await call()
+                transport, _ = await getattr(loop, name)(factory, **taken)
                 trace(label, "connected", transport.is_closing())
                 transport.close()
             except Exception as exc:
