@@ -1,6 +1,6 @@
-//! `Handle` and `TimerHandle`: a callback that waits to be run.
+//! Handles: callbacks that wait to be run.
 //!
-//! Both extend asyncio's own classes: the memory begins with the slots of
+//! Their classes extend asyncio's own classes: the memory begins with the slots of
 //! those classes, filled as asyncio fills them wherever another object may
 //! look, and up to three arguments follow in place. A handle belongs to its
 //! loop's thread; `cancel` may come from any.
@@ -10,21 +10,23 @@
 //! ends, and when somebody keeps a handle past its call, it is told.
 #![allow(unsafe_code)]
 
+mod class;
+
 use std::cell::Cell;
-use std::ffi::CStr;
 use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyTuple;
 use tokioloop_reactor::TimerKey;
 
+pub(crate) use self::class::make_classes;
 use crate::event_loop::EventLoop;
 use crate::imports::Imports;
-use crate::py::native::{self, NativeClass, Visitor, getter, method};
-use crate::py::{Args, Owned, call, context};
+use crate::py::native::{self, Visitor};
+use crate::py::{Owned, call, context};
 use crate::threadsafe_cancel;
 
 /// Arguments that need no tuple.
@@ -75,16 +77,6 @@ const HANDLE_SIZE: usize = offset_of!(HandleObject, _scheduled);
 const THREADSAFE_HANDLE_SIZE: usize = offset_of!(HandleObject, when);
 /// A handle's memory up to where asyncio.TimerHandle's ends.
 const TIMER_HANDLE_SIZE: usize = offset_of!(HandleObject, scratch);
-
-/// The class `Handle`.
-#[repr(transparent)]
-struct PlainHandle(HandleObject);
-/// The class `TimerHandle`.
-#[repr(transparent)]
-struct TimerHandle(HandleObject);
-/// The class of `call_soon_threadsafe` from CPython 3.14 on.
-#[repr(transparent)]
-struct ThreadsafeHandle(HandleObject);
 
 /// What a new handle is made of.
 pub(crate) struct Callback<'a> {
@@ -436,8 +428,9 @@ impl HandleObject {
         }
     }
 
-    /// A handle of `call_soon_threadsafe` is not left running behind the back
-    /// of the thread that cancelled it (CPython 3.14 and later).
+    /// A handle of `call_soon_threadsafe` does not go on running behind the back
+    /// of a thread that cancels it or asks for its state (CPython 3.14 and
+    /// later).
     fn wait_until_cancelled(&self, py: Python<'_>) -> PyResult<()> {
         if self.threadsafe.get() && cfg!(Py_3_14) {
             // SAFETY: the handle keeps its loop alive.
@@ -585,42 +578,6 @@ unsafe fn revive(memory: *mut HandleObject) {
     }
 }
 
-macro_rules! handle_class {
-    ($class:ty, $name:literal, $size:expr, $kind:expr) => {
-        // SAFETY: the memory begins with the slots of asyncio's class, whose
-        // size is checked; zero is a valid value of every field.
-        unsafe impl NativeClass for $class {
-            const NAME: &'static CStr = $name;
-            const BASE_SIZE: usize = $size;
-            const WEAKLIST: Option<usize> = None;
-            const DICT: Option<usize> = None;
-            const SUBCLASSABLE: bool = false;
-
-            fn traverse(&self, visitor: &mut Visitor) {
-                self.0.visit(visitor);
-            }
-
-            fn clear(&self) {
-                self.0.clear_for_collector();
-            }
-
-            unsafe fn dealloc(this: *mut Self) {
-                // SAFETY: the same memory, the same promise.
-                unsafe { HandleObject::end(this.cast(), $kind) }
-            }
-        }
-    };
-}
-
-handle_class!(PlainHandle, c"tokioloop.Handle", HANDLE_SIZE, Kind::Plain);
-handle_class!(TimerHandle, c"tokioloop.TimerHandle", TIMER_HANDLE_SIZE, Kind::Timer);
-handle_class!(
-    ThreadsafeHandle,
-    c"tokioloop.ThreadSafeHandle",
-    THREADSAFE_HANDLE_SIZE,
-    Kind::Threadsafe
-);
-
 impl HandleObject {
     /// Breaks cycles. The loop stays: a handle without one cannot be asked
     /// anything, and the loop's own clear breaks that side.
@@ -628,146 +585,4 @@ impl HandleObject {
         self.cancelled.store(true, Ordering::Relaxed);
         self.release();
     }
-}
-
-fn cancel<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("Handle.cancel")?;
-    this.cancel(py)?;
-    Ok(Owned::none(py))
-}
-
-fn cancelled<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("Handle.cancelled")?;
-    Ok(Owned::bool(py, this.is_cancelled()))
-}
-
-fn run<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("Handle._run")?;
-    // SAFETY: alive during its own method.
-    let this = HandleRef(unsafe { Owned::from_borrowed((&raw const *this).cast_mut().cast()) });
-    if let Err(error) = this.run(py) {
-        // SAFETY: the handle keeps its loop alive.
-        let event_loop = unsafe { Owned::from_borrowed(this.get().event_loop.get()) };
-        crate::report::callback_failed(py, &event_loop, &this, error)?;
-    }
-    Ok(Owned::none(py))
-}
-
-fn when<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("TimerHandle.when")?;
-    when_value(py, this)
-}
-
-fn when_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    let given = this.when.get();
-    if given.is_null() {
-        Owned::float(py, this.when_seconds.get())
-    } else {
-        // SAFETY: the slot owns a reference.
-        Ok(unsafe { Owned::from_borrowed(given) })
-    }
-}
-
-fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    if this.is_cancelled() && !this.running.load(Ordering::Relaxed) {
-        return Ok(Owned::none(py));
-    }
-    let tuple = this.args.get();
-    if !tuple.is_null() {
-        // SAFETY: the slot owns a reference.
-        return Ok(unsafe { Owned::from_borrowed(tuple) });
-    }
-    let inline = this.inline.iter().take(usize::from(this.inline_count.get()));
-    // SAFETY: filled slots own references.
-    let inline = inline.map(|slot| unsafe { Bound::from_borrowed_ptr(py, slot.get()) });
-    Ok(PyTuple::new(py, inline.collect::<Vec<_>>())?.into_any().into())
-}
-
-fn cancelled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    Ok(Owned::bool(py, this.is_cancelled()))
-}
-
-fn scheduled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    Ok(Owned::bool(py, this.timer.get().is_some()))
-}
-
-/// Reads a slot that is None while it is empty.
-fn slot_value(py: Python<'_>, slot: &Slot) -> PyResult<Owned> {
-    let object = slot.get();
-    if object.is_null() {
-        return Ok(Owned::none(py));
-    }
-    // SAFETY: a filled slot owns a reference.
-    Ok(unsafe { Owned::from_borrowed(object) })
-}
-
-fn repr_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    slot_value(py, &this.repr)
-}
-
-fn source_traceback_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    slot_value(py, &this.source_traceback)
-}
-
-/// The classes of handles.
-pub(crate) struct Classes<'py> {
-    pub(crate) plain: Bound<'py, PyType>,
-    pub(crate) timer: Bound<'py, PyType>,
-    pub(crate) threadsafe: Bound<'py, PyType>,
-}
-
-/// Makes the classes.
-///
-/// # Errors
-/// ImportError where this interpreter lays asyncio's classes out differently.
-pub(crate) fn make_classes(py: Python<'_>) -> PyResult<Classes<'_>> {
-    let events = py.import("asyncio.events")?;
-    let base = |name: &str| -> PyResult<Bound<'_, PyType>> {
-        Ok(events.getattr(name)?.cast_into::<PyType>()?)
-    };
-    let plain = native::make_class::<PlainHandle>(
-        &base("Handle")?,
-        methods(),
-        getters(),
-        c"A callback that call_soon() scheduled; an asyncio.Handle.",
-    )?;
-    let mut timer_methods = methods();
-    timer_methods.push(method!(HandleObject, c"when", when, c"when($self)\n--\n\nReturn the time of loop.time(), in seconds, at which the callback is due."));
-    let mut timer_getters = getters();
-    timer_getters.push(getter!(HandleObject, c"_when", when_value));
-    timer_getters.push(getter!(HandleObject, c"_scheduled", scheduled_value));
-    let timer = native::make_class::<TimerHandle>(
-        &base("TimerHandle")?,
-        timer_methods,
-        timer_getters,
-        c"A callback that call_later() or call_at() scheduled; an asyncio.TimerHandle.",
-    )?;
-    let threadsafe = if cfg!(Py_3_14) {
-        native::make_class::<ThreadsafeHandle>(
-            &base("_ThreadSafeHandle")?,
-            methods(),
-            getters(),
-            c"A callback that call_soon_threadsafe() scheduled; an asyncio.Handle.",
-        )?
-    } else {
-        plain.clone()
-    };
-    Ok(Classes { plain, timer, threadsafe })
-}
-
-fn methods() -> Vec<ffi::PyMethodDef> {
-    vec![
-        method!(HandleObject, c"cancel", cancel, c"cancel($self)\n--\n\nCancel the callback; it is not run, and what it holds is dropped.\n\nMay be called from any thread. Cancelling twice, or after the run, does nothing."),
-        method!(HandleObject, c"cancelled", cancelled, c"cancelled($self)\n--\n\nReturn True if the callback was cancelled."),
-        method!(HandleObject, c"_run", run, c"_run($self)\n--\n\nRun the callback now."),
-    ]
-}
-
-fn getters() -> Vec<ffi::PyGetSetDef> {
-    vec![
-        getter!(HandleObject, c"_args", args_value),
-        getter!(HandleObject, c"_cancelled", cancelled_value),
-        getter!(HandleObject, c"_repr", repr_value),
-        getter!(HandleObject, c"_source_traceback", source_traceback_value),
-    ]
 }
