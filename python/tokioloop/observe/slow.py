@@ -15,7 +15,7 @@ from typing import Any
 
 from tokioloop.observe import describe
 
-__all__ = ["SlowCallback", "SlowReports"]
+__all__ = ["SlowCallback", "SlowReports", "hooks"]
 
 _logger = logging.getLogger("tokioloop.slow")
 
@@ -24,6 +24,10 @@ _INTERVAL_OF_KIND = 1.0
 _REPORTS_PER_SECOND = 10
 # Kinds that are remembered; a program that has more makes them up as it runs.
 _KINDS = 1000
+
+
+hooks: list[Callable[[SlowCallback, Any], None]] = []
+"""Called with each report of any loop and its task, None where it was no task's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +60,6 @@ class SlowReports:
     """The reports of one loop."""
 
     def __init__(self) -> None:
-        self.hooks: list[Callable[[SlowCallback, Any], None]] = []
-        """Called with each report and its task, None where it was no task's."""
         self._kinds: dict[str, tuple[float, int]] = {}
         self._second = 0
         self._written = 0
@@ -83,7 +85,7 @@ class SlowReports:
             ended=time.time(),
         )
         _logger.warning("%s", report)
-        for hook in self.hooks:
+        for hook in hooks:
             hook(report, task)
 
     def _may_write(self, second: int) -> bool:

@@ -1,0 +1,90 @@
+"""The figures of every loop of a process, for exporters: what each is, and its value."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import itertools
+import threading
+import weakref
+from typing import Any
+
+__all__ = ["COUNTERS", "GAUGES", "HISTOGRAMS", "figures_of_all_loops"]
+
+# Seconds that a loop of another thread has for its answer.
+_PATIENCE = 1.0
+
+COUNTERS = {
+    "turns": "Turns of the loop",
+    "polls": "Polls for events",
+    "blocking_polls": "Polls that were allowed to wait",
+    "events": "Events that polls brought",
+    "callbacks": "Callbacks run, and events handled",
+    "timers_fired": "Timers that came due",
+    "connections_accepted": "Connections accepted",
+    "bytes_received": "Bytes received by transports",
+    "messages_received": "Deliveries to protocols",
+    "bytes_sent": "Bytes given to transports",
+    "messages_sent": "Writes to transports",
+    "running_seconds": "Seconds inside run_forever",
+    "polling_seconds": "Seconds waiting for events",
+    "busy_seconds": "Seconds running, and not waiting",
+}
+GAUGES = {
+    "connections_open": "Open connections",
+    "listeners_open": "Listening sockets",
+    "watches_open": "Descriptors watched by add_reader and add_writer",
+    "bytes_queued": "Bytes waiting to be sent",
+    "timers_scheduled": "Timers that wait",
+    "callbacks_ready": "Callbacks that are due",
+}
+HISTOGRAMS = {
+    "loop_lag_seconds": "How late the earliest timer of a turn was",
+    "callback_duration_seconds": "How long callbacks took, while measured",
+    "turn_duration_seconds": "How long all callbacks of a turn took, while measured",
+}
+
+_numbers: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+_next_number = itertools.count()
+
+
+def figures_of_all_loops() -> dict[str, dict[str, Any]]:
+    """Return the figures of every open TokioLoop by the loop's number.
+
+    A loop that another thread runs is asked; one that does not answer within a
+    second is left out, because it is stuck or about to end.
+    """
+    from tokioloop.loop import _loops
+
+    asked: list[tuple[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
+    for loop in list(_loops):
+        if loop.is_closed():
+            continue
+        number = _numbers.get(loop)
+        if number is None:
+            number = _numbers[loop] = str(next(_next_number))
+        if loop.is_running() and loop._thread_id != threading.get_ident():
+            asked.append((number, _ask(loop)))
+        else:
+            found[number] = loop.metrics()
+    for number, answer in asked:
+        with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
+            found[number] = answer.result(_PATIENCE)
+    return dict(sorted(found.items()))
+
+
+def _ask(loop: Any) -> concurrent.futures.Future[dict[str, Any]]:
+    answer: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
+
+    def tell() -> None:
+        try:
+            answer.set_result(loop.metrics())
+        except Exception as error:
+            answer.set_exception(error)
+
+    try:
+        loop.call_soon_threadsafe(tell)
+    except RuntimeError as error:  # It was closed meanwhile.
+        answer.set_exception(error)
+    return answer
