@@ -28,10 +28,12 @@ UNSAFE_KEYWORD = re.compile(r"\bunsafe\s*(?:\{|fn\b|impl\b|extern\b)")
 # Raw calls of the kernel and of CPython; everything else is built on their safe faces.
 UNSAFE_FILES = re.compile(
     r"reactor/src/(sys|read_ring|address)\.rs"
-    r"|src/(loop_cell|handle)\.rs"
+    r"|src/(loop_cell|logging)\.rs"
+    r"|src/handle/(mod|class)\.rs"
+    r"|src/streams/\w+\.rs"
     r"|src/py/\w+\.rs"
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"
-    r"|src/transports/(read|shape|descriptor|stream)\.rs"
+    r"|src/transports/(read|shape|descriptor|stream|datagram\w*|methods|interior)\.rs"
 )
 
 

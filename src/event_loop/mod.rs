@@ -40,6 +40,9 @@ use options::Options;
 /// Proof of being on the loop's thread.
 pub(crate) type Inside<'a> = OnLoop<'a, LoopState>;
 
+/// The reader's and the writer's handle of a descriptor.
+type WatchHandles = (Option<Py<PyAny>>, Option<Py<PyAny>>);
+
 /// What other threads send to a loop.
 pub(crate) enum Message {
     /// Run this.
@@ -250,10 +253,7 @@ impl EventLoop {
     }
 
     /// The reader's and the writer's handle of a watched descriptor.
-    fn _watched(
-        slf: &Bound<'_, Self>,
-        fd: i32,
-    ) -> PyResult<(Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+    fn _watched(slf: &Bound<'_, Self>, fd: i32) -> PyResult<WatchHandles> {
         let py = slf.py();
         let inside = slf.get().enter(py, "_selector")?;
         let (reader, writer) = inside.with(|state| io::watched(py, state, fd));

@@ -84,7 +84,7 @@ fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 /// A descriptor number is an `int` and nothing that can be taken for one: a
 /// mock would give 1, the process's own output.
 fn exact_number(number: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    Ok(number.cast_exact::<PyInt>()?.extract::<RawFd>()?)
+    number.cast_exact::<PyInt>()?.extract()
 }
 
 /// Makes a Python socket that owns the descriptor from now on.

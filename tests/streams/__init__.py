@@ -1,0 +1,1 @@
+"""Streams: readers and writers that the loop feeds natively, and those that it does not."""
