@@ -10,6 +10,7 @@ import asyncio
 import gc
 import inspect
 import logging
+import re
 import sys
 import warnings
 from collections import Counter
@@ -205,12 +206,18 @@ def _log_records(outcome: Outcome) -> Iterator[None]:
         logger.setLevel(saved[0])
 
 
+# Who reaps a child first, close() or the thread that waits for it, is chance in asyncio.
+_CHANCE = re.compile(r"Unknown child process pid|child process pid \d+ exit status already read")
+
+
 class _RecordKeeper(logging.Handler):
     def __init__(self, log: list[Event]) -> None:
         super().__init__()
         self.log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _CHANCE.search(record.getMessage()):
+            return
         exc = record.exc_info[1] if record.exc_info else None
         self.log.append((record.levelname, text(record.getMessage()), exc and error(exc)))
 

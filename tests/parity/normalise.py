@@ -35,7 +35,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\bTask-\d+"), "Task-N"),
     (re.compile(r"/tmp/[\w./-]+"), "PATH"),
     # A transport that closes may still show the interest it is about to drop.
-    (re.compile(r"( closing .*? write=<)(?:idle|polling)"), r"\1…"),
+    (re.compile(r"( closing .*? write=<)(?:idle|polling), bufsize=\d+"), r"\1…"),
     # Where a class lives and what a private one is called are no promises.
     (re.compile(r"\b(?:asyncio|uvloop|rloop|tokioloop)(?:\.\w+)*\.(?=<?_?[A-Z])"), ""),
     (re.compile(r"\b_?(?:UnixSelector|Selector|BaseSelector|Base|Tokio)EventLoop\b"), "EventLoop"),
