@@ -13,6 +13,7 @@ from tokioloop._run import install, run
 from tokioloop.loop import TokioLoop, new_event_loop
 from tokioloop.observe import dump_tasks, instrument, metrics_text
 from tokioloop.policy import EventLoopPolicy, TokioEventLoopPolicy
+from tokioloop.serve import serve
 
 new_tokio_event_loop = new_event_loop
 
@@ -28,4 +29,5 @@ __all__ = [
     "new_event_loop",
     "new_tokio_event_loop",
     "run",
+    "serve",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tokioloop.loop import new_event_loop
@@ -15,10 +15,18 @@ __all__ = ["install", "run"]
 T = TypeVar("T")
 
 
-def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def run(
+    main: Coroutine[Any, Any, T],
+    *,
+    debug: bool | None = None,
+    loop_factory: LoopFactory = new_event_loop,
+) -> T:
     """Run a coroutine on a new TokioLoop and return its result.
 
-    The same as `asyncio.run(main, debug=debug, loop_factory=new_event_loop)`,
+    The same as `asyncio.run(main, debug=debug, loop_factory=loop_factory)`,
     which needs Python 3.12; this works from 3.10 on. Raises RuntimeError when
     a loop runs in this thread already, ValueError when `main` is no coroutine.
 
@@ -31,12 +39,12 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
     if sys.version_info >= (3, 11):
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-        with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
             return runner.run(main)
-    return _run_310(main, debug)
+    return _run_310(main, debug, loop_factory)
 
 
-def _run_310(main: Coroutine[Any, Any, T], debug: bool | None) -> T:
+def _run_310(main: Coroutine[Any, Any, T], debug: bool | None, loop_factory: LoopFactory) -> T:
     """As `asyncio.run` of Python 3.10, with another loop."""
     from asyncio import coroutines, runners
 
@@ -44,7 +52,7 @@ def _run_310(main: Coroutine[Any, Any, T], debug: bool | None) -> T:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
     if not coroutines.iscoroutine(main):
         raise ValueError(f"a coroutine was expected, got {main!r}")
-    loop = new_event_loop()
+    loop = loop_factory()
     try:
         asyncio.set_event_loop(loop)
         if debug is not None:
