@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 use tokioloop_reactor::{Interest, Readiness, Token, sys};
 
 use crate::errors;
@@ -76,7 +77,7 @@ fn add<'py>(
     let old = inside.with(|state| watch(state, fd, direction, held));
     match old {
         Ok(Some(old)) => {
-            old.object().bind(py).call_method0("cancel")?;
+            old.get().cancel(py)?;
         }
         Ok(None) => {}
         Err(error) => return Err(errors::os_error(py, &error)),
@@ -137,7 +138,7 @@ pub(crate) fn unwatch(
     let (handle, source) = inside.with(|state| take(state, fd, direction));
     let found = handle.is_some();
     if let Some(handle) = handle {
-        handle.object().bind(py).call_method0("cancel")?;
+        handle.get().cancel(py)?;
     }
     drop(source);
     Ok(found)
@@ -228,6 +229,12 @@ pub(crate) fn ensure_no_transport(
 /// # Errors
 /// ValueError for what is neither, in the words of `selectors`.
 pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    // HOT: raw
+    if let Ok(number) = fd.cast_exact::<PyInt>().map_err(PyErr::from).and_then(|fd| fd.extract()) {
+        if number >= 0 {
+            return Ok(number);
+        }
+    }
     Imports::get(fd.py())?.file_descriptor.bind(fd.py()).call1((fd,))?.extract()
 }
 

@@ -397,7 +397,7 @@ impl HandleObject {
     }
 
     /// `cancel()`, from any thread.
-    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn cancel(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_cancelled() {
             return self.wait_until_cancelled(py);
         }
