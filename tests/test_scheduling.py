@@ -65,6 +65,7 @@ def test_wrong_arguments_are_type_errors(loop):
             call()
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop may stop before it")
 def test_a_child_runs_in_the_next_turn_after_its_parents_siblings(loop):
     order = []
     loop.call_soon(lambda: (order.append("parent"), loop.call_soon(order.append, "child")))

@@ -127,7 +127,8 @@ class TestKeyboardInterrupt:
             import signal, sys
             async def main():
                 try:
-                    print("ready", flush=True)
+                    loop = asyncio.get_running_loop()
+                    loop.call_later(0.01, lambda: print("ready", flush=True))
                     await asyncio.sleep(60)
                 except asyncio.CancelledError:
                     print("cancelled", flush=True)
@@ -152,9 +153,12 @@ class TestKeyboardInterrupt:
                 print("interrupted", flush=True)
         """
         with start_program(flavour, program) as child:
-            assert child.stdout.readline() == "ready\n"
-            child.send_signal(signal.SIGINT)
-            output, errors = child.communicate(timeout=10)
+            try:
+                assert child.stdout.readline() == "ready\n"
+                child.send_signal(signal.SIGINT)
+                output, errors = child.communicate(timeout=10)
+            finally:
+                child.kill()
         assert output == "cancelled\ninterrupted\n", errors
 
 
