@@ -17,10 +17,10 @@ Loop = Any
 
 
 class Child(Told):
-    """A subprocess protocol; the order of process_exited and the pipes is chance, so not told."""
+    """A subprocess protocol; when a child ends is chance, so that is told by `_finished` alone."""
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__(trace)
+        super().__init__(trace, tell=False)
         self.output: dict[int, bytes] = {}
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -182,6 +182,7 @@ async def the_streams_of_a_child(loop: Loop, trace: Trace) -> None:
     process = await asyncio.create_subprocess_exec("cat", stdin=pipe, stdout=pipe)
     trace("communicate", await process.communicate(b"x" * 300_000))
     trace("code", process.returncode, await process.wait())
+    await asyncio.sleep(0.02)
     trace.attempt("kill", process.kill)
     process = await asyncio.create_subprocess_shell("exit 7", stdin=pipe)
     trace("wait", await process.wait())
