@@ -266,9 +266,7 @@ async def servers_of_every_kind(loop: Loop, trace: Trace, what: str) -> None:
     except Exception as exc:
         trace("raises", exc)
         return
-    ports = {sock.getsockname()[1] for sock in server.sockets}
     trace("sockets", len(server.sockets), sorted(int(sock.family) for sock in server.sockets))
-    trace("ports", len(ports))
     for sock in server.sockets[:1]:
         trace("reuse", *(bool(sock.getsockopt(socket.SOL_SOCKET, option)) for option in
                          (socket.SO_REUSEADDR, socket.SO_REUSEPORT)))  # fmt: skip
