@@ -6,6 +6,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
+use crate::py::Owned;
+
 /// What a caller passed: a slice of positional values, then keyword values.
 #[derive(Clone, Copy)]
 pub(crate) struct Args<'a, 'py> {
@@ -91,6 +93,32 @@ impl<'a, 'py> Args<'a, 'py> {
             // SAFETY: as in `get`.
             (name, unsafe { Borrowed::from_ptr(py, value) })
         })
+    }
+
+    /// Passes the arguments on to a function, behind `receiver`.
+    ///
+    /// # Errors
+    /// What the function raises.
+    pub(crate) fn forward(
+        &self,
+        function: &Bound<'py, PyAny>,
+        receiver: &Bound<'py, PyAny>,
+    ) -> PyResult<Owned> {
+        let mut values = Vec::with_capacity(self.values.len() + 1);
+        values.push(receiver.as_ptr());
+        values.extend_from_slice(self.values);
+        // SAFETY: the callable and all values are alive during the call, and
+        // the names belong to the last of the values.
+        let result = unsafe {
+            ffi::PyObject_Vectorcall(
+                function.as_ptr(),
+                values.as_ptr(),
+                self.positional + 1,
+                self.names,
+            )
+        };
+        // SAFETY: a new reference, or null with an exception.
+        unsafe { Owned::from_result(self.py, result) }
     }
 
     /// No argument at all.

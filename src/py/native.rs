@@ -185,6 +185,10 @@ pub(crate) unsafe trait NativeClass: Sized {
     /// Whether Python code may derive from it.
     const SUBCLASSABLE: bool;
 
+    /// Slots of its own, such as those of an awaitable.
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        Vec::new()
+    }
     /// Shows every reference to the garbage collector.
     fn traverse(&self, visitor: &mut Visitor);
     /// Drops every reference that can be part of a cycle.
@@ -225,7 +229,8 @@ pub(crate) fn make_class<'py, T: NativeClass>(
     let getters = getters.into_iter().chain([ffi::PyGetSetDef::default()]).collect::<Vec<_>>();
     // The type keeps pointers to these tables and lives as long as the process.
     let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
-    let mut slots = [
+    let mut slots = T::slots();
+    slots.extend([
         slot(ffi::Py_tp_dealloc, dealloc::<T> as ffi::destructor as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse::<T> as ffi::traverseproc as *mut c_void),
         slot(ffi::Py_tp_clear, clear::<T> as ffi::inquiry as *mut c_void),
@@ -234,7 +239,7 @@ pub(crate) fn make_class<'py, T: NativeClass>(
         slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
         slot(0, ptr::null_mut()),
-    ];
+    ]);
     let extra = if T::SUBCLASSABLE {
         ffi::Py_TPFLAGS_BASETYPE
     } else {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyString;
 
-use crate::py::Owned;
+use crate::py::{Owned, bytes};
 use crate::streams::stock::Guarded;
 
 /// What `StreamReader.__init__` sets. An instance with more attributes may
@@ -46,6 +46,23 @@ impl Attributes {
             }
             0 => Ok(None),
             _ => Err(PyErr::fetch(py)),
+        }
+    }
+
+    /// One attribute of `object`, whose dictionary this is.
+    ///
+    /// # Errors
+    /// AttributeError, in Python's words, where it is missing.
+    #[inline]
+    pub(crate) fn require(
+        &self,
+        py: Python<'_>,
+        object: &Owned,
+        name: &Bound<'_, PyString>,
+    ) -> PyResult<Owned> {
+        match self.get(py, name)? {
+            Some(value) => Ok(value),
+            None => object.bind(py).getattr(name).map(Owned::from),
         }
     }
 
@@ -158,6 +175,72 @@ impl Buffer {
             }
             Ok(())
         })
+    }
+
+    /// Takes the first `count` bytes, or all where there are fewer.
+    ///
+    /// # Errors
+    /// BufferError where somebody holds a view of it.
+    #[inline]
+    pub(crate) fn take(&self, py: Python<'_>, count: usize) -> PyResult<Owned> {
+        let taken = with_critical_section(&self.0.bind(py), || {
+            let length = self.len();
+            let start = self.start();
+            // SAFETY: the bytearray holds `length` bytes and stays as it is
+            // meanwhile.
+            let held = unsafe { std::slice::from_raw_parts(start, length) };
+            bytes::copy(py, held.get(..count).unwrap_or(held))
+        })?;
+        self.drop_front(py, count)?;
+        Ok(taken)
+    }
+
+    /// Drops the first `count` bytes, or all where there are fewer.
+    ///
+    /// # Errors
+    /// BufferError where somebody holds a view of it.
+    #[inline]
+    pub(crate) fn drop_front(&self, py: Python<'_>, count: usize) -> PyResult<()> {
+        if count >= self.len() {
+            return self.resize(py, 0);
+        }
+        // SAFETY: a bytearray, as checked when made.
+        let result =
+            unsafe { ffi::PySequence_DelSlice(self.0.as_ptr(), 0, count as ffi::Py_ssize_t) };
+        if result < 0 { Err(PyErr::fetch(py)) } else { Ok(()) }
+    }
+
+    /// Where a separator begins, from `offset` on.
+    pub(crate) fn find(&self, py: Python<'_>, separator: &[u8], offset: usize) -> Option<usize> {
+        with_critical_section(&self.0.bind(py), || {
+            let rest = self.len().checked_sub(offset)?;
+            // SAFETY: `offset` is within the bytearray.
+            let from = unsafe { self.start().add(offset) };
+            // SAFETY: both describe memory that is alive and stays as it is.
+            let found = unsafe {
+                match separator {
+                    [byte] => libc::memchr(from.cast(), (*byte).into(), rest),
+                    _ => {
+                        libc::memmem(from.cast(), rest, separator.as_ptr().cast(), separator.len())
+                    }
+                }
+            };
+            (!found.is_null()).then(|| found.addr() - from.addr() + offset)
+        })
+    }
+
+    /// Whether the byte at `offset` is this one.
+    pub(crate) fn has_byte_at(&self, py: Python<'_>, offset: usize, byte: u8) -> bool {
+        with_critical_section(&self.0.bind(py), || {
+            // SAFETY: read within the bytearray only.
+            offset < self.len() && unsafe { *self.start().add(offset) } == byte
+        })
+    }
+
+    #[inline]
+    fn start(&self) -> *const u8 {
+        // SAFETY: a bytearray, as checked when made.
+        unsafe { ffi::PyByteArray_AsString(self.0.as_ptr()).cast() }
     }
 
     fn resize(&self, py: Python<'_>, length: usize) -> PyResult<()> {

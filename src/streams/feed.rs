@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use crate::py::Owned;
 use crate::streams::attributes::Attributes;
+use crate::streams::classes;
 use crate::streams::stock::Stock;
 
 /// Whether data for this protocol may go through [`feed`]: it is asyncio's own,
@@ -55,7 +56,8 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, data: &[u8]) -> PyResult<bo
 
 fn feed_reader(py: Python<'_>, reader: &Owned, data: &[u8]) -> PyResult<bool> {
     let class = &Stock::get(py)?.reader;
-    if !class.is_exact(reader.as_ptr()) || !class.is_unmodified(py) {
+    let known = classes::is_reader(py, reader.as_ptr()) || class.is_exact(reader.as_ptr());
+    if !known || !class.is_unmodified(py) {
         return Ok(false);
     }
     let state = Attributes::of(py, reader)?;

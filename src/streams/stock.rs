@@ -13,6 +13,9 @@ use pyo3::types::PyType;
 pub(crate) struct Stock {
     pub(crate) reader: Guarded,
     pub(crate) protocol: Guarded,
+    pub(crate) writer: Guarded,
+    pub(crate) incomplete_read: Py<PyAny>,
+    pub(crate) limit_overrun: Py<PyAny>,
 }
 
 static STOCK: PyOnceLock<Stock> = PyOnceLock::new();
@@ -31,7 +34,11 @@ const READER: [&str; 10] = [
     "__getattribute__",
 ];
 
-const PROTOCOL: [&str; 3] = ["data_received", "_stream_reader", "__getattribute__"];
+const PROTOCOL: [&str; 4] =
+    ["data_received", "_stream_reader", "_drain_helper", "__getattribute__"];
+
+const WRITER: [&str; 7] =
+    ["write", "writelines", "drain", "close", "is_closing", "get_extra_info", "__getattribute__"];
 
 impl Stock {
     /// The classes; looked up on first use, which is when the module is made.
@@ -52,9 +59,13 @@ impl Stock {
         let class = |name: &str| -> PyResult<Bound<'_, PyType>> {
             Ok(streams.getattr(name)?.cast_into::<PyType>()?)
         };
+        let exceptions = py.import("asyncio.exceptions")?;
         Ok(Self {
             reader: Guarded::new(&class("StreamReader")?, &READER)?,
             protocol: Guarded::new(&class("StreamReaderProtocol")?, &PROTOCOL)?,
+            writer: Guarded::new(&class("StreamWriter")?, &WRITER)?,
+            incomplete_read: exceptions.getattr("IncompleteReadError")?.unbind(),
+            limit_overrun: exceptions.getattr("LimitOverrunError")?.unbind(),
         })
     }
 }
@@ -80,6 +91,11 @@ impl Guarded {
             members.push((name, member.unbind()));
         }
         Ok(Self { class: class.clone().unbind(), members, genuine, version: AtomicU32::new(0) })
+    }
+
+    /// The class.
+    pub(crate) fn class<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyType> {
+        self.class.bind(py)
     }
 
     /// Whether `object` is a direct instance of the class.

@@ -55,6 +55,7 @@ impl Delivery {
             Ok(method) => {
                 let (function, bound) = call::unbound(&method, protocol);
                 if bound && streams::is_stream_protocol(protocol, &function)? {
+                    streams::upgrade(protocol)?;
                     Self::Stream { function }
                 } else {
                     Self::Data { function, bound }

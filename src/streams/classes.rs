@@ -1,0 +1,86 @@
+//! The classes that take the place of asyncio's: subclasses without slots of
+//! their own, so that an instance of asyncio's class can become one of them.
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
+
+use crate::streams::stock::{Guarded, Stock};
+use crate::streams::{reader, writer};
+
+/// The native classes.
+struct Classes {
+    reader: Py<PyType>,
+    writer: Py<PyType>,
+}
+
+static CLASSES: PyOnceLock<Classes> = PyOnceLock::new();
+
+#[inline]
+fn classes(py: Python<'_>) -> PyResult<&Classes> {
+    match CLASSES.get(py) {
+        Some(classes) => Ok(classes),
+        None => CLASSES.get_or_try_init(py, || load(py)),
+    }
+}
+
+#[cold]
+fn load(py: Python<'_>) -> PyResult<Classes> {
+    let stock = Stock::get(py)?;
+    Ok(Classes {
+        reader: derive(py, &stock.reader, reader::methods())?,
+        writer: derive(py, &stock.writer, writer::methods())?,
+    })
+}
+
+/// A class of the same name, module and layout with native methods.
+fn derive(py: Python<'_>, stock: &Guarded, methods: Vec<ffi::PyMethodDef>) -> PyResult<Py<PyType>> {
+    let base = stock.class(py);
+    let body = PyDict::new(py);
+    body.set_item("__slots__", ())?;
+    for name in ["__module__", "__qualname__", "__doc__"] {
+        body.set_item(name, base.getattr(name)?)?;
+    }
+    let class = py.get_type::<PyType>().call1((base.name()?, (base,), body))?;
+    let class = class.cast_into::<PyType>()?;
+    for method in methods {
+        let method = Box::leak(Box::new(method));
+        // SAFETY: the definition lives for ever, as does the class.
+        let descriptor = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), method))?
+        };
+        class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
+    }
+    Ok(class.unbind())
+}
+
+/// Whether an object is one of our readers.
+#[inline]
+pub(crate) fn is_reader(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+    // SAFETY: callers pass live objects; the type is only compared.
+    CLASSES
+        .get(py)
+        .is_some_and(|classes| unsafe { ffi::Py_TYPE(object) }.cast() == classes.reader.as_ptr())
+}
+
+/// Makes a plain and unmodified `StreamReader` one of ours.
+pub(crate) fn upgrade_reader(reader: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = reader.py();
+    upgrade(reader, &Stock::get(py)?.reader, &classes(py)?.reader)
+}
+
+/// Makes a plain and unmodified `StreamWriter` one of ours.
+pub(crate) fn upgrade_writer(writer: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = writer.py();
+    upgrade(writer, &Stock::get(py)?.writer, &classes(py)?.writer)
+}
+
+fn upgrade(object: &Bound<'_, PyAny>, stock: &Guarded, class: &Py<PyType>) -> PyResult<()> {
+    let py = object.py();
+    if stock.is_exact(object.as_ptr()) && stock.is_unmodified(py) {
+        object.setattr("__class__", class)?;
+    }
+    Ok(())
+}

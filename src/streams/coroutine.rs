@@ -1,0 +1,341 @@
+//! The object that `await reader.read(n)` awaits: a coroutine whose body is
+//! Rust. It costs no frame of the interpreter, and returns through `am_send`
+//! where the interpreter asks that way.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+use pyo3::{ffi, intern};
+
+use crate::py::native::{self, NativeClass, Visitor, getter, method};
+use crate::py::{Args, Owned};
+use crate::streams::operation::{Input, Operation, Step};
+
+/// The object.
+#[repr(C)]
+pub(crate) struct StreamCoroutine {
+    ob_base: ffi::PyObject,
+    /// A step is under way, in this thread or another.
+    running: AtomicBool,
+    /// Whether there is an operation inside: it is taken out for each step, and
+    /// stays away once it has ended.
+    filled: Cell<bool>,
+    /// Qualified name of the method; a thin pointer, of which null is None.
+    name: Cell<Option<&'static &'static str>>,
+    operation: UnsafeCell<MaybeUninit<Operation>>,
+}
+
+static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+impl StreamCoroutine {
+    /// A coroutine that has not begun.
+    #[inline]
+    pub(crate) fn make(py: Python<'_>, operation: Operation) -> PyResult<Owned> {
+        let class = match CLASS.get(py) {
+            Some(class) => class,
+            None => CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?,
+        };
+        // SAFETY: made by `make_class`.
+        let object = unsafe { native::new_instance(class.bind(py)) }?;
+        // SAFETY: an instance, as just made.
+        let this = unsafe { &*object.as_ptr().cast::<Self>() };
+        this.name.set(Some(operation.name()));
+        this.put(operation);
+        Ok(object)
+    }
+
+    #[inline]
+    fn take(&self) -> Option<Operation> {
+        // SAFETY: filled, and empty from now on.
+        self.filled.replace(false).then(|| unsafe { (*self.operation.get()).assume_init_read() })
+    }
+
+    #[inline]
+    fn put(&self, operation: Operation) {
+        // SAFETY: empty, and nobody looks into an empty one.
+        unsafe { (*self.operation.get()).write(operation) };
+        self.filled.set(true);
+    }
+
+    fn name(&self) -> &'static str {
+        self.name.get().map_or("", |name| *name)
+    }
+
+    /// The operation as it is between two steps.
+    fn peek(&self) -> Option<&Operation> {
+        // SAFETY: filled; the callers change nothing while they look.
+        self.filled.get().then(|| unsafe { (*self.operation.get()).assume_init_ref() })
+    }
+
+    /// One step, during which nobody else may take one.
+    #[inline]
+    fn step(&self, py: Python<'_>, input: Input<'_>) -> PyResult<Step> {
+        if self.running.swap(true, Ordering::Acquire) {
+            return Err(PyValueError::new_err("coroutine already executing"));
+        }
+        let Some(mut operation) = self.take() else {
+            self.running.store(false, Ordering::Release);
+            return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+        };
+        let result = operation.resume(py, input);
+        if matches!(result, Ok(Step::Yield(_))) {
+            self.put(operation);
+        }
+        self.running.store(false, Ordering::Release);
+        result
+    }
+}
+
+// HOT: stream
+unsafe extern "C" fn am_send(
+    this: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: CPython calls slots on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    let mut state = ffi::PySendResult::PYGEN_ERROR;
+    let object = native::answer(py, || {
+        // SAFETY: the slot of this class.
+        match unsafe { &*this.cast::<StreamCoroutine>() }.step(py, Input::Send(value))? {
+            Step::Yield(object) => {
+                state = ffi::PySendResult::PYGEN_NEXT;
+                Ok(object)
+            }
+            Step::Return(object) => {
+                state = ffi::PySendResult::PYGEN_RETURN;
+                Ok(object)
+            }
+        }
+    });
+    // SAFETY: the caller's place for the result.
+    unsafe { *result = object };
+    state
+}
+
+// HOT: stream
+unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls slots on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    let mut returned = None;
+    let object = native::answer(py, || {
+        // SAFETY: the slot of this class; None lives as long as the interpreter.
+        let (this, none) = unsafe { (&*this.cast::<StreamCoroutine>(), ffi::Py_None()) };
+        match this.step(py, Input::Send(none))? {
+            Step::Yield(object) => Ok(object),
+            Step::Return(object) => {
+                returned = Some(object);
+                Ok(Owned::none(py))
+            }
+        }
+    });
+    let Some(value) = returned else { return object };
+    // SAFETY: the None of above is given back. What operations return is bytes
+    // or None, which StopIteration takes as its value without unpacking.
+    unsafe {
+        ffi::Py_DECREF(object);
+        // Null without an exception is the end of an iterator whose value is None.
+        if value.as_ptr() != ffi::Py_None() {
+            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr());
+        }
+    }
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a live object.
+    unsafe { ffi::Py_NewRef(this) }
+}
+
+unsafe extern "C" fn repr(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls slots on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    native::answer(py, || {
+        // SAFETY: the slot of this class.
+        let name = unsafe { &*this.cast::<StreamCoroutine>() }.name();
+        Ok(Owned::from(
+            format!("<coroutine object {name} at {this:p}>").into_pyobject(py)?.into_any(),
+        ))
+    })
+}
+
+/// What `send` and `throw` answer with: a value, or StopIteration.
+fn value_or_stop(py: Python<'_>, step: Step) -> PyResult<Owned> {
+    match step {
+        Step::Yield(object) => Ok(object),
+        Step::Return(object) if object.bind(py).is_none() => Err(PyStopIteration::new_err(())),
+        Step::Return(object) => Err(PyStopIteration::new_err((object.as_py().clone_ref(py),))),
+    }
+}
+
+fn send<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let value = args.one("send", "value")?;
+    if !value.is_none() && t.peek().is_some_and(Operation::is_new) {
+        return Err(pyo3::exceptions::PyTypeError::new_err(
+            "can't send non-None value to a just-started coroutine",
+        ));
+    }
+    value_or_stop(py, t.step(py, Input::Send(value.as_ptr()))?)
+}
+
+fn throw<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let [kind, value, traceback] = args.bind("throw", ["type", "value", "traceback"], 1)?;
+    let Some(kind) = kind else { return Ok(Owned::none(py)) };
+    let value = value.filter(|value| !value.is_none());
+    let error = match (&value, kind.is_instance_of::<PyType>()) {
+        (Some(value), true) if value.is_instance(&kind)? => (**value).clone(),
+        (Some(value), true) => kind.call1((value,))?,
+        (None, true) => kind.call0()?,
+        _ => (*kind).clone(),
+    };
+    if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
+        error.setattr(intern!(py, "__traceback__"), traceback)?;
+    }
+    value_or_stop(py, t.step(py, Input::Throw(&error))?)
+}
+
+fn close<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("close")?;
+    if t.peek().is_none_or(Operation::is_new) && !t.running.load(Ordering::Relaxed) {
+        drop(t.take());
+        return Ok(Owned::none(py));
+    }
+    let exit = py.get_type::<pyo3::exceptions::PyGeneratorExit>().call0()?;
+    match t.step(py, Input::Throw(&exit)) {
+        Ok(Step::Yield(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
+        Ok(Step::Return(_)) => Ok(Owned::none(py)),
+        Err(error)
+            if error.is_instance_of::<pyo3::exceptions::PyGeneratorExit>(py)
+                || error.is_instance_of::<PyStopIteration>(py) =>
+        {
+            Ok(Owned::none(py))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn await_<'py>(_: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("__await__")?;
+    // SAFETY: a live object during its own method.
+    Ok(unsafe { Owned::from_borrowed((&raw const *t).cast_mut().cast()) })
+}
+
+fn name(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+    let full = t.name();
+    let name = full.rsplit('.').next().unwrap_or(full);
+    Ok(name.into_pyobject(py)?.into_any().into())
+}
+
+fn qualified_name(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+    Ok(t.name().into_pyobject(py)?.into_any().into())
+}
+
+fn is_running(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+    Ok(Owned::bool(py, t.running.load(Ordering::Relaxed)))
+}
+
+fn awaited(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+    let awaited = t.peek().and_then(Operation::awaited);
+    Ok(awaited.map_or_else(|| Owned::none(py), |awaited| awaited.clone_ref(py)))
+}
+
+/// There is no frame: what looks for one in a coroutine takes None for an end
+/// that has been reached.
+fn frame(py: Python<'_>, _: &StreamCoroutine) -> PyResult<Owned> {
+    Ok(Owned::none(py))
+}
+
+/// Makes the class and has it known as a coroutine.
+fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    type T = StreamCoroutine;
+    let class = native::make_class::<StreamCoroutine>(
+        &py.get_type::<PyAny>(),
+        vec![
+            method!(T, c"send", send, c"send($self, value, /)\n--\n\nResume with a value; raises StopIteration with the result at the end."),
+            method!(T, c"throw", throw, c"throw($self, type, value=None, traceback=None, /)\n--\n\nResume with an exception."),
+            method!(T, c"close", close, c"close($self, /)\n--\n\nEnd the coroutine where it waits."),
+            method!(T, c"__await__", await_, c"__await__($self, /)\n--\n\nReturn an iterator to await: the coroutine itself."),
+        ],
+        vec![
+            getter!(T, c"__name__", name),
+            getter!(T, c"__qualname__", qualified_name),
+            getter!(T, c"cr_running", is_running),
+            getter!(T, c"cr_await", awaited),
+            getter!(T, c"cr_frame", frame),
+        ],
+        c"A coroutine of a stream; a collections.abc.Coroutine.",
+    )?;
+    py.import("collections.abc")?.getattr("Coroutine")?.call_method1("register", (&class,))?;
+    Ok(class)
+}
+
+// SAFETY: zero is valid: it says that there is no operation inside.
+unsafe impl NativeClass for StreamCoroutine {
+    const NAME: &'static CStr = c"tokioloop._core.StreamCoroutine";
+    const BASE_SIZE: usize = offset_of!(Self, running);
+    const WEAKLIST: Option<usize> = None;
+    const DICT: Option<usize> = None;
+    const SUBCLASSABLE: bool = false;
+
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
+        vec![
+            slot(ffi::Py_am_await, am_await as ffi::unaryfunc as *mut c_void),
+            slot(ffi::Py_am_send, am_send as ffi::sendfunc as *mut c_void),
+            slot(ffi::Py_tp_iter, am_await as ffi::getiterfunc as *mut c_void),
+            slot(ffi::Py_tp_iternext, iternext as ffi::iternextfunc as *mut c_void),
+            slot(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
+        ]
+    }
+
+    fn traverse(&self, visitor: &mut Visitor) {
+        if let Some(operation) = self.peek() {
+            operation.traverse(visitor);
+        }
+    }
+
+    fn clear(&self) {
+        drop(self.take());
+    }
+
+    unsafe fn dealloc(this: *mut Self) {
+        // SAFETY: a dead object is no longer to be visited.
+        unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
+        // SAFETY: the memory is whole until it is freed.
+        if let Some(operation) = unsafe { &*this }.take() {
+            if operation.is_new() {
+                warn_never_awaited(operation.name());
+            }
+            drop(operation);
+        }
+        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        unsafe { native::free(this.cast()) };
+    }
+}
+
+/// What CPython says of a coroutine that nobody has awaited. An exception that
+/// is on its way meanwhile stays.
+#[cold]
+fn warn_never_awaited(name: &str) {
+    // SAFETY: objects die on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    let underway = PyErr::take(py);
+    let text = format!("coroutine '{name}' was never awaited");
+    let result = std::ffi::CString::new(text)
+        .map_err(PyErr::from)
+        .and_then(|text| PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1));
+    if let Err(error) = result {
+        error.write_unraisable(py, None);
+    }
+    if let Some(underway) = underway {
+        underway.restore(py);
+    }
+}

@@ -1,0 +1,78 @@
+//! What `StreamWriter.drain` does between two waits.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::py::Owned;
+use crate::streams::attributes::Attributes;
+use crate::streams::classes;
+use crate::streams::stock::Stock;
+
+/// How a `drain` begins.
+pub(crate) enum Begin {
+    /// The loop has to turn once, so that `connection_lost` can be called.
+    Closing,
+    Open,
+}
+
+/// The first step.
+///
+/// # Errors
+/// What the reader's side of the connection has failed with.
+// HOT: stream
+pub(crate) fn begin(py: Python<'_>, writer: &Owned) -> PyResult<Begin> {
+    let state = Attributes::of(py, writer)?;
+    let reader = state.require(py, writer, intern!(py, "_reader"))?;
+    let exception = exception_of(py, &reader)?;
+    if !exception.bind(py).is_none() {
+        return Err(PyErr::from_value(exception.bind(py).to_owned()));
+    }
+    let transport = state.require(py, writer, intern!(py, "_transport"))?;
+    let closing = transport.bind(py).call_method0(intern!(py, "is_closing"))?.is_truthy()?;
+    Ok(if closing { Begin::Closing } else { Begin::Open })
+}
+
+/// `reader.exception()`, or None without a reader.
+fn exception_of(py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
+    let bound = reader.bind(py);
+    if bound.is_none() {
+        return Ok(Owned::none(py));
+    }
+    let class = &Stock::get(py)?.reader;
+    if classes::is_reader(py, bound.as_ptr()) && class.is_unmodified(py) {
+        let state = Attributes::of(py, reader)?;
+        if !state.hide_members(py, class)? {
+            if let Some(exception) = state.get(py, intern!(py, "_exception"))? {
+                return Ok(exception);
+            }
+        }
+    }
+    Ok(bound.call_method0(intern!(py, "exception"))?.into())
+}
+
+/// The rest: the protocol's `_drain_helper`, unless there is nothing to wait
+/// for.
+///
+/// # Errors
+/// What the helper raises when it is called.
+// HOT: stream
+pub(crate) fn flow_control(py: Python<'_>, writer: &Owned) -> PyResult<Option<Owned>> {
+    let state = Attributes::of(py, writer)?;
+    let protocol = state.require(py, writer, intern!(py, "_protocol"))?;
+    let class = &Stock::get(py)?.protocol;
+    if class.is_exact(protocol.as_ptr()) && class.is_unmodified(py) {
+        let state = Attributes::of(py, &protocol)?;
+        if state.flag(py, intern!(py, "_paused"))? == Some(false)
+            && state.flag(py, intern!(py, "_connection_lost"))? == Some(false)
+            && state.get(py, intern!(py, "_drain_helper"))?.is_none()
+        {
+            return Ok(None);
+        }
+    }
+    let helper = protocol.bind(py).call_method0(intern!(py, "_drain_helper"))?;
+    // What is awaited may be any awaitable where the method is somebody's own.
+    let is_coroutine = helper.hasattr(intern!(py, "cr_frame"))?;
+    let helper =
+        if is_coroutine { helper } else { helper.call_method0(intern!(py, "__await__"))? };
+    Ok(Some(helper.into()))
+}

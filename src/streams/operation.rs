@@ -1,0 +1,232 @@
+//! One call of a stream's coroutine method, from its first step to its end.
+//!
+//! A step runs until there is a result or something to wait for. What cannot
+//! be done natively is delegated: to the coroutine that asyncio's own method
+//! makes, or to another awaitable's iterator.
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::py::Owned;
+use crate::py::native::Visitor;
+use crate::streams::drain;
+use crate::streams::read::{self, Attempt, Read};
+
+/// What a coroutine is resumed with.
+pub(crate) enum Input<'a> {
+    Send(*mut ffi::PyObject),
+    Throw(&'a Bound<'a, PyAny>),
+}
+
+/// Where a step has ended.
+pub(crate) enum Step {
+    Yield(Owned),
+    Return(Owned),
+}
+
+/// What was called.
+pub(crate) enum Task {
+    Read(Read),
+    Drain,
+}
+
+/// Where it stands.
+enum Stage {
+    New,
+    /// The reader's `_waiter` is awaited through this iterator.
+    Waiting(Owned),
+    /// The rest is up to another coroutine.
+    Delegated(Owned),
+    /// `drain` has let the loop turn.
+    Yielded,
+}
+
+/// A call under way.
+pub(crate) struct Operation {
+    task: Task,
+    /// The reader or the writer.
+    stream: Owned,
+    stage: Stage,
+}
+
+impl Operation {
+    pub(crate) fn new(stream: Owned, task: Task) -> Self {
+        Self { task, stream, stage: Stage::New }
+    }
+
+    /// Qualified name of the method.
+    pub(crate) fn name(&self) -> &'static &'static str {
+        match &self.task {
+            Task::Read(read) => read.qualified_name(),
+            Task::Drain => &"StreamWriter.drain",
+        }
+    }
+
+    pub(crate) fn is_new(&self) -> bool {
+        matches!(self.stage, Stage::New)
+    }
+
+    /// What it waits for.
+    pub(crate) fn awaited(&self) -> Option<&Owned> {
+        match &self.stage {
+            Stage::Waiting(iterator) | Stage::Delegated(iterator) => Some(iterator),
+            Stage::New | Stage::Yielded => None,
+        }
+    }
+
+    pub(crate) fn traverse(&self, visitor: &mut Visitor) {
+        visitor.object(&self.stream);
+        if let Some(awaited) = self.awaited() {
+            visitor.object(awaited);
+        }
+    }
+
+    /// Runs one step.
+    // HOT: stream
+    pub(crate) fn resume(&mut self, py: Python<'_>, input: Input<'_>) -> PyResult<Step> {
+        match std::mem::replace(&mut self.stage, Stage::New) {
+            Stage::New => {
+                if let Input::Throw(error) = input {
+                    return Err(PyErr::from_value(error.clone()));
+                }
+                match &mut self.task {
+                    Task::Read(read) => {
+                        let attempt = read.begin(py, &self.stream)?;
+                        self.follow(py, attempt)
+                    }
+                    Task::Drain => match drain::begin(py, &self.stream)? {
+                        drain::Begin::Closing => {
+                            self.stage = Stage::Yielded;
+                            Ok(Step::Yield(Owned::none(py)))
+                        }
+                        drain::Begin::Open => self.finish_drain(py),
+                    },
+                }
+            }
+            Stage::Waiting(iterator) => {
+                let step = pass(py, &iterator, input);
+                if matches!(step, Ok(Step::Yield(_))) {
+                    self.stage = Stage::Waiting(iterator);
+                    return step;
+                }
+                // asyncio's `finally`, whatever the wait has ended with.
+                read::forget_waiter(py, &self.stream)?;
+                step?;
+                self.go_on(py)
+            }
+            Stage::Delegated(iterator) => {
+                let step = pass(py, &iterator, input)?;
+                match step {
+                    Step::Yield(_) => {
+                        self.stage = Stage::Delegated(iterator);
+                        Ok(step)
+                    }
+                    Step::Return(value) => self.end(py, value),
+                }
+            }
+            Stage::Yielded => match input {
+                Input::Throw(error) => Err(PyErr::from_value(error.clone())),
+                Input::Send(_) => self.finish_drain(py),
+            },
+        }
+    }
+
+    /// The wait is over: looks again.
+    fn go_on(&mut self, py: Python<'_>) -> PyResult<Step> {
+        let Task::Read(read) = &mut self.task else { return Ok(Step::Return(Owned::none(py))) };
+        let attempt = read.attempt(py, &self.stream)?;
+        self.follow(py, attempt)
+    }
+
+    fn follow(&mut self, py: Python<'_>, attempt: Attempt) -> PyResult<Step> {
+        let mut attempt = attempt;
+        loop {
+            let Task::Read(read) = &mut self.task else {
+                return Ok(Step::Return(Owned::none(py)));
+            };
+            match attempt {
+                Attempt::Done(value) => return Ok(Step::Return(value)),
+                Attempt::Delegate => {
+                    let coroutine = read.interpreted(py, &self.stream)?;
+                    return self.delegate(py, coroutine);
+                }
+                Attempt::Wait => {
+                    let iterator = read.wait(py, &self.stream)?;
+                    // SAFETY: None lives as long as the interpreter.
+                    let none = unsafe { ffi::Py_None() };
+                    let step = pass(py, &iterator, Input::Send(none));
+                    if matches!(step, Ok(Step::Yield(_))) {
+                        self.stage = Stage::Waiting(iterator);
+                        return step;
+                    }
+                    read::forget_waiter(py, &self.stream)?;
+                    step?;
+                    attempt = read.attempt(py, &self.stream)?;
+                }
+            }
+        }
+    }
+
+    fn finish_drain(&mut self, py: Python<'_>) -> PyResult<Step> {
+        match drain::flow_control(py, &self.stream)? {
+            None => Ok(Step::Return(Owned::none(py))),
+            Some(coroutine) => self.delegate(py, coroutine),
+        }
+    }
+
+    fn delegate(&mut self, py: Python<'_>, awaitable: Owned) -> PyResult<Step> {
+        // SAFETY: None lives as long as the interpreter.
+        let none = unsafe { ffi::Py_None() };
+        match pass(py, &awaitable, Input::Send(none))? {
+            Step::Return(value) => self.end(py, value),
+            step @ Step::Yield(_) => {
+                self.stage = Stage::Delegated(awaitable);
+                Ok(step)
+            }
+        }
+    }
+
+    /// The delegate has returned.
+    fn end(&mut self, py: Python<'_>, value: Owned) -> PyResult<Step> {
+        match &mut self.task {
+            Task::Read(read) => read.join_with(py, value).map(Step::Return),
+            Task::Drain => Ok(Step::Return(value)),
+        }
+    }
+}
+
+/// Passes an input on to what is awaited.
+fn pass(py: Python<'_>, iterator: &Owned, input: Input<'_>) -> PyResult<Step> {
+    match input {
+        Input::Send(value) => {
+            let mut result = std::ptr::null_mut();
+            // SAFETY: all objects are alive; the result is a new reference.
+            let state = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value, &mut result) };
+            // SAFETY: a new reference, or null with an exception.
+            let result = unsafe { Owned::from_result(py, result) }?;
+            Ok(match state {
+                ffi::PySendResult::PYGEN_NEXT => Step::Yield(result),
+                _ => Step::Return(result),
+            })
+        }
+        Input::Throw(error) => {
+            match iterator.bind(py).call_method1(intern!(py, "throw"), (error,)) {
+                Ok(value) => Ok(Step::Yield(value.into())),
+                Err(stop) if stop.is_instance_of::<pyo3::exceptions::PyStopIteration>(py) => {
+                    let value = stop.value(py).getattr(intern!(py, "value"))?;
+                    Ok(Step::Return(value.into()))
+                }
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// The content of several `bytes` in a row.
+pub(crate) fn join(py: Python<'_>, parts: &[Owned]) -> PyResult<Owned> {
+    let parts = parts.iter().map(|part| part.as_py().clone_ref(py)).collect::<Vec<_>>();
+    Ok(PyBytes::new(py, b"").call_method1(intern!(py, "join"), (parts,))?.into())
+}

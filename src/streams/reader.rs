@@ -1,0 +1,125 @@
+//! The coroutine methods of a native `StreamReader`.
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::native::method;
+use crate::py::{Args, Owned, bytes};
+use crate::streams::coroutine::StreamCoroutine;
+use crate::streams::operation::{Operation, Task};
+use crate::streams::read::Read;
+use crate::streams::stock::{Guarded, Stock};
+
+/// An instance of a class that has its state in its dictionary. Its count of
+/// references changes while it is borrowed, hence the cell.
+#[repr(transparent)]
+pub(crate) struct Instance(UnsafeCell<ffi::PyObject>);
+
+impl Instance {
+    /// A new reference to the object.
+    #[inline]
+    pub(crate) fn object(&self) -> Owned {
+        // SAFETY: a live object during its own method.
+        unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) }
+    }
+
+    /// Calls what asyncio's class has under this name: the method that a native
+    /// one stands in for, or what somebody has put in its place.
+    #[cold]
+    pub(crate) fn ordinary<'py>(
+        &self,
+        py: Python<'py>,
+        stock: &Guarded,
+        name: &str,
+        args: Args<'_, 'py>,
+    ) -> PyResult<Owned> {
+        let object = self.object();
+        let function = stock.class(py).getattr(name)?;
+        args.forward(&function, &object.bind(py))
+    }
+}
+
+/// A coroutine for the call, unless asyncio's own code has to make it.
+#[inline]
+fn start<'py>(
+    py: Python<'py>,
+    this: &Instance,
+    name: &str,
+    args: Args<'_, 'py>,
+    parse: impl FnOnce(&Args<'_, 'py>) -> PyResult<Option<Read>>,
+) -> PyResult<Owned> {
+    let stock = &Stock::get(py)?.reader;
+    if stock.is_unmodified(py) {
+        if let Some(read) = parse(&args)? {
+            return StreamCoroutine::make(py, Operation::new(this.object(), Task::Read(read)));
+        }
+    }
+    this.ordinary(py, stock, name, args)
+}
+
+/// An exact `int` of this machine's size.
+#[inline]
+fn size(value: &Bound<'_, PyAny>) -> Option<isize> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyLong_CheckExact(value.as_ptr()) } == 0 {
+        return None;
+    }
+    // SAFETY: an int.
+    let size = unsafe { ffi::PyLong_AsSsize_t(value.as_ptr()) };
+    if size == -1 && PyErr::take(value.py()).is_some() {
+        return None;
+    }
+    Some(size)
+}
+
+// HOT: stream
+fn read<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    start(py, this, "read", args, |args| {
+        let [n] = args.bind("StreamReader.read", ["n"], 0)?;
+        let Some(count) = n.map_or(Some(-1), |n| size(&n)) else { return Ok(None) };
+        Ok(Some(match usize::try_from(count) {
+            Ok(count) => Read::Some { count, waited: false },
+            Err(_) => Read::All { blocks: Vec::new(), waited: false },
+        }))
+    })
+}
+
+fn readexactly<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    start(py, this, "readexactly", args, |args| {
+        let n = args.one("StreamReader.readexactly", "n")?;
+        // A negative size is an error once the coroutine is awaited.
+        Ok(size(&n).and_then(|n| usize::try_from(n).ok()).map(|count| Read::Exactly { count }))
+    })
+}
+
+fn readuntil<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    start(py, this, "readuntil", args, |args| {
+        let [separator] = args.bind("StreamReader.readuntil", ["separator"], 0)?;
+        let Some(separator) = separator else {
+            return Ok(Some(Read::Until { separator: bytes::copy(py, b"\n")?, offset: 0 }));
+        };
+        let plain = bytes::exact(&separator).is_some_and(|content| !content.is_empty());
+        Ok(plain.then(|| Read::Until { separator: Owned::from(&*separator), offset: 0 }))
+    })
+}
+
+fn readline<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    start(py, this, "readline", args, |args| {
+        args.none("StreamReader.readline")?;
+        Ok(Some(Read::Line { offset: 0 }))
+    })
+}
+
+/// The methods of the class.
+pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
+    type T = Instance;
+    vec![
+        method!(T, c"read", read, c"read($self, n=-1)\n--\n\nRead up to n bytes; with -1, all until the end of the stream."),
+        method!(T, c"readexactly", readexactly, c"readexactly($self, n)\n--\n\nRead exactly n bytes; raises IncompleteReadError where the stream ends before."),
+        method!(T, c"readuntil", readuntil, c"readuntil($self, separator=b'\\n')\n--\n\nRead until the separator, which is part of the result.\n\nRaises IncompleteReadError at the end of the stream, and LimitOverrunError where\nmore bytes come before a separator than the reader's limit."),
+        method!(T, c"readline", readline, c"readline($self)\n--\n\nRead one line; the last one may lack its newline.\n\nRaises ValueError where a line is longer than the reader's limit."),
+    ]
+}

@@ -1,0 +1,110 @@
+//! The methods of a native `StreamWriter`: straight into the transport.
+#![allow(unsafe_code)]
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use pyo3::{ffi, intern};
+
+use crate::py::native::method;
+use crate::py::{Args, Owned};
+use crate::streams::attributes::Attributes;
+use crate::streams::coroutine::StreamCoroutine;
+use crate::streams::operation::{Operation, Task};
+use crate::streams::reader::Instance;
+use crate::streams::stock::Stock;
+
+/// Calls the transport's method of the same name with the same arguments,
+/// unless asyncio's own method has to do it. Keywords are left to that: the
+/// names of a transport's parameters are its own.
+#[inline]
+fn to_transport<'py>(
+    py: Python<'py>,
+    this: &Instance,
+    name: &Bound<'py, PyString>,
+    counts: std::ops::RangeInclusive<usize>,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    let stock = &Stock::get(py)?.writer;
+    let values = args.positional();
+    if counts.contains(&values.len()) && !args.has_keywords() && stock.is_unmodified(py) {
+        let state = Attributes::of(py, &this.object())?;
+        if let Some(transport) = state.get(py, intern!(py, "_transport"))? {
+            return call(py, &transport, name, values);
+        }
+    }
+    this.ordinary(py, stock, &name.to_cow()?, args)
+}
+
+/// Calls a method of `receiver`.
+#[inline]
+fn call(
+    py: Python<'_>,
+    receiver: &Owned,
+    name: &Bound<'_, PyString>,
+    values: &[*mut ffi::PyObject],
+) -> PyResult<Owned> {
+    let mut stack =
+        [std::ptr::null_mut(), receiver.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut()];
+    let count = values.len().min(2);
+    for (slot, value) in stack.iter_mut().skip(2).zip(values) {
+        *slot = *value;
+    }
+    // SAFETY: the receiver and the arguments are alive; the slot before them is
+    // ours to be overwritten.
+    let result = unsafe {
+        ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            stack.as_ptr().add(1),
+            (count + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            std::ptr::null_mut(),
+        )
+    };
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { Owned::from_result(py, result) }
+}
+
+// HOT: stream
+fn write<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    to_transport(py, this, intern!(py, "write"), 1..=1, args)?;
+    // asyncio's method has no result, whatever the transport's has.
+    Ok(Owned::none(py))
+}
+
+fn writelines<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    to_transport(py, this, intern!(py, "writelines"), 1..=1, args)?;
+    Ok(Owned::none(py))
+}
+
+fn close<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    to_transport(py, this, intern!(py, "close"), 0..=0, args)
+}
+
+fn is_closing<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    to_transport(py, this, intern!(py, "is_closing"), 0..=0, args)
+}
+
+fn get_extra_info<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    to_transport(py, this, intern!(py, "get_extra_info"), 1..=2, args)
+}
+
+// HOT: stream
+fn drain<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let stock = &Stock::get(py)?.writer;
+    if args.positional().is_empty() && !args.has_keywords() && stock.is_unmodified(py) {
+        return StreamCoroutine::make(py, Operation::new(this.object(), Task::Drain));
+    }
+    this.ordinary(py, stock, "drain", args)
+}
+
+/// The methods of the class.
+pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
+    type T = Instance;
+    vec![
+        method!(T, c"write", write, c"write($self, data)\n--\n\nWrite data to the transport."),
+        method!(T, c"writelines", writelines, c"writelines($self, data)\n--\n\nWrite several pieces of data to the transport."),
+        method!(T, c"close", close, c"close($self)\n--\n\nClose the transport once everything has been sent."),
+        method!(T, c"is_closing", is_closing, c"is_closing($self)\n--\n\nReturn whether the transport is closing or closed."),
+        method!(T, c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nReturn what the transport knows under this name."),
+        method!(T, c"drain", drain, c"drain($self)\n--\n\nWait until the transport takes more data."),
+    ]
+}

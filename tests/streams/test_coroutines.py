@@ -1,0 +1,224 @@
+"""What a stream's methods return is a coroutine to everything that takes one."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextvars
+import gc
+import inspect
+import sys
+import weakref
+from typing import Any
+
+import pytest
+
+from tests.streams.support import opened, run, until_held
+
+Loop = asyncio.AbstractEventLoop
+
+
+def test_it_is_a_coroutine(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        peer.sendall(b"data")
+        for method in ("read", "readline", "readuntil"):
+            coroutine = getattr(reader, method)()
+            assert isinstance(coroutine, collections.abc.Coroutine)
+            assert asyncio.iscoroutine(coroutine)
+            assert inspect.isawaitable(coroutine)
+            assert coroutine.__name__ == method
+            assert coroutine.__qualname__ == f"StreamReader.{method}"
+            assert repr(coroutine).startswith(f"<coroutine object StreamReader.{method} at 0x")
+            coroutine.close()
+            assert coroutine.__name__ == method
+        drain = writer.drain()
+        assert drain.__qualname__ == "StreamWriter.drain"
+        drain.close()
+
+    run(loop, converse)
+
+
+def test_nothing_happens_before_it_is_awaited(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        peer.sendall(b"abcd")
+        await until_held(reader, 4)
+        later, now = reader.read(2), reader.read(2)
+        assert await now == b"ab"
+        assert await later == b"cd"
+
+    run(loop, converse)
+
+
+def test_every_way_to_run_a_coroutine(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        peer.sendall(b"123456")
+        await until_held(reader, 6)
+        assert await asyncio.create_task(reader.read(1)) == b"1"
+        assert await asyncio.ensure_future(reader.read(1)) == b"2"
+        assert await asyncio.wait_for(reader.read(1), 5) == b"3"
+        assert await asyncio.shield(reader.read(1)) == b"4"
+        assert await asyncio.gather(reader.read(1), writer.drain()) == [b"5", None]
+        future = asyncio.run_coroutine_threadsafe(reader.read(1), asyncio.get_running_loop())
+        assert await asyncio.wrap_future(future) == b"6"
+
+    run(loop, converse)
+
+
+def test_a_read_that_times_out_takes_no_data(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(reader.readexactly(4), 0.01)
+        assert reader._waiter is None
+        peer.sendall(b"data")
+        assert await asyncio.wait_for(reader.readexactly(4), 5) == b"data"
+
+    run(loop, converse)
+
+
+def test_it_can_be_driven_by_hand(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        coroutine = reader.read(10)
+        with pytest.raises(TypeError, match="can't send non-None value to a just-started"):
+            coroutine.send(1)
+        future = coroutine.send(None)
+        assert future is reader._waiter
+        assert future._asyncio_future_blocking
+        reader.feed_data(b"data")
+        with pytest.raises(StopIteration) as caught:
+            coroutine.send(None)
+        assert caught.value.value == b"data"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            coroutine.send(None)
+
+    run(loop, converse)
+
+
+def test_an_exception_thrown_in_ends_the_wait(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        coroutine = reader.readline()
+        coroutine.send(None)
+        with pytest.raises(ZeroDivisionError):
+            coroutine.throw(ZeroDivisionError())
+        assert reader._waiter is None
+        coroutine = reader.readline()
+        with pytest.raises(KeyError):
+            coroutine.throw(KeyError("early"))
+        coroutine = reader.readline()
+        coroutine.send(None)
+        coroutine.close()
+        assert reader._waiter is None
+        coroutine.close()
+
+    run(loop, converse)
+
+
+def test_one_that_nobody_awaits_is_told_of(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, _peer: Any) -> None:
+        with pytest.warns(RuntimeWarning, match=r"'StreamReader.readline' was never awaited"):
+            reader.readline()
+        with pytest.warns(RuntimeWarning, match=r"'StreamWriter.drain' was never awaited"):
+            writer.drain()
+
+    run(loop, converse)
+
+
+def test_a_task_cancelled_while_it_reads(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        async def nested() -> bytes:
+            return await reader.readexactly(2)
+
+        for _ in range(3):
+            task = asyncio.ensure_future(nested())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        peer.sendall(b"ok")
+        assert await nested() == b"ok"
+
+    run(loop, converse)
+
+
+def test_the_context_is_the_tasks(loop: Loop) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        async def task(value: str) -> str:
+            variable.set(value)
+            await reader.readexactly(1)
+            return variable.get()
+
+        for value in ("one", "two"):
+            running = asyncio.ensure_future(task(value))
+            await asyncio.sleep(0)
+            variable.set("main")
+            peer.sendall(b"x")
+            assert await running == value
+
+    run(loop, converse)
+
+
+@pytest.mark.min_python(3, 12)
+def test_an_eager_task_reads_what_is_there_at_once(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        peer.sendall(b"data")
+        await until_held(reader, 4)
+        running = asyncio.get_running_loop()
+        task = asyncio.Task(reader.read(4), loop=running, eager_start=True)
+        assert task.done()
+        assert task.result() == b"data"
+        task = asyncio.Task(reader.read(4), loop=running, eager_start=True)
+        assert not task.done()
+        peer.sendall(b"more")
+        assert await task == b"more"
+
+    run(loop, converse)
+
+
+def test_a_task_shows_what_it_reads(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        task = asyncio.ensure_future(reader.read(1))
+        await asyncio.sleep(0)
+        assert "StreamReader.read()" in repr(task)
+        assert isinstance(task.get_stack(), list)
+        peer.sendall(b"x")
+        await task
+
+    run(loop, converse)
+
+
+def test_nothing_is_kept_alive(loop: Loop) -> None:
+    class Token:
+        pass
+
+    async def main() -> weakref.ref[Token]:
+        async with opened() as (reader, _writer, _peer):
+            token = Token()
+            coroutine = reader.read(1)
+            coroutine.send(None)
+            reader.cycle = (coroutine, token)
+            reference = weakref.ref(token)
+            del token, coroutine
+        return reference
+
+    reference = loop.run_until_complete(main())
+    gc.collect()
+    assert reference() is None
+
+
+def test_results_have_no_stray_references(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        async def echo(count: int) -> None:
+            for _ in range(count):
+                peer.sendall(b"x" * 100 + b"\n")
+                writer.write(await reader.readline())
+                await writer.drain()
+                peer.recv(101)
+
+        await echo(3)
+        before = [sys.getrefcount(each) for each in (reader, writer, None, writer.transport)]
+        await echo(40)
+        after = [sys.getrefcount(each) for each in (reader, writer, None, writer.transport)]
+        assert all(abs(now - then) < 20 for now, then in zip(after, before, strict=True))
+
+    run(loop, converse)
