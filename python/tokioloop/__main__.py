@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tokioloop.observe import self_check, top
+from tokioloop.observe import profile, self_check, top
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +17,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.set_defaults(run=check)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     top.add_arguments(commands.add_parser("top", help="watch the loop of a running process"))
+    profile.add_arguments(
+        commands.add_parser("profile", help="draw a flame graph of a script or a workload")
+    )
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status

@@ -1,0 +1,187 @@
+"""`python -m tokioloop profile`: stacks out of perf, by layer, and the pictures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from tokioloop import _core
+from tokioloop.observe import stacks
+from tokioloop.observe.perf_record import PerfUnavailable, Recorder
+
+SAMPLES = """\
+python  4711
+\tffffffff81 tcp_sendmsg ([kernel.kallsyms])
+\t7f01 __send (/lib/x86_64-linux-gnu/libc.so.6)
+\t7f02 tokioloop_reactor::stream::send::h0123456789abcdef (/site/tokioloop/_core.cpython-313.so)
+\t7f03 py::data_received:/srv/app.py (/tmp/perf-4711.map)
+
+python  4711
+\t7f04 __memmove_avx (/lib/x86_64-linux-gnu/libc.so.6)
+\t7f05 tokioloop_reactor::read_ring::take (/site/tokioloop/_core.cpython-313.so)
+
+python  4711
+\t7f06 <core::option::Option<T>>::map (/site/tokioloop/_core.cpython-313.so)
+
+python  4711
+\t7f07 _PyEval_EvalFrameDefault (/usr/bin/python3.13)
+\t7f08 py::data_received:/srv/app.py (/tmp/jitted-4711-8.so)
+\t7f09 _core::py::call (/site/tokioloop/_core.cpython-313.so)
+
+python  4711
+\t7f0a gc_collect_main (/usr/lib/libpython3.13.so.1.0)
+\t7f0b py::_run_once:<frozen importlib> (/tmp/perf-4711.map)
+
+"""
+
+
+def test_each_sample_counts_for_the_layer_that_spends_the_time():
+    profile = stacks.parse(SAMPLES.splitlines(keepends=True))
+    assert profile.samples == 5
+    assert dict(profile.layers) == {
+        "kernel": 1,
+        "reactor": 1,
+        "binding": 1,
+        "user code": 1,
+        "interpreter": 1,
+    }
+
+
+def test_stacks_are_folded_outermost_first_and_named_for_people():
+    profile = stacks.parse(SAMPLES.splitlines(keepends=True))
+    folded = list(profile.folded_lines())
+    assert (
+        "data_received (app.py)_[j];tokioloop_reactor::stream::send;__send;tcp_sendmsg_[k] 1"
+        in folded
+    )
+    assert len(folded) == 5
+
+
+def test_what_is_below_a_function_can_be_cut_out():
+    lines = SAMPLES.splitlines(keepends=True)
+    inner = stacks.parse(lines, below="data_received")
+    assert list(inner.folded_lines()) == [
+        "_PyEval_EvalFrameDefault 1",
+        "tokioloop_reactor::stream::send;__send;tcp_sendmsg_[k] 1",
+    ]
+    assert stacks.parse(lines, below="nowhere").samples == 5
+
+
+def test_the_summary_adds_up_to_the_whole():
+    text = stacks.parse(SAMPLES.splitlines(keepends=True)).summary()
+    by_layer = text.split("time by layer\n")[1].split("\n\n")[0].splitlines()
+    shares = [float(line.split("%")[0]) for line in by_layer]
+    assert len(shares) == len(stacks.LAYERS)
+    assert sum(shares) == pytest.approx(100)
+
+
+def test_no_samples_are_no_profile():
+    assert stacks.parse([]).samples == 0
+
+
+def profile(directory, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tokioloop", "profile", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        timeout=110,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "name either a script"),
+        (("--workload", "proto", "--", "x.py"), "name either a script"),
+        (("--compare", "rloop", "--", "x.py"), "compare with an earlier profile"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tmp_path, arguments, text):
+    done = profile(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert text in done.stderr
+
+
+def test_without_perf_it_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PerfUnavailable, match="install linux-perf"):
+        Recorder(99)
+
+
+@pytest.fixture
+def recorder():
+    try:
+        return Recorder(99)
+    except PerfUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def inferno():
+    path = os.pathsep.join(
+        [
+            os.environ.get("TOKIOLOOP_TOOLS", ""),
+            os.environ["PATH"],
+            os.path.expanduser("~/.cargo/bin"),
+        ]
+    )
+    if shutil.which("inferno-flamegraph", path=path) is None:
+        pytest.skip("inferno is not installed")
+
+
+SCRIPT = """
+    import asyncio, tokioloop
+
+    def burn_in_script():
+        total = 0
+        for number in range(2_000_000):
+            total += number * number
+        return total
+
+    class Echo(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+        def data_received(self, data):
+            self.transport.write(data)
+
+    async def main():
+        burn_in_script()
+        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for _ in range(5000):
+            writer.write(b"x" * 1000)
+            await reader.readexactly(1000)
+        writer.close()
+        server.close()
+
+    tokioloop.run(main())
+"""
+
+
+@pytest.mark.time_limit(120)
+def test_a_script_becomes_a_flame_graph_with_every_layer(tmp_path, recorder, inferno):
+    (tmp_path / "service.py").write_text(textwrap.dedent(SCRIPT))
+    done = profile(tmp_path, "--frequency", 199, "--output", "made", "--", "service.py")
+    assert done.returncode == 0, done.stderr
+    folded = (tmp_path / "made/stacks.folded").read_text()
+    graph = (tmp_path / "made/flamegraph.svg").read_text()
+    assert "time by layer" in (tmp_path / "made/summary.txt").read_text()
+    assert graph.startswith("<?xml") and "</svg>" in graph
+    if sys.version_info >= (3, 12):
+        assert "burn_in_script (service.py)" in folded
+        assert "burn_in_script (service.py)" in graph
+    if _core.BUILD_PROFILE == "profiling":
+        assert "tokioloop_reactor::" in folded
+        assert "_core::" in folded
+    assert "_PyEval_EvalFrameDefault" in folded or "python" in folded
+
+    again = profile(
+        tmp_path, "--frequency", 199, "--output", "again", "--compare", "made", "--", "service.py"
+    )
+    assert again.returncode == 0, again.stderr
+    assert "red takes more" in (tmp_path / "again/difference.svg").read_text()
