@@ -35,6 +35,12 @@ pub(crate) fn refused(refused: Refused, method: &str) -> PyErr {
     })
 }
 
+/// asyncio's error for a loop that was started twice.
+#[cold]
+pub(crate) fn already_running() -> PyErr {
+    PyRuntimeError::new_err("This event loop is already running")
+}
+
 /// asyncio's error for a loop that was closed.
 #[cold]
 pub(crate) fn closed() -> PyErr {

@@ -4,6 +4,22 @@
 //! loop is owned by its thread, and every entry compares one word. While the
 //! loop does not run, a thread claims it for the length of one call, so that
 //! the same rule holds with the GIL off.
+//!
+//! # What other threads may do
+//!
+//! Everything outside of the cell is atomic and open to all: `stop`,
+//! `is_running`, `is_closed`, `get_debug`, the inbox, the waker. What wants the
+//! cell while another thread runs the loop is refused, and then either goes
+//! through the inbox (`call_soon` and its kin, `Handle.cancel`) or raises
+//! RuntimeError with the method's name. `docs/free-threading.md` lists both.
+//!
+//! # Why the collector may look
+//!
+//! With the GIL, the collector runs where some thread holds it, which no body
+//! of `with` gives up. Without it, the collector first stops the world: each
+//! thread detaches or stops at a safe point of the evaluator, and bodies have
+//! none, because they do not call into Python. The poll, which may last, runs
+//! detached and touches nothing that the collector reads.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -70,23 +86,37 @@ impl<S> LoopCell<S> {
         self.claim(py)
     }
 
+    /// Enters for one call, or is refused by whoever is inside, without a wait:
+    /// for calls that the inbox can carry over.
+    // HOT: call_soon
+    #[inline]
+    pub(crate) fn try_enter(&self) -> Result<OnLoop<'_, S>, Refused> {
+        if self.is_mine() {
+            return Ok(OnLoop { cell: self, claimed: false });
+        }
+        self.try_claim()
+    }
+
+    #[cold]
+    fn try_claim(&self) -> Result<OnLoop<'_, S>, Refused> {
+        let me = thread_id();
+        match self.owner.compare_exchange(NOBODY, me, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Ok(OnLoop { cell: self, claimed: true }),
+            Err(FOREIGN) => Err(Refused::Forked),
+            Err(_) => Err(Refused::OtherThread),
+        }
+    }
+
     #[cold]
     fn claim(&self, py: Python<'_>) -> Result<OnLoop<'_, S>, Refused> {
         loop {
-            match self.owner.compare_exchange(
-                NOBODY,
-                thread_id(),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Ok(OnLoop { cell: self, claimed: true }),
-                Err(FOREIGN) => return Err(Refused::Forked),
-                Err(_) if self.runner.load(Ordering::Relaxed) != NOBODY => {
-                    return Err(Refused::OtherThread);
-                }
+            match self.try_claim() {
                 // Another thread is inside for one call: let it finish, and let
                 // go of the interpreter meanwhile, which it may be waiting for.
-                Err(_) => py.detach(std::thread::yield_now),
+                Err(Refused::OtherThread) if !self.is_running() => {
+                    py.detach(std::thread::yield_now);
+                }
+                entered_or_refused => return entered_or_refused,
             }
         }
     }
@@ -94,13 +124,18 @@ impl<S> LoopCell<S> {
     /// Enters for a run.
     pub(crate) fn run(&self, py: Python<'_>) -> Result<Running<'_, S>, Refused> {
         let inside = self.enter(py)?;
-        self.runner.store(thread_id(), Ordering::Relaxed);
-        Ok(Running { inside })
+        let outer = self.runner.swap(thread_id(), Ordering::Relaxed);
+        Ok(Running { inside, outer })
     }
 
     /// Whether some thread is inside a run.
     pub(crate) fn is_running(&self) -> bool {
         self.runner.load(Ordering::Relaxed) != NOBODY
+    }
+
+    /// Whether the loop belongs to the parent of this forked child.
+    pub(crate) fn is_disowned(&self) -> bool {
+        self.owner.load(Ordering::Relaxed) == FOREIGN
     }
 
     /// In a forked child: nobody may enter any more.
@@ -160,6 +195,8 @@ impl<S> LoopCell<S> {
 /// A run: the cell stays with this thread until it is dropped.
 pub(crate) struct Running<'a, S> {
     inside: OnLoop<'a, S>,
+    /// Who was the runner before: this thread, where runs nest, or nobody.
+    outer: usize,
 }
 
 impl<'a, S> std::ops::Deref for Running<'a, S> {
@@ -172,7 +209,7 @@ impl<'a, S> std::ops::Deref for Running<'a, S> {
 
 impl<S> Drop for Running<'_, S> {
     fn drop(&mut self) {
-        self.inside.cell.runner.store(NOBODY, Ordering::Relaxed);
+        self.inside.cell.runner.store(self.outer, Ordering::Relaxed);
     }
 }
 

@@ -22,7 +22,12 @@ class SocketTransport(_core.StreamTransport):
 
     def __repr__(self) -> str:
         info = ["_SelectorSocketTransport"]
-        if self._finished:
+        try:
+            finished = self._finished
+        except RuntimeError:
+            # A log line in another thread may show any object; the state is the loop's.
+            return "<_SelectorSocketTransport of another thread>"
+        if finished:
             info.append("closed")
         elif self._closing:
             info.append("closing")

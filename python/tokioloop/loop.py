@@ -353,6 +353,11 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             self._listen(sock, sock.fileno(), protocol_factory, server, backlog)
 
     def _stop_serving(self, sock: socket.socket) -> None:
+        if self._thread_id not in (None, threading.get_ident()):
+            # Server.close() in another thread has let go of the socket by now:
+            # to refuse would leave it open for ever.
+            self.call_soon_threadsafe(self._stop_serving, sock)
+            return
         self._unlisten(sock.fileno())
         super()._stop_serving(sock)
 

@@ -74,24 +74,23 @@ fn add<'py>(
     // The handle is kept past each of its calls, so the collector must know it.
     handle.get().track();
     let held = handle.clone_ref(py);
-    let old = inside.with(|state| watch(state, fd, direction, held));
-    match old {
-        Ok(Some(old)) => {
-            old.get().cancel(py)?;
-        }
-        Ok(None) => {}
-        Err(error) => return Err(errors::os_error(py, &error)),
+    let (result, old, dropped) = inside.with(|state| watch(state, fd, direction, held));
+    drop(dropped);
+    result.map_err(|error| errors::os_error(py, &error))?;
+    if let Some(old) = old {
+        old.get().cancel(py)?;
     }
     Ok(handle.into_object())
 }
 
-/// Puts a callback on a descriptor; returns the one that it replaces.
+/// Puts a callback on a descriptor; returns the one that it replaces, and the
+/// watch where that has failed.
 fn watch(
     state: &mut LoopState,
     fd: RawFd,
     direction: Direction,
     handle: HandleRef,
-) -> std::io::Result<Option<HandleRef>> {
+) -> (std::io::Result<()>, Option<HandleRef>, Option<Source>) {
     let known = state
         .fds
         .get(fd)
@@ -100,7 +99,9 @@ fn watch(
         let empty = Watch { reader: None, writer: None };
         state.sources.insert(Source::Watch(Box::new(empty)))
     });
-    let Some(Source::Watch(watch)) = state.sources.get_mut(token) else { return Ok(None) };
+    let Some(Source::Watch(watch)) = state.sources.get_mut(token) else {
+        return (Ok(()), None, None);
+    };
     let old = direction.of(watch).replace(handle);
     let interest = watch.interest();
     state.registered = true;
@@ -111,14 +112,13 @@ fn watch(
     match result {
         Ok(()) => {
             state.fds.set(fd, token);
-            Ok(old)
+            (Ok(()), old, None)
         }
         Err(error) => {
             // Nothing is watched then, as in asyncio: the registration that
             // could not be changed is gone from the kernel.
-            state.sources.remove(token);
             state.fds.forget(fd, token);
-            Err(error)
+            (Err(error), old, state.sources.remove(token))
         }
     }
 }

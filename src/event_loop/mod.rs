@@ -323,7 +323,9 @@ impl EventLoop {
 
     #[setter(_stopping)]
     fn set_stopping_value(&self, value: bool) {
-        self.stopping.store(value, Ordering::Relaxed);
+        if value || !self.is_run_elsewhere() {
+            self.stopping.store(value, Ordering::Relaxed);
+        }
     }
 
     #[getter(_closed)]
@@ -353,8 +355,23 @@ impl EventLoop {
     }
 
     #[setter(_thread_id)]
-    fn set_thread_id_value(&self, value: Option<u64>) {
-        self.thread_ident.store(value.unwrap_or(0), Ordering::Relaxed);
+    fn set_thread_id_value(&self, value: Option<u64>) -> PyResult<()> {
+        let ident = value.unwrap_or(0);
+        if ident == 0 {
+            // The end of a run that another thread has begun is not ours to
+            // announce: CPython up to 3.11 would, after a refused start.
+            if self.is_run_elsewhere() {
+                return Ok(());
+            }
+            self.thread_ident.store(0, Ordering::Relaxed);
+            return Ok(());
+        }
+        // CPython has looked before, but two threads may have looked at once.
+        let (strong, weak) = (Ordering::AcqRel, Ordering::Relaxed);
+        match self.thread_ident.compare_exchange(0, ident, strong, weak) {
+            Err(runner) if runner != ident => Err(errors::already_running()),
+            _ => Ok(()),
+        }
     }
 
     #[getter(_task_factory)]
@@ -470,6 +487,16 @@ impl EventLoop {
         self.send(py, Message::Reap(handle));
     }
 
+    /// Whether another thread has begun to run the loop.
+    #[allow(clippy::useless_conversion)] // c_ulong is u64 on most systems only
+    fn is_run_elsewhere(&self) -> bool {
+        let runner = self.thread_ident.load(Ordering::Relaxed);
+        // SAFETY: an attached thread may ask for its identity.
+        #[allow(unsafe_code)]
+        let me = unsafe { pyo3::ffi::PyThread_get_thread_ident() };
+        runner != 0 && runner != u64::from(me)
+    }
+
     /// Sends a message from another thread.
     pub(crate) fn send(&self, py: Python<'_>, message: Message) {
         if self.inbox.push(message) {
@@ -479,6 +506,10 @@ impl EventLoop {
 
     #[cold]
     fn wake(&self, py: Python<'_>) {
+        if self.cell.is_disowned() {
+            // The poll is the parent's.
+            return;
+        }
         log::debug!("another thread wakes the loop");
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(Err(error)) = waker.map(|waker| waker.wake()) {

@@ -38,7 +38,7 @@ pub(crate) fn call_soon<'py>(
 ) -> PyResult<Owned> {
     let call = parse(py, "call_soon", args, &[])?;
     check(py, this, &call)?;
-    let handle = match this.event_loop.cell.enter(py) {
+    let handle = match this.event_loop.cell.try_enter() {
         Ok(inside) => {
             let handle = make(py, this, Some(&inside), Kind::Plain, call)?;
             this.event_loop.queue(py, &inside, handle.clone_ref(py));
@@ -61,15 +61,17 @@ pub(crate) fn call_soon_threadsafe<'py>(
     if this.event_loop.debug() {
         this.bind(py).call_method1("_check_callback", (as_any(py, &call), call.name))?;
     }
-    let inside = this.event_loop.cell.is_mine().then(|| this.event_loop.cell.enter(py));
-    let handle = match inside {
-        Some(Ok(inside)) => {
+    let handle = match this.event_loop.cell.try_enter() {
+        // This thread runs the loop, or none does: then the call is better off
+        // in the queue, which the collector can see.
+        Ok(inside) => {
             let handle = make(py, this, Some(&inside), THREADSAFE, call)?;
             handle.get().set_threadsafe();
             this.event_loop.queue(py, &inside, handle.clone_ref(py));
             handle
         }
-        _ => {
+        Err(refused @ Refused::Forked) => return Err(errors::refused(refused, call.name)),
+        Err(Refused::OtherThread) => {
             let handle = make(py, this, None, THREADSAFE, call)?;
             handle.get().set_threadsafe();
             this.event_loop.send(py, Message::Call(handle.clone_ref(py)));
@@ -144,7 +146,7 @@ fn at(
     call: Call<'_>,
 ) -> PyResult<Owned> {
     check(py, this, &call)?;
-    let handle = match this.event_loop.cell.enter(py) {
+    let handle = match this.event_loop.cell.try_enter() {
         Ok(inside) => {
             let handle = make(py, this, Some(&inside), Kind::Timer, call)?;
             handle.get().set_when(when, given);
@@ -227,6 +229,8 @@ fn inherited_create_task<'py>(
     args: Args<'_, 'py>,
     imports: &Imports,
 ) -> PyResult<Owned> {
+    // asyncio's code would go on to the task factory, and fail by that name.
+    drop(this.event_loop.enter(py, "create_task")?);
     let keywords = PyDict::new(py);
     for (name, value) in args.keywords() {
         keywords.set_item(name, value)?;
@@ -283,7 +287,7 @@ impl EventLoop {
                     schedule(py, inside, &handle, when);
                 }
                 Message::Timer(_) => {}
-                Message::Reap(handle) => handle.get().reap(self, py),
+                Message::Reap(handle) => handle.get().take_back(py, inside),
             }
         }
     }

@@ -103,15 +103,19 @@ fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
     if this.is_cancelled() && !this.running.load(Ordering::Relaxed) {
         return Ok(Owned::none(py));
     }
-    let tuple = this.args.get();
-    if !tuple.is_null() {
-        // SAFETY: the slot owns a reference.
-        return Ok(unsafe { Owned::from_borrowed(tuple) });
+    let (tuple, inline) = this.alone(py, || {
+        let tuple = this.args.get();
+        // SAFETY: a filled slot owns a reference.
+        let tuple = (!tuple.is_null()).then(|| unsafe { Owned::from_borrowed(tuple) });
+        let inline = this.inline.iter().take(usize::from(this.inline_count.get()));
+        // SAFETY: as above.
+        let inline = inline.map(|slot| unsafe { Bound::from_borrowed_ptr(py, slot.get()) });
+        (tuple, inline.collect::<Vec<_>>())
+    });
+    match tuple {
+        Some(tuple) => Ok(tuple),
+        None => Ok(PyTuple::new(py, inline)?.into_any().into()),
     }
-    let inline = this.inline.iter().take(usize::from(this.inline_count.get()));
-    // SAFETY: filled slots own references.
-    let inline = inline.map(|slot| unsafe { Bound::from_borrowed_ptr(py, slot.get()) });
-    Ok(PyTuple::new(py, inline.collect::<Vec<_>>())?.into_any().into())
 }
 
 fn cancelled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
@@ -123,21 +127,21 @@ fn scheduled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
 }
 
 /// Reads a slot that is None while it is empty.
-fn slot_value(py: Python<'_>, slot: &Slot) -> PyResult<Owned> {
-    let object = slot.get();
-    if object.is_null() {
-        return Ok(Owned::none(py));
-    }
-    // SAFETY: a filled slot owns a reference.
-    Ok(unsafe { Owned::from_borrowed(object) })
+fn slot_value(py: Python<'_>, this: &HandleObject, slot: &Slot) -> PyResult<Owned> {
+    let held = this.alone(py, || {
+        let object = slot.get();
+        // SAFETY: a filled slot owns a reference.
+        (!object.is_null()).then(|| unsafe { Owned::from_borrowed(object) })
+    });
+    Ok(held.unwrap_or_else(|| Owned::none(py)))
 }
 
 fn repr_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    slot_value(py, &this.repr)
+    slot_value(py, this, &this.repr)
 }
 
 fn source_traceback_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    slot_value(py, &this.source_traceback)
+    slot_value(py, this, &this.source_traceback)
 }
 
 /// The classes of handles.

@@ -3,7 +3,9 @@
 //! Their classes extend asyncio's own classes: the memory begins with the slots of
 //! those classes, filled as asyncio fills them wherever another object may
 //! look, and up to three arguments follow in place. A handle belongs to its
-//! loop's thread; `cancel` may come from any.
+//! loop's thread; `cancel` may come from any, and so may a look at it. The
+//! slots of a handle that others may see are emptied by the thread inside the
+//! loop only, under the object's lock where there is no GIL.
 //!
 //! The collector is not told of a handle while a running loop holds it: the
 //! loop is alive then, and with it all that the handle refers to. When a run
@@ -17,13 +19,14 @@ use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::PyTuple;
+use pyo3::{Borrowed, ffi};
 use tokioloop_reactor::TimerKey;
 
 pub(crate) use self::class::make_classes;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, Inside};
 use crate::imports::Imports;
 use crate::py::native::{self, Visitor};
 use crate::py::{Owned, call, context};
@@ -250,7 +253,7 @@ impl HandleRef {
         handle.running.store(false, Ordering::Relaxed);
         if handle.is_cancelled() {
             // It was cancelled by its own callback, which kept its arguments.
-            handle.release();
+            handle.release(py);
         }
         match result {
             Ok(result) => result.map(drop),
@@ -262,13 +265,13 @@ impl HandleRef {
     fn run_threadsafe(&self, py: Python<'_>) -> PyResult<()> {
         let handle = self.get();
         if !threadsafe_cancel::begin(&handle.running, &handle.cancelled) {
-            handle.release();
+            handle.release(py);
             return Ok(());
         }
         let result = context::run(py, handle.context.get(), || handle.call(py));
         threadsafe_cancel::end(&handle.running);
         if handle.is_cancelled() {
-            handle.release();
+            handle.release(py);
         }
         match result {
             Ok(result) => result.map(drop),
@@ -324,9 +327,7 @@ impl HandleObject {
             unsafe { call::vectorcall(py, self.callback.get(), first, count) }
         } else {
             // SAFETY: as above, with the arguments in a tuple.
-            let result = unsafe { ffi::PyObject_Call(self.callback.get(), tuple, ptr::null_mut()) };
-            // SAFETY: a new reference, or null with an exception.
-            unsafe { Owned::from_result(py, result) }
+            unsafe { call::with_tuple(py, self.callback.get(), tuple) }
         }
     }
 
@@ -378,22 +379,34 @@ impl HandleObject {
     }
 
     /// Drops what the callback needed, as asyncio does when it is cancelled.
-    fn release(&self) {
-        // The slot reads as None afterwards. Each slot is emptied before what
-        // it held is dropped, because that may run any code.
-        // SAFETY: None is alive.
-        let none = unsafe { Owned::from_borrowed(ffi::Py_None()) };
-        let callback = self.callback.replace(none.into_raw());
-        let tuple = self.args.replace(ptr::null_mut());
-        let count = self.inline_count.replace(0);
-        // SAFETY: the slots owned these references.
-        unsafe { ffi::Py_XDECREF(callback) };
-        // SAFETY: as above.
-        unsafe { ffi::Py_XDECREF(tuple) };
-        for slot in self.inline.iter().take(usize::from(count)) {
-            // SAFETY: as above.
-            unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
+    fn release(&self, py: Python<'_>) {
+        // The slot reads as None afterwards. All are emptied before what they
+        // held is dropped, because that may run any code.
+        let none = Owned::none(py);
+        let held = self.alone(py, || {
+            let count = usize::from(self.inline_count.replace(0));
+            let mut held = [ptr::null_mut(); INLINE_ARGS + 2];
+            let [callback, tuple, inline @ ..] = &mut held;
+            *callback = self.callback.replace(none.into_raw());
+            *tuple = self.args.replace(ptr::null_mut());
+            for (object, slot) in inline.iter_mut().zip(&self.inline).take(count) {
+                *object = slot.replace(ptr::null_mut());
+            }
+            held
+        });
+        for object in held {
+            // SAFETY: the slots owned these references.
+            unsafe { ffi::Py_XDECREF(object) };
         }
+    }
+
+    /// Runs `body` while no other thread looks at the slots.
+    #[inline]
+    fn alone<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
+        let this = (&raw const *self).cast_mut().cast();
+        // SAFETY: alive during its own method.
+        let this: Borrowed<'_, '_, PyAny> = unsafe { Borrowed::from_ptr(py, this) };
+        with_critical_section(&this, body)
     }
 
     /// `cancel()`, from any thread.
@@ -407,16 +420,9 @@ impl HandleObject {
             self.remember_repr(py)?;
         }
         self.cancelled.store(true, Ordering::SeqCst);
-        match event_loop.cell.enter(py) {
+        match event_loop.cell.try_enter() {
             Ok(inside) => {
-                let held = match self.timer.take() {
-                    Some(key) => inside.with(|state| state.timers.remove(key)),
-                    None => None,
-                };
-                if !self.running.load(Ordering::Relaxed) {
-                    self.release();
-                }
-                drop(held);
+                self.take_back(py, &inside);
                 Ok(())
             }
             Err(_) => {
@@ -443,15 +449,20 @@ impl HandleObject {
     }
 
     /// On the loop's thread: finishes what another thread's `cancel` began.
-    pub(crate) fn reap(&self, event_loop: &EventLoop, py: Python<'_>) {
-        let held = match (self.timer.take(), event_loop.cell.enter(py)) {
-            (Some(key), Ok(inside)) => inside.with(|state| state.timers.remove(key)),
-            _ => None,
+    pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) {
+        let held = match self.timer.take() {
+            Some(key) => inside.with(|state| state.timers.remove(key)),
+            None => None,
         };
         if !self.running.load(Ordering::Relaxed) {
-            self.release();
+            self.release(py);
         }
         drop(held);
+        if self.is_shared() {
+            // The loop holds it no longer: what keeps it may be in a cycle with
+            // the context.
+            self.track();
+        }
     }
 
     /// Debug mode shows what a cancelled handle would have called.
@@ -460,7 +471,7 @@ impl HandleObject {
         // SAFETY: alive during its own method.
         let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
         let text = this.bind(py).repr()?.into_any();
-        let old = self.repr.replace(text.into_ptr());
+        let old = self.alone(py, || self.repr.replace(text.into_ptr()));
         // SAFETY: the slot owned this reference.
         unsafe { ffi::Py_XDECREF(old) };
         Ok(())
@@ -569,12 +580,12 @@ unsafe fn revive(memory: *mut HandleObject) {
     }
     #[cfg(Py_GIL_DISABLED)]
     {
-        // SAFETY: dead memory keeps its class.
-        let class = unsafe { ffi::Py_TYPE(memory.cast()) };
-        // SAFETY: the header of dead memory is written anew.
-        unsafe { ffi::PyObject_Init(memory.cast(), class) };
-        // SAFETY: initialising counted the class once more.
-        unsafe { ffi::Py_DECREF(class.cast()) };
+        unsafe extern "C" {
+            fn _Py_NewReference(object: *mut ffi::PyObject);
+        }
+        // SAFETY: writes the header anew, but for the class. `PyObject_Init`
+        // would count the class, whose count all threads share.
+        unsafe { _Py_NewReference(memory.cast()) };
     }
 }
 
@@ -583,6 +594,7 @@ impl HandleObject {
     /// anything, and the loop's own clear breaks that side.
     fn clear_for_collector(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
-        self.release();
+        // SAFETY: the collector runs attached.
+        self.release(unsafe { Python::assume_attached() });
     }
 }

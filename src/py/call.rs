@@ -3,14 +3,109 @@
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::py::Owned;
+
+/// Before 3.14 a thread that wants the interpreter after it has ended is ended
+/// by `pthread_exit`, which unwinds the stack and must not pass through Rust.
+/// These functions may wait for the interpreter, so they may unwind.
+mod unwinding {
+    use pyo3::ffi::PyObject;
+
+    unsafe extern "C-unwind" {
+        pub(super) fn PyObject_Vectorcall(
+            callable: *mut PyObject,
+            arguments: *const *mut PyObject,
+            flags: usize,
+            names: *mut PyObject,
+        ) -> *mut PyObject;
+        pub(super) fn PyObject_VectorcallMethod(
+            name: *mut PyObject,
+            arguments: *const *mut PyObject,
+            flags: usize,
+            names: *mut PyObject,
+        ) -> *mut PyObject;
+        pub(super) fn PyObject_Call(
+            callable: *mut PyObject,
+            arguments: *mut PyObject,
+            keywords: *mut PyObject,
+        ) -> *mut PyObject;
+    }
+}
+
+/// Runs a C function; where it unwinds, the thread waits for the end of the
+/// process instead, as CPython does itself from 3.14 on.
+#[inline]
+fn or_hang<R>(body: impl FnOnce() -> R) -> R {
+    struct Hang;
+    impl Drop for Hang {
+        fn drop(&mut self) {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+    let hang = if cfg!(Py_3_14) { None } else { Some(Hang) };
+    let result = body();
+    std::mem::forget(hang);
+    result
+}
 
 /// Calls with no argument.
 #[inline]
 pub(crate) fn call0(py: Python<'_>, callable: &Owned) -> PyResult<Owned> {
-    // SAFETY: the reference keeps the callable alive; no argument is passed.
-    unsafe { Owned::from_result(py, ffi::PyObject_CallNoArgs(callable.as_ptr())) }
+    let mut stack: [*mut ffi::PyObject; 2] = [std::ptr::null_mut(); 2];
+    // SAFETY: the reference keeps the callable alive; no argument is passed,
+    // and the slot before the arguments is ours to be overwritten.
+    unsafe { vectorcall(py, callable.as_ptr(), stack.as_mut_ptr().add(1), 0) }
+}
+
+/// Calls a method by its name.
+#[inline]
+pub(crate) fn method<const N: usize>(
+    py: Python<'_>,
+    receiver: &Owned,
+    name: &Bound<'_, PyString>,
+    arguments: [*mut ffi::PyObject; N],
+) -> PyResult<Owned> {
+    let mut stack = [std::ptr::null_mut(); 4];
+    for (slot, value) in
+        stack.iter_mut().skip(1).zip([receiver.as_ptr()].into_iter().chain(arguments))
+    {
+        *slot = value;
+    }
+    const { assert!(N <= 2, "a method is called with two arguments at most") };
+    let flags = (N + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+    let name = name.as_ptr();
+    // SAFETY: the caller holds the objects, and the slot before the receiver
+    // is ours to be overwritten.
+    let result = or_hang(|| unsafe {
+        unwinding::PyObject_VectorcallMethod(
+            name,
+            stack.as_mut_ptr().add(1),
+            flags,
+            std::ptr::null_mut(),
+        )
+    });
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { Owned::from_result(py, result) }
+}
+
+/// Calls with arguments in a tuple.
+///
+/// # Safety
+/// `callable` and `arguments`, a tuple, are alive.
+pub(crate) unsafe fn with_tuple(
+    py: Python<'_>,
+    callable: *mut ffi::PyObject,
+    arguments: *mut ffi::PyObject,
+) -> PyResult<Owned> {
+    // SAFETY: the caller's promise.
+    let result =
+        or_hang(|| unsafe { unwinding::PyObject_Call(callable, arguments, std::ptr::null_mut()) });
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { Owned::from_result(py, result) }
 }
 
 /// Calls a function whose first parameter is `receiver` with one argument more.
@@ -50,8 +145,9 @@ pub(crate) unsafe fn vectorcall(
 ) -> PyResult<Owned> {
     let flags = count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     // SAFETY: the caller's promise.
-    let result =
-        unsafe { ffi::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut()) };
+    let result = or_hang(|| unsafe {
+        unwinding::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut())
+    });
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }
 }
@@ -64,7 +160,13 @@ unsafe extern "C" {
 
 /// The function behind a method of `receiver`, and true: calling it needs no
 /// method object. Any other callable as it is, and false.
+///
+/// Without the GIL the method object stays: it belongs to this thread, whereas
+/// loops in several threads would contend for the function's reference count.
 pub(crate) fn unbound(callable: &Bound<'_, PyAny>, receiver: &Bound<'_, PyAny>) -> (Owned, bool) {
+    if cfg!(Py_GIL_DISABLED) {
+        return (Owned::from(callable), false);
+    }
     let object = callable.as_ptr();
     // SAFETY: a live object; the type is only compared by address.
     if unsafe { ffi::Py_TYPE(object) } != &raw mut PyMethod_Type {

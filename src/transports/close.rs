@@ -9,7 +9,7 @@ use pyo3::types::PyDict;
 
 use crate::event_loop::{EventLoop, Inside, This};
 use crate::imports::Imports;
-use crate::py::Owned;
+use crate::py::{Owned, call};
 use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::Interior;
@@ -40,6 +40,7 @@ pub(crate) fn close_when_sent<I: Interior>(
         if std::mem::replace(stage.closing, true) {
             return false;
         }
+        transport.note_closing();
         if lose {
             *stage.lost += 1;
         }
@@ -84,6 +85,7 @@ pub(crate) fn force_close<I: Interior>(
             return None;
         }
         *stage.closing = true;
+        transport.note_closing();
         *stage.lost += 1;
         Some(inner.drop_unsent())
     });
@@ -172,7 +174,9 @@ pub(crate) fn connection_lost<I: Interior>(
         inner.protocol().map(|protocol| protocol.clone_ref(py))
     });
     let Some(protocol) = protocol else { return Ok(()) };
-    let result = protocol.bind(py).call_method1(intern!(py, "connection_lost"), (error,)).map(drop);
+    let none = Owned::none(py);
+    let error = error.map_or(none.as_ptr(), |error| error.as_ptr());
+    let result = call::method(py, &protocol, intern!(py, "connection_lost"), [error]).map(drop);
     let server = dispose(py, inside, transport);
     if let Some(server) = server {
         let server = server.bind(py);

@@ -69,10 +69,7 @@ pub(crate) fn is_closing<'py, I: Interior>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     args.none("_SelectorTransport.is_closing")?;
-    let closing = on_loop(py, t, "is_closing", |_, inside| {
-        Ok(t.with(inside, |inner| *inner.stage().closing))
-    })?;
-    Ok(Owned::bool(py, closing))
+    Ok(Owned::bool(py, t.is_closing()))
 }
 
 pub(crate) fn get_protocol<'py, I: Interior>(

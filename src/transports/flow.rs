@@ -4,7 +4,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::event_loop::{Inside, This};
-use crate::py::Owned;
+use crate::py::{Owned, call};
 use crate::transports::close;
 use crate::transports::interior::Interior;
 use crate::transports::shape::Transport;
@@ -26,7 +26,7 @@ pub(crate) fn maybe_pause_protocol<I: Interior>(
     });
     match protocol {
         Some(protocol) => {
-            let result = protocol.bind(py).call_method0(intern!(py, "pause_writing"));
+            let result = call::method(py, &protocol, intern!(py, "pause_writing"), []);
             let message = "protocol.pause_writing() failed";
             report(py, this, transport, &protocol, result, message)
         }
@@ -51,7 +51,7 @@ pub(crate) fn maybe_resume_protocol<I: Interior>(
     });
     match protocol {
         Some(protocol) => {
-            let result = protocol.bind(py).call_method0(intern!(py, "resume_writing"));
+            let result = call::method(py, &protocol, intern!(py, "resume_writing"), []);
             let message = "protocol.resume_writing() failed";
             report(py, this, transport, &protocol, result, message)
         }
@@ -65,7 +65,7 @@ fn report<I: Interior>(
     this: This<'_>,
     transport: &Transport<I>,
     protocol: &Owned,
-    result: PyResult<Bound<'_, PyAny>>,
+    result: PyResult<Owned>,
     message: &str,
 ) -> PyResult<()> {
     let Err(error) = result else { return Ok(()) };

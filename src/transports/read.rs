@@ -312,8 +312,7 @@ fn deliver(
         Some(function) if bound => call::call_method1(py, function, &protocol, data).map(drop),
         Some(function) => call::call1(py, function, data).map(drop),
         None => {
-            let data = data.bind(py);
-            protocol.bind(py).call_method1(intern!(py, "data_received"), (data,)).map(drop)
+            call::method(py, &protocol, intern!(py, "data_received"), [data.as_ptr()]).map(drop)
         }
     };
     // Feeding a reader runs nobody's code, so it needs no context.
@@ -435,7 +434,7 @@ fn end_of_file(
     });
     let Some((protocol, context)) = parts else { return Ok(()) };
     let answer = context::run(py, context.as_ptr(), || {
-        protocol.bind(py).call_method0(intern!(py, "eof_received"))?.is_truthy()
+        call::method(py, &protocol, intern!(py, "eof_received"), [])?.bind(py).is_truthy()
     });
     match answer {
         Ok(Ok(true)) => {

@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
@@ -67,6 +68,9 @@ pub(crate) struct Transport<I> {
     _protocol_paused: Cell<*mut ffi::PyObject>,
     dict: Cell<*mut ffi::PyObject>,
     weakrefs: Cell<*mut ffi::PyObject>,
+    /// Tells every thread what the inner part tells the loop's: the collector
+    /// runs `StreamWriter.__del__`, which asks, wherever it likes.
+    closing: AtomicBool,
     inner: UnsafeCell<MaybeUninit<I>>,
 }
 
@@ -96,6 +100,16 @@ impl<I: Interior> Transport<I> {
         this.extra.set(extra.map_or(ptr::null_mut(), Owned::into_raw));
         // SAFETY: filled now.
         unsafe { TransportRef::new(object) }
+    }
+
+    /// `close` or `abort` was called, or the connection was lost.
+    pub(crate) fn note_closing(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`note_closing`](Self::note_closing) was called; from any thread.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     fn is_empty(&self) -> bool {

@@ -262,6 +262,11 @@ pub(crate) fn make(
     #[allow(unsafe_code)]
     let transport = unsafe { StreamTransport::install(object, this.owned(py), parts.extra, inner) };
     log::debug!("descriptor {number} is a transport's");
+    if let Some(server) = parts.server {
+        // Raises where the server was closed meanwhile: nobody else knows the
+        // transport yet, so it goes, and closes its descriptor.
+        attach(server, &transport)?;
+    }
     let held = transport.clone_ref(py);
     let token = inside.with(|state| {
         let token = state.sources.insert(Source::Stream(held));
@@ -269,9 +274,6 @@ pub(crate) fn make(
         token
     });
     transport.get().with(&inside, |inner| inner.token = Some(token));
-    if let Some(server) = parts.server {
-        attach(server, &transport)?;
-    }
     begin(py, this, &transport, &connection_made, parts.waiter)?;
     Ok(transport)
 }

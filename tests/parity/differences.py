@@ -183,6 +183,12 @@ DIFFERENCES: list[Difference] = [
         log=[],
     ),
     Difference(
+        "runs.a_second_thread_cannot_run_the_loop",
+        "the loop goes on running after another thread's run_forever() was refused",
+        {"goes on": ("goes on", True, True)},
+        when=between((3, 12), (3, 13)),
+    ),
+    Difference(
         "watchers.a_number_that_was_closed_behind_the_loop",
         "add_reader() watches the file that has the number now",
         {"the new descriptor is not watched": REMOVED, "got": ("got", ["b'x'"])},
