@@ -1,0 +1,1 @@
+"""Races between threads and loops, each in a process of its own."""
