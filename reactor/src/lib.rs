@@ -9,10 +9,12 @@
 
 mod address;
 pub mod clock;
+pub mod datagram;
 mod inbox;
 mod interest;
 pub mod listener;
 mod poller;
+mod raw_address;
 mod read_ring;
 mod readiness;
 pub mod stream;
@@ -27,6 +29,7 @@ pub use inbox::Inbox;
 pub use interest::Interest;
 pub use mio::Waker;
 pub use poller::{Poller, Timeout};
+pub use raw_address::RawAddress;
 pub use read_ring::{READ_RING_BYTES, ReadRing};
 pub use readiness::Readiness;
 pub use timers::{TimerKey, Timers};

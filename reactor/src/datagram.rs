@@ -1,0 +1,295 @@
+//! Receiving and sending of datagrams, many with one call where the system
+//! can.
+//!
+//! The functions borrow the descriptor; its owner is the transport above. Only
+//! this file sees `WouldBlock` and `Interrupted`: above it they are states.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use crate::raw_address::RawAddress;
+use crate::sys;
+
+/// Most datagrams that one batch takes.
+pub const DATAGRAMS_PER_BATCH: usize = 64;
+
+/// What a batch's slots share: 64 of the longest UDP datagrams. The pages of a
+/// slot are touched only by a datagram that reaches them.
+const MEMORY_BYTES: usize = DATAGRAMS_PER_BATCH * SLOT_BYTES_INET;
+
+/// No UDP datagram is longer.
+const SLOT_BYTES_INET: usize = 64 * 1024;
+
+/// What asyncio receives of any other datagram at most.
+const SLOT_BYTES_OTHER: usize = 256 * 1024;
+
+/// How long a datagram may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Longest {
+    /// What the length field of an IP packet can tell: 64 KiB.
+    Inet,
+    /// What the sender's buffer holds; asyncio takes 256 KiB of it.
+    Other,
+}
+
+impl Longest {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Inet => SLOT_BYTES_INET,
+            Self::Other => SLOT_BYTES_OTHER,
+        }
+    }
+}
+
+/// Memory that datagrams are received into, one slot each; one such set serves
+/// every endpoint of a loop.
+pub struct DatagramBatch {
+    memory: Box<[MaybeUninit<u8>]>,
+    senders: Box<[RawAddress]>,
+    lengths: [usize; DATAGRAMS_PER_BATCH],
+    /// The length of a slot, as the last call divided the memory.
+    slot: usize,
+    /// How many slots that call has filled.
+    filled: usize,
+    /// Whether it left datagrams behind, as far as it can tell.
+    more: bool,
+    #[cfg(target_os = "linux")]
+    headers: sys::MessageHeaders<DATAGRAMS_PER_BATCH>,
+}
+
+impl DatagramBatch {
+    /// Reserves the memory; its pages are touched by what is received.
+    pub fn new() -> Self {
+        Self {
+            memory: Box::new_uninit_slice(MEMORY_BYTES),
+            senders: vec![RawAddress::none(); DATAGRAMS_PER_BATCH].into_boxed_slice(),
+            lengths: [0; DATAGRAMS_PER_BATCH],
+            slot: SLOT_BYTES_INET,
+            filled: 0,
+            more: false,
+            #[cfg(target_os = "linux")]
+            headers: sys::MessageHeaders::new(),
+        }
+    }
+
+    /// Receives what waits, as far as the slots suffice; returns how many
+    /// datagrams came. None means that an edge will tell of the next one.
+    ///
+    /// # Errors
+    /// What the socket has to report, as an ICMP answer to something it sent;
+    /// never `WouldBlock` or `Interrupted`. The socket goes on.
+    pub fn receive(&mut self, fd: BorrowedFd<'_>, longest: Longest) -> io::Result<usize> {
+        self.slot = longest.bytes();
+        self.filled = 0;
+        self.more = false;
+        loop {
+            match self.receive_once(fd) {
+                Ok(count) => {
+                    self.filled = count;
+                    return Ok(count);
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return Ok(0),
+                    ErrorKind::Interrupted => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn receive_once(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let slots = self.memory.chunks_exact_mut(self.slot);
+        let offered = slots.len();
+        let count = self.headers.receive(fd, slots, &mut self.senders, &mut self.lengths)?;
+        self.more = count == offered;
+        Ok(count)
+    }
+
+    /// One call each: no call of this system takes many.
+    #[cfg(not(target_os = "linux"))]
+    fn receive_once(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let Some((space, sender)) =
+            self.memory.chunks_exact_mut(self.slot).zip(&mut self.senders).next()
+        else {
+            return Ok(0);
+        };
+        self.lengths[0] = sys::receive_from(fd, space, sender)?;
+        self.more = true;
+        Ok(1)
+    }
+
+    /// Whether the last call stopped for want of slots, so that no edge will
+    /// tell of what may be left.
+    pub fn may_have_more(&self) -> bool {
+        self.more
+    }
+
+    /// A datagram of the last call and who sent it.
+    pub fn get(&self, index: usize) -> Option<(&[u8], &RawAddress)> {
+        if index >= self.filled {
+            return None;
+        }
+        let length = *self.lengths.get(index)?;
+        let start = index * self.slot;
+        let space = self.memory.get(start..start + length.min(self.slot))?;
+        // SAFETY: the kernel has filled so many bytes of this slot.
+        let data = unsafe { std::slice::from_raw_parts(space.as_ptr().cast(), space.len()) };
+        Some((data, self.senders.get(index)?))
+    }
+}
+
+impl Default for DatagramBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for DatagramBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatagramBatch").field("filled", &self.filled).finish_non_exhaustive()
+    }
+}
+
+/// Sends one datagram, to the peer that the socket is connected to where there
+/// is no address; returns whether the kernel had room for it.
+///
+/// # Errors
+/// What became of this datagram or an earlier one; never `WouldBlock` or
+/// `Interrupted`. The socket goes on.
+// HOT: udp
+#[inline]
+pub fn send(fd: BorrowedFd<'_>, data: &[u8], to: Option<&RawAddress>) -> io::Result<bool> {
+    loop {
+        let result = match to {
+            Some(to) => sys::send_to(fd, data, to),
+            None => sys::send(fd, data),
+        };
+        match result {
+            Ok(_) => return Ok(true),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => return Ok(false),
+                ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    fn socket() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// Receives until nothing is left.
+    fn drain(batch: &mut DatagramBatch, socket: &UdpSocket) -> Vec<(Vec<u8>, RawAddress)> {
+        let mut all = Vec::new();
+        loop {
+            let count = batch.receive(socket.as_fd(), Longest::Inet).unwrap();
+            if count == 0 {
+                return all;
+            }
+            for index in 0..count {
+                let (data, from) = batch.get(index).unwrap();
+                all.push((data.to_vec(), *from));
+            }
+            assert!(batch.get(count).is_none());
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_order_lengths_and_senders() {
+        let (receiver, to) = socket();
+        let (one, one_address) = socket();
+        let (two, two_address) = socket();
+        let mut expected = Vec::new();
+        for length in [0, 1, 1000, 9000, 60_000] {
+            for (sender, address) in [(&one, one_address), (&two, two_address)] {
+                let data = vec![length as u8; length];
+                assert!(send(sender.as_fd(), &data, Some(&to.into())).unwrap());
+                expected.push((data, RawAddress::from(address)));
+            }
+        }
+        assert_eq!(drain(&mut DatagramBatch::new(), &receiver), expected);
+    }
+
+    #[test]
+    fn more_than_a_batch_comes_in_several() {
+        let (receiver, to) = socket();
+        let (sender, _) = socket();
+        let total = DATAGRAMS_PER_BATCH + 3;
+        for number in 0..total {
+            assert!(send(sender.as_fd(), &[number as u8], Some(&to.into())).unwrap());
+        }
+        let received = drain(&mut DatagramBatch::new(), &receiver);
+        let numbers: Vec<_> = received.iter().map(|(data, _)| usize::from(data[0])).collect();
+        assert_eq!(numbers, (0..total).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_empty_socket_has_no_datagram_and_an_empty_datagram_is_one() {
+        let (receiver, to) = socket();
+        let mut batch = DatagramBatch::new();
+        assert_eq!(batch.receive(receiver.as_fd(), Longest::Inet).unwrap(), 0);
+        assert!(!batch.may_have_more());
+        assert!(send(receiver.as_fd(), b"", Some(&to.into())).unwrap());
+        assert_eq!(batch.receive(receiver.as_fd(), Longest::Inet).unwrap(), 1);
+        assert_eq!(batch.get(0).unwrap().0, b"");
+    }
+
+    #[test]
+    fn a_closed_port_is_an_error_and_the_socket_goes_on() {
+        let (gone, address) = socket();
+        drop(gone);
+        let (sender, own) = socket();
+        sender.connect(address).unwrap();
+        assert!(send(sender.as_fd(), b"anybody?", None).unwrap());
+        let mut batch = DatagramBatch::new();
+        let error = batch.receive(sender.as_fd(), Longest::Inet).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+        let back = UdpSocket::bind(address).unwrap();
+        back.send_to(b"here", own).unwrap();
+        assert_eq!(batch.receive(sender.as_fd(), Longest::Inet).unwrap(), 1);
+        assert_eq!(batch.get(0).unwrap().0, b"here");
+    }
+
+    #[test]
+    fn a_long_unix_datagram_comes_whole_and_its_sender_has_no_name() {
+        let (one, two) = UnixDatagram::pair().unwrap();
+        two.set_nonblocking(true).unwrap();
+        let data: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
+        assert!(send(one.as_fd(), &data, None).unwrap());
+        let mut batch = DatagramBatch::new();
+        assert_eq!(batch.receive(two.as_fd(), Longest::Other).unwrap(), 1);
+        let (received, from) = batch.get(0).unwrap();
+        assert_eq!(received, data);
+        assert!(from.is_none());
+    }
+
+    #[test]
+    fn a_full_receiver_is_a_state_of_the_send() {
+        let (one, _two) = UnixDatagram::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        let sent = (0..100_000).take_while(|_| send(one.as_fd(), b"x", None).unwrap()).count();
+        assert!((1..100_000).contains(&sent));
+    }
+
+    #[test]
+    fn a_datagram_that_is_too_long_is_an_error() {
+        let (sender, own) = socket();
+        let error = send(sender.as_fd(), &[0; 70_000], Some(&own.into())).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+    }
+}
