@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
-from asyncio import constants
+from asyncio import constants, format_helpers
 from typing import Any
 
 from tokioloop import _core
 
-__all__ = ["SocketTransport"]
+__all__ = ["DatagramTransport", "SocketTransport"]
 
 
 class SocketTransport(_core.StreamTransport):
@@ -21,29 +22,70 @@ class SocketTransport(_core.StreamTransport):
     max_size = 256 * 1024
 
     def __repr__(self) -> str:
-        info = ["_SelectorSocketTransport"]
-        try:
-            finished = self._finished
-        except RuntimeError:
-            # A log line in another thread may show any object; the state is the loop's.
-            return "<_SelectorSocketTransport of another thread>"
-        if finished:
-            info.append("closed")
-        elif self._closing:
-            info.append("closing")
-        info.append(f"fd={self._sock_fd}")
-        if not self._loop.is_closed():
-            info.append("read=polling" if self._polling else "read=idle")
-            state = "polling" if self._blocked else "idle"
-            info.append(f"write=<{state}, bufsize={self.get_write_buffer_size()}>")
-        return f"<{' '.join(info)}>"
+        return _describe(self, "_SelectorSocketTransport")
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
-        try:
-            open_ = not self._finished
-        except RuntimeError:
-            # Never filled, or dropped by a thread that must not look: the
-            # descriptor is closed with the object either way.
-            return
-        if open_:
+        if _is_abandoned(self):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+
+
+class DatagramTransport(_core.DatagramTransport, asyncio.DatagramTransport):
+    """A datagram socket; `_core.DatagramTransport` moves its data.
+
+    It is an `asyncio.Transport` as well, because asyncio's own is one.
+    """
+
+    __slots__ = ()
+
+    max_size = 256 * 1024
+
+    def __repr__(self) -> str:
+        return _describe(self, "_SelectorDatagramTransport")
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        if _is_abandoned(self):
+            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            if self._sock is not None:
+                self._sock.close()
+
+    def _callback_failed(self, name: str, exc: BaseException) -> None:
+        """Report an exception as that of the handle which asyncio would have."""
+        callback = getattr(self, name)
+        description = format_helpers._format_callback_source(callback, ())
+        self._loop.call_exception_handler(
+            {
+                "message": f"Exception in callback {description}",
+                "exception": exc,
+                "handle": asyncio.Handle(callback, (), self._loop),
+            }
+        )
+
+
+def _describe(transport: Any, name: str) -> str:
+    """The text of asyncio's own transports, which programs log and search."""
+    try:
+        finished = transport._finished
+    except RuntimeError:
+        # A log line in another thread may show any object; the state is the loop's.
+        return f"<{name} of another thread>"
+    info = [name]
+    if finished:
+        info.append("closed")
+    elif transport._closing:
+        info.append("closing")
+    info.append(f"fd={transport._sock_fd}")
+    if not finished and not transport._loop.is_closed():
+        info.append("read=polling" if transport._polling else "read=idle")
+        state = "polling" if transport._blocked else "idle"
+        info.append(f"write=<{state}, bufsize={transport.get_write_buffer_size()}>")
+    return f"<{' '.join(info)}>"
+
+
+def _is_abandoned(transport: Any) -> bool:
+    """Whether nobody closed a transport that goes away."""
+    try:
+        return not transport._finished
+    except RuntimeError:
+        # Never filled, or dropped by a thread that must not look: the
+        # descriptor is closed with the object either way.
+        return False

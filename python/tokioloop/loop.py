@@ -23,7 +23,7 @@ from typing import Any
 from tokioloop import _children as children
 from tokioloop import _core
 from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
-from tokioloop._transports import SocketTransport
+from tokioloop._transports import DatagramTransport, SocketTransport
 from tokioloop.observe.loop_methods import ObservedLoop
 
 __all__ = ["TokioLoop", "new_event_loop"]
@@ -180,7 +180,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         """CPython's constructor assigns a list; the reactor has the timers."""
 
     @property
-    def _transports(self) -> dict[int, SocketTransport]:
+    def _transports(self) -> dict[int, SocketTransport | DatagramTransport]:
         return {t._sock_fd: t for t in self._open_transports() if t._sock_fd >= 0}
 
     @_transports.setter
@@ -333,6 +333,19 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
                 server.close()
                 raise
         return server
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.DatagramProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> asyncio.DatagramTransport:
+        self._ensure_fd_no_transport(sock)
+        return _core.datagram_transport(
+            self, DatagramTransport, sock, protocol, address, waiter, extra
+        )
 
     def _start_serving(
         self,

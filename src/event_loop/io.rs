@@ -207,10 +207,8 @@ pub(crate) fn ensure_no_transport(
     };
     let inside = event_loop.get().enter(py, "add_reader")?;
     let transport = inside.with(|state| {
-        match state.fds.get(number).and_then(|token| state.sources.get(token)) {
-            Some(Source::Stream(transport)) => Some(transport.object().clone_ref(py)),
-            _ => None,
-        }
+        let source = state.fds.get(number).and_then(|token| state.sources.get(token))?;
+        source.transport().map(|transport| transport.clone_ref(py))
     });
     let Some(transport) = transport else { return Ok(()) };
     let transport = transport.bind(py);

@@ -8,7 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokioloop_reactor::clock;
 
-use crate::event_loop::{EventLoop, Source};
+use crate::event_loop::{EventLoop, Inside, Source};
+use crate::transports::interior::Interior;
+use crate::transports::stream::TransportRef;
 
 /// Upper bounds of the buckets in nanoseconds, a 1-2-5 series from a
 /// microsecond to ten seconds; one more bucket takes what is longer.
@@ -118,9 +120,17 @@ impl Histogram {
 #[derive(Default)]
 struct Open {
     connections: usize,
+    endpoints: usize,
     listeners: usize,
     watches: usize,
     queued: usize,
+}
+
+/// Bytes that wait to be sent.
+fn queued<I: Interior>(inside: &Inside<'_>, transports: &[TransportRef<I>]) -> usize {
+    let size =
+        |transport: &TransportRef<I>| transport.get().with(inside, |inner| inner.flow().size);
+    transports.iter().map(size).sum()
 }
 
 /// The figures of a loop by name; `docs/observability.md` lists them.
@@ -128,24 +138,25 @@ struct Open {
 pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound<'py, PyDict>> {
     let py = event_loop.py();
     let inside = event_loop.get().enter(py, "metrics")?;
-    let (figures, timers, ready, mut open, streams) = inside.with(|state| {
+    let (figures, timers, ready, mut open, streams, endpoints) = inside.with(|state| {
         let mut open = Open::default();
         let mut streams = Vec::new();
+        let mut endpoints = Vec::new();
         for source in state.sources.iter() {
             match source {
                 Source::Stream(transport) => streams.push(transport.clone_ref(py)),
+                Source::Datagram(transport) => endpoints.push(transport.clone_ref(py)),
                 Source::Listener(_) => open.listeners += 1,
                 Source::Watch(_) => open.watches += 1,
                 Source::Signals(_) => {}
             }
         }
-        (state.metrics.clone(), state.timers.len(), state.ready.len(), open, streams)
+        let (timers, ready) = (state.timers.len(), state.ready.len());
+        (state.metrics.clone(), timers, ready, open, streams, endpoints)
     });
     open.connections = streams.len();
-    open.queued = streams
-        .iter()
-        .map(|transport| transport.get().with(&inside, |inner| inner.queue.len_bytes()))
-        .sum();
+    open.endpoints = endpoints.len();
+    open.queued = queued(&inside, &streams) + queued(&inside, &endpoints);
     let dict = PyDict::new(py);
     for (name, value) in [
         ("turns", figures.turns),
@@ -160,6 +171,7 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
         ("bytes_sent", figures.bytes_sent),
         ("messages_sent", figures.messages_sent),
         ("connections_open", open.connections as u64),
+        ("endpoints_open", open.endpoints as u64),
         ("listeners_open", open.listeners as u64),
         ("watches_open", open.watches as u64),
         ("bytes_queued", open.queued as u64),

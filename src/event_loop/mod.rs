@@ -100,6 +100,7 @@ impl EventLoop {
                 fds: fd_table::FdTable::default(),
                 poller: Some(Box::new(poller)),
                 ring: Some(Box::new(ReadRing::new())),
+                datagrams: None,
                 handles: Handles::default(),
                 corked: Vec::new(),
                 serial: 0,
@@ -283,11 +284,8 @@ impl EventLoop {
         let py = slf.py();
         let inside = slf.get().enter(py, "_transports")?;
         let open = inside.with(|state| {
-            let streams = state.sources.iter().filter_map(|source| match source {
-                Source::Stream(transport) => Some(transport.object().clone_ref(py)),
-                _ => None,
-            });
-            streams.collect::<Vec<_>>()
+            let open = state.sources.iter().filter_map(Source::transport);
+            open.map(|transport| transport.clone_ref(py)).collect::<Vec<_>>()
         });
         Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
     }
@@ -429,8 +427,11 @@ impl EventLoop {
             visit.call(handle.object().as_py())?;
         }
         for source in state.sources.iter() {
+            if let Some(transport) = source.transport() {
+                visit.call(transport.as_py())?;
+            }
             match source {
-                Source::Stream(transport) => visit.call(transport.object().as_py())?,
+                Source::Stream(_) | Source::Datagram(_) => {}
                 Source::Listener(listener) => listener.traverse(&visit)?,
                 Source::Watch(watch) => {
                     for handle in watch.reader.iter().chain(&watch.writer) {
@@ -533,6 +534,7 @@ impl EventLoop {
                 state.task_factory.take(),
                 state.poller.take(),
                 state.ring.take(),
+                state.datagrams.take(),
             )
         });
         for handle in &dropped.1 {

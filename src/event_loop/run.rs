@@ -15,7 +15,8 @@ use crate::event_loop::native::This;
 use crate::event_loop::{EventLoop, Inside, Source, io, observer};
 use crate::logging;
 use crate::ready::Ready;
-use crate::transports::{accept, stream};
+use crate::transports::stream::TransportRef;
+use crate::transports::{accept, datagram, stream};
 use crate::{py::Owned, report};
 
 /// Turns that may pass without a poll while callbacks keep coming and the last
@@ -307,7 +308,7 @@ pub(crate) fn run_entry(
                 handle.call_method0(intern!(py, "_run"))?;
             }
         }
-        Ready::Io(token, ready) => stream_or_listener(py, this, inside, token, ready)?,
+        Ready::Io(token, ready) => serve_source(py, this, inside, token, ready)?,
     }
     if inside.with(|state| !state.corked.is_empty()) {
         stream::flush_corked(py, this, inside)?;
@@ -315,28 +316,37 @@ pub(crate) fn run_entry(
     Ok(())
 }
 
+/// What an event turned out to belong to, held while it is served.
+enum Found {
+    Stream(TransportRef),
+    Datagram(TransportRef<datagram::Inner>),
+    Listener,
+    Signals,
+    /// It went away while the event waited for its turn.
+    Nothing,
+}
+
 #[inline]
-fn stream_or_listener(
+fn serve_source(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
     token: Token,
     ready: tokioloop_reactor::Readiness,
 ) -> PyResult<()> {
-    let transport = inside.with(|state| match state.sources.get(token) {
-        Some(Source::Stream(transport)) => Ok(transport.clone_ref(py)),
-        Some(Source::Listener(_)) => Err(true),
-        _ => Err(false),
+    let found = inside.with(|state| match state.sources.get(token) {
+        Some(Source::Stream(transport)) => Found::Stream(transport.clone_ref(py)),
+        Some(Source::Datagram(transport)) => Found::Datagram(transport.clone_ref(py)),
+        Some(Source::Listener(_)) => Found::Listener,
+        Some(Source::Signals(_)) => Found::Signals,
+        _ => Found::Nothing,
     });
-    match transport {
-        Ok(transport) => stream::on_event(py, this, inside, &transport, ready),
-        Err(true) => accept::on_event(py, this, inside, token),
-        Err(false) => {
-            if inside.with(|state| state.signal_token == Some(token)) {
-                return deliver_signals(py, this, inside, token);
-            }
-            Ok(())
-        }
+    match found {
+        Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready),
+        Found::Datagram(transport) => datagram::on_event(py, this, inside, &transport, ready),
+        Found::Listener => accept::on_event(py, this, inside, token),
+        Found::Signals => deliver_signals(py, this, inside, token),
+        Found::Nothing => Ok(()),
     }
 }
 

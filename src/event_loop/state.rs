@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use tokioloop_reactor::datagram::DatagramBatch;
 use tokioloop_reactor::{Interest, Poller, ReadRing, Sources, Timers, Token};
 
 use crate::event_loop::fd_table::FdTable;
@@ -11,6 +12,7 @@ use crate::handle::{HandleRef, Handles};
 use crate::py::Owned;
 use crate::ready::Ready;
 use crate::transports::accept::Listener;
+use crate::transports::datagram;
 use crate::transports::stream::TransportRef;
 
 /// The state of one loop. Its thread opens it, nobody else.
@@ -23,6 +25,9 @@ pub(crate) struct LoopState {
     pub(crate) poller: Option<Box<Poller>>,
     /// Absent while a transport reads into it.
     pub(crate) ring: Option<Box<ReadRing>>,
+    /// What datagrams are received into, once there is an endpoint; absent
+    /// while one delivers a batch.
+    pub(crate) datagrams: Option<Box<DatagramBatch>>,
     pub(crate) handles: Handles,
     /// Transports that hold a write back until the current callback returns.
     pub(crate) corked: Vec<TransportRef>,
@@ -44,12 +49,25 @@ pub(crate) struct LoopState {
 pub(crate) enum Source {
     /// A connected stream.
     Stream(TransportRef),
+    /// A datagram endpoint.
+    Datagram(TransportRef<datagram::Inner>),
     /// A listening socket.
     Listener(Box<Listener>),
     /// A descriptor of `add_reader` and `add_writer`.
     Watch(Box<Watch>),
     /// The pipe that C signal handlers write to.
     Signals(OwnedFd),
+}
+
+impl Source {
+    /// The object of a transport, of whatever kind.
+    pub(crate) fn transport(&self) -> Option<&Owned> {
+        match self {
+            Self::Stream(transport) => Some(transport.object()),
+            Self::Datagram(transport) => Some(transport.object()),
+            _ => None,
+        }
+    }
 }
 
 /// The callbacks of one watched descriptor.

@@ -131,6 +131,34 @@ pub(crate) fn call1(py: Python<'_>, callable: &Owned, argument: &Owned) -> PyRes
     unsafe { vectorcall(py, callable.as_ptr(), stack.as_mut_ptr().add(1), 1) }
 }
 
+/// Calls with two arguments.
+#[inline]
+pub(crate) fn call2(
+    py: Python<'_>,
+    callable: &Owned,
+    first: &Owned,
+    second: &Owned,
+) -> PyResult<Owned> {
+    let mut stack = [std::ptr::null_mut(), first.as_ptr(), second.as_ptr()];
+    // SAFETY: as in `call_method1`.
+    unsafe { vectorcall(py, callable.as_ptr(), stack.as_mut_ptr().add(1), 2) }
+}
+
+/// Calls a function whose first parameter is `receiver` with two arguments more.
+// HOT: udp
+#[inline]
+pub(crate) fn call_method2(
+    py: Python<'_>,
+    function: &Owned,
+    receiver: &Owned,
+    first: &Owned,
+    second: &Owned,
+) -> PyResult<Owned> {
+    let mut stack = [std::ptr::null_mut(), receiver.as_ptr(), first.as_ptr(), second.as_ptr()];
+    // SAFETY: as in `call_method1`.
+    unsafe { vectorcall(py, function.as_ptr(), stack.as_mut_ptr().add(1), 3) }
+}
+
 /// Calls with `count` arguments at `arguments`.
 ///
 /// # Safety

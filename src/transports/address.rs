@@ -1,6 +1,6 @@
 //! Socket addresses in the form that Python's `socket` module gives them.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -13,15 +13,8 @@ pub(crate) fn to_python<'py>(py: Python<'py>, address: &Address) -> PyResult<Bou
             Ok((v4.ip().to_string(), v4.port()).into_pyobject(py)?.into_any())
         }
         Address::Inet(SocketAddr::V6(v6)) => {
-            // getnameinfo writes the zone of a scoped address by name, as
-            // Python's own conversion does.
-            let host = match v6.scope_id() {
-                0 => v6.ip().to_string(),
-                scope => scoped(py, &v6.ip().to_string(), scope),
-            };
-            // The kernel keeps the flow label in network order.
-            let flow = u32::from_be(v6.flowinfo());
-            Ok((host, v6.port(), flow, v6.scope_id()).into_pyobject(py)?.into_any())
+            let host = ipv6_text(*v6.ip());
+            Ok((host, v6.port(), v6.flowinfo(), v6.scope_id()).into_pyobject(py)?.into_any())
         }
         Address::Unix(path) => match path.first() {
             Some(0) => Ok(PyBytes::new(py, path).into_any()),
@@ -38,13 +31,13 @@ fn decode_path<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyAny>>
     py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))
 }
 
-fn scoped(py: Python<'_>, host: &str, scope: u32) -> String {
-    let name = py
-        .import("socket")
-        .and_then(|socket| socket.call_method1("if_indextoname", (scope,)))
-        .and_then(|name| name.extract::<String>());
-    match name {
-        Ok(name) => format!("{host}%{name}"),
-        Err(_) => format!("{host}%{scope}"),
+/// The text that C's `inet_ntop` writes: an address that ends in an IPv4 one
+/// shows it, also in the form without `ffff` that Rust gives up.
+fn ipv6_text(ip: Ipv6Addr) -> String {
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] if high > 0 => {
+            format!("::{}", Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)))
+        }
+        _ => ip.to_string(),
     }
 }

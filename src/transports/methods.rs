@@ -29,7 +29,8 @@ pub(crate) fn base_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 
 /// Adds the class to the module.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("StreamTransport", base_class(module.py())?)
+    module.add("StreamTransport", base_class(module.py())?)?;
+    crate::transports::datagram::add_to_module(module)
 }
 
 // HOT: proto

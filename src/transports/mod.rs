@@ -2,12 +2,14 @@
 
 pub(crate) mod accept;
 pub(crate) mod address;
+mod begin;
 mod close;
 mod common_methods;
+pub(crate) mod datagram;
 mod descriptor;
 mod extra;
 mod flow;
-mod interior;
+pub(crate) mod interior;
 mod methods;
 mod read;
 mod shape;

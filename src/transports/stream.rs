@@ -4,14 +4,13 @@ use std::any::Any;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
-use pyo3::{ffi, intern};
 use tokioloop_reactor::{Address, Interest, Readiness, Token, WaterMarks, WriteQueue, sys};
 
 use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
-use crate::imports::Imports;
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
 use crate::transports::descriptor::{self, Descriptor};
@@ -20,7 +19,7 @@ use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 pub(crate) use crate::transports::shape::TransportRef;
 pub(crate) use crate::transports::write::flush_corked;
-use crate::transports::{read, write};
+use crate::transports::{begin, read, write};
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
 pub(crate) struct Chunk(pub(crate) Owned);
@@ -274,7 +273,7 @@ pub(crate) fn make(
         token
     });
     transport.get().with(&inside, |inner| inner.token = Some(token));
-    begin(py, this, &transport, &connection_made, parts.waiter)?;
+    begin::begin(py, this, &transport, &connection_made, parts.waiter)?;
     Ok(transport)
 }
 
@@ -289,28 +288,6 @@ fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner) {
         // A connection that has failed meanwhile says so on the first read.
         let _ = sys::set_nodelay(fd);
     }
-}
-
-/// asyncio's order: connection_made, then reading, then the waiter, each in a
-/// call of its own.
-fn begin(
-    py: Python<'_>,
-    this: This<'_>,
-    transport: &TransportRef,
-    connection_made: &Bound<'_, PyAny>,
-    waiter: Option<&Bound<'_, PyAny>>,
-) -> PyResult<()> {
-    let object = transport.object();
-    EventLoop::call_soon(py, this, &Owned::from(connection_made), &[object.as_ptr()])?;
-    let start = object.bind(py).getattr(intern!(py, "_start_reading"))?;
-    EventLoop::call_soon(py, this, &Owned::from(start), &[])?;
-    if let Some(waiter) = waiter {
-        let wake = Imports::get(py)?.set_result_unless_cancelled.bind(py);
-        let none = Owned::none(py);
-        let args: [*mut ffi::PyObject; 2] = [waiter.as_ptr(), none.as_ptr()];
-        EventLoop::call_soon(py, this, &Owned::from(wake), &args)?;
-    }
-    Ok(())
 }
 
 /// The second step of a transport's life: the poll tells of its data.

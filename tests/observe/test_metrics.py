@@ -20,6 +20,7 @@ COUNTERS = {
     "bytes_sent",
     "messages_sent",
     "connections_open",
+    "endpoints_open",
     "listeners_open",
     "watches_open",
     "bytes_queued",

@@ -1,0 +1,389 @@
+//! The read path: from a readable event to one `datagram_received` each.
+
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use tokioloop_reactor::datagram::{DatagramBatch, Longest};
+use tokioloop_reactor::{RawAddress, Readiness};
+
+use super::{DatagramTransport, Family, Inner, callback_failed, error_received};
+use crate::errors;
+use crate::event_loop::{Inside, LoopState, This};
+use crate::imports::Imports;
+use crate::py::{Owned, bytes, call, context};
+use crate::ready::Ready;
+use crate::report::leaves_loop;
+use crate::transports::shape::TransportRef;
+use crate::transports::{address, close};
+
+/// The method of asyncio's that this file is, for error reports.
+const CALLBACK: &str = "_read_ready";
+
+/// What to do with a readable transport.
+enum Plan {
+    Receive(Longest),
+    /// Deliver what was received before a pause.
+    Held,
+    /// Let Python's socket receive.
+    Foreign,
+    Nothing,
+}
+
+/// One datagram on its way to the protocol.
+struct Delivery {
+    data: Owned,
+    from: From,
+    protocol: Owned,
+    receiver: Option<(Owned, bool)>,
+}
+
+/// Who sent a datagram.
+enum From {
+    Known(Owned),
+    New(RawAddress),
+}
+
+/// A readable event, or the rest of one. `failed` tells that the socket has an
+/// error to report, which may stand behind datagrams.
+// HOT: udp
+#[inline]
+pub(super) fn on_readable(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+    failed: bool,
+) -> PyResult<()> {
+    let result = match transport.get().with(inside, plan) {
+        Plan::Receive(longest) => receive(py, inside, transport, longest, failed),
+        Plan::Held => deliver(py, inside, transport, |inner| Ok(inner.held.pop_front())),
+        Plan::Foreign => receive_foreign(py, this, inside, transport),
+        Plan::Nothing => return Ok(()),
+    };
+    // Also where an exception leaves the loop: it may run again.
+    inside.with(|state| transport.get().with(inside, |inner| requeue(state, inner)));
+    result
+}
+
+fn plan(inner: &mut Inner) -> Plan {
+    inner.state.read_queued = false;
+    if inner.state.closing || inner.lost > 0 || !inner.state.started {
+        return Plan::Nothing;
+    }
+    inner.state.readable = true;
+    if inner.state.paused {
+        return Plan::Nothing;
+    }
+    if !inner.held.is_empty() {
+        // Whether the kernel has more shows when these have been delivered.
+        return Plan::Held;
+    }
+    match inner.family {
+        Family::Inet | Family::Inet6 => Plan::Receive(Longest::Inet),
+        Family::Unix => Plan::Receive(Longest::Other),
+        Family::Foreign => Plan::Foreign,
+    }
+}
+
+/// Asks for another turn where something is left to be received: behind the
+/// others, so that one busy endpoint holds nobody up.
+fn requeue(state: &mut LoopState, inner: &mut Inner) {
+    let wanted = inner.state.readable && !inner.state.paused && !inner.state.closing;
+    if let Some(token) = inner.token.filter(|_| wanted && !inner.state.read_queued) {
+        inner.state.read_queued = true;
+        state.ready.push_back(Ready::Io(token, Readiness::READABLE));
+    }
+}
+
+/// Receives a batch and hands it out.
+fn receive(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+    longest: Longest,
+    failed: bool,
+) -> PyResult<()> {
+    let Some(fd) = transport.get().with(inside, |inner| inner.descriptor.get()) else {
+        return Ok(());
+    };
+    let mut batch = inside.with(|state| state.datagrams.take()).unwrap_or_default();
+    let received = batch.receive(fd, longest);
+    let result = match received {
+        Ok(count) => {
+            count_received(inside, &batch, count);
+            transport.get().with(inside, |inner| {
+                // An error that ends a batch early raises no edge of its own.
+                inner.state.readable = count > 0 && (batch.may_have_more() || failed);
+            });
+            hand_out(py, inside, transport, &batch)
+        }
+        Err(error) => {
+            let error = errors::os_error(py, &error);
+            tell_error(py, inside, transport, error)
+        }
+    };
+    inside.with(|state| state.datagrams = Some(batch));
+    result
+}
+
+fn count_received(inside: &Inside<'_>, batch: &DatagramBatch, count: usize) {
+    let lengths = (0..count).filter_map(|index| batch.get(index)).map(|(data, _)| data.len());
+    let bytes = lengths.sum::<usize>() as u64;
+    inside.with(|state| {
+        state.metrics.messages_received += count as u64;
+        state.metrics.bytes_received += bytes;
+    });
+}
+
+/// Delivers a batch. What the protocol does not want any more, because it has
+/// paused reading, waits for it to go on.
+fn hand_out(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+    batch: &DatagramBatch,
+) -> PyResult<()> {
+    let mut next = 0;
+    let mut take = || match batch.get(next) {
+        Some((data, from)) => {
+            next += 1;
+            Ok(Some((bytes::copy(py, data)?, *from)))
+        }
+        None => Ok(None),
+    };
+    let result = deliver(py, inside, transport, |_| take());
+    while let Some((data, from)) = take()? {
+        let unwanted = transport.get().with(inside, |inner| {
+            if inner.state.closing {
+                return Some(data);
+            }
+            inner.state.readable = true;
+            inner.held.push_back((data, from));
+            None
+        });
+        if unwanted.is_some() {
+            break;
+        }
+    }
+    result
+}
+
+/// Delivers datagrams one by one, as long as `take` finds some and the
+/// protocol wants them. An error of the protocol's is reported, and the next
+/// datagram is delivered.
+fn deliver(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+    mut take: impl FnMut(&mut Inner) -> PyResult<Option<(Owned, RawAddress)>>,
+) -> PyResult<()> {
+    let object = transport.get();
+    while let Some(context) =
+        object.with(inside, |inner| inner.context.as_ref().map(|context| context.clone_ref(py)))
+    {
+        let delivered = context::run(py, context.as_ptr(), || {
+            while let Some(delivery) = next(py, inside, object, &mut take)? {
+                hand_over(py, inside, object, delivery)?;
+            }
+            Ok(())
+        });
+        match delivered {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => callback_failed(py, transport, CALLBACK, error)?,
+            // Somebody has entered the context: no datagram was taken.
+            Err(error) => return callback_failed(py, transport, CALLBACK, error),
+        }
+    }
+    Ok(())
+}
+
+/// The next datagram, unless the protocol wants none.
+// HOT: udp
+#[inline]
+fn next(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &DatagramTransport,
+    take: &mut impl FnMut(&mut Inner) -> PyResult<Option<(Owned, RawAddress)>>,
+) -> PyResult<Option<Delivery>> {
+    transport.with(inside, |inner| {
+        if inner.state.closing || inner.state.paused {
+            return Ok(None);
+        }
+        let Some(protocol) = inner.protocol.as_ref().map(|p| p.clone_ref(py)) else {
+            return Ok(None);
+        };
+        let Some((data, from)) = take(inner)? else { return Ok(None) };
+        let from = match inner.peers.find(&from) {
+            Some(tuple) => From::Known(tuple.clone_ref(py)),
+            None => From::New(from),
+        };
+        let receiver =
+            inner.receiver.as_ref().map(|(function, bound)| (function.clone_ref(py), *bound));
+        Ok(Some(Delivery { data, from, protocol, receiver }))
+    })
+}
+
+/// Calls `datagram_received`.
+// HOT: udp
+#[inline]
+fn hand_over(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &DatagramTransport,
+    delivery: Delivery,
+) -> PyResult<()> {
+    let from = match delivery.from {
+        From::Known(tuple) => tuple,
+        From::New(raw) => meet(py, inside, transport, raw)?,
+    };
+    match delivery.receiver {
+        Some((function, true)) => {
+            call::call_method2(py, &function, &delivery.protocol, &delivery.data, &from)
+        }
+        Some((function, false)) => call::call2(py, &function, &delivery.data, &from),
+        None => {
+            let protocol = delivery.protocol.bind(py);
+            let args = (delivery.data.bind(py), from.bind(py));
+            protocol.call_method1(intern!(py, "datagram_received"), args).map(Owned::from)
+        }
+    }
+    .map(drop)
+}
+
+/// Makes the Python form of an address and keeps it for the next datagram.
+fn meet(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &DatagramTransport,
+    raw: RawAddress,
+) -> PyResult<Owned> {
+    if raw.is_none() {
+        return Ok(Owned::none(py));
+    }
+    let made = Owned::from(address::to_python(py, &raw.to_address())?);
+    let kept = made.clone_ref(py);
+    let displaced = transport.with(inside, |inner| inner.peers.insert(raw, kept));
+    drop(displaced);
+    Ok(made)
+}
+
+/// The socket has an error to report; it goes on.
+#[cold]
+fn tell_error(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+    error: PyErr,
+) -> PyResult<()> {
+    let context = transport
+        .get()
+        .with(inside, |inner| inner.context.as_ref().map(|context| context.clone_ref(py)));
+    let Some(context) = context else { return Ok(()) };
+    let told =
+        context::run(py, context.as_ptr(), || error_received(py, inside, transport.get(), error));
+    match told {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) | Err(error) => callback_failed(py, transport, CALLBACK, error),
+    }
+}
+
+/// A family whose addresses only Python's own socket can tell: one datagram
+/// per turn, as asyncio has it.
+#[cold]
+fn receive_foreign(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+) -> PyResult<()> {
+    let object = transport.get();
+    let parts = object.with(inside, |inner| {
+        let socket = inner.descriptor.socket(py)?;
+        let protocol = inner.protocol.as_ref()?.clone_ref(py);
+        Some((socket, protocol, inner.context.as_ref()?.clone_ref(py)))
+    });
+    let Some((socket, protocol, context)) = parts else { return Ok(()) };
+    let longest = transport.object().bind(py).getattr(intern!(py, "max_size"))?;
+    let received = socket.bind(py).call_method1(intern!(py, "recvfrom"), (longest,));
+    let error = match received {
+        Ok(received) => {
+            let told = context::run(py, context.as_ptr(), || {
+                let pair = received.cast::<pyo3::types::PyTuple>()?;
+                protocol.bind(py).call_method1(intern!(py, "datagram_received"), pair).map(drop)
+            });
+            return match told {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) | Err(error) => callback_failed(py, transport, CALLBACK, error),
+            };
+        }
+        Err(error) => error,
+    };
+    if error.is_instance_of::<PyBlockingIOError>(py)
+        || error.is_instance_of::<PyInterruptedError>(py)
+    {
+        object.with(inside, |inner| inner.state.readable = false);
+        return Ok(());
+    }
+    if error.is_instance_of::<PyOSError>(py) {
+        return tell_error(py, inside, transport, error);
+    }
+    if leaves_loop(py, &error) {
+        return Err(error);
+    }
+    let message = "Fatal read error on datagram transport";
+    close::fatal_error(py, this, inside, transport, error, message)
+}
+
+/// `pause_reading()`: the kernel keeps what comes.
+pub(super) fn pause(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &DatagramTransport,
+) -> PyResult<()> {
+    let paused = transport.with(inside, |inner| {
+        !inner.state.closing && !std::mem::replace(&mut inner.state.paused, true)
+    });
+    if paused { tell_debug(py, this, transport, "%r pauses reading") } else { Ok(()) }
+}
+
+/// `resume_reading()`: takes up what came during the pause, in the context of
+/// whoever resumes.
+pub(super) fn resume(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &DatagramTransport,
+) -> PyResult<()> {
+    let context = context::copy_current(py)?;
+    let (resumed, unused) = inside.with(|state| {
+        transport.with(inside, |inner| {
+            if inner.state.closing || !std::mem::take(&mut inner.state.paused) {
+                return (false, Some(context));
+            }
+            inner.state.readable |= !inner.held.is_empty();
+            requeue(state, inner);
+            // Before the start there is no reader whose context could change.
+            let old = if inner.state.started { inner.context.replace(context) } else { None };
+            (true, old)
+        })
+    });
+    drop(unused);
+    if resumed { tell_debug(py, this, transport, "%r resumes reading") } else { Ok(()) }
+}
+
+/// asyncio's log record of debug mode.
+fn tell_debug(
+    py: Python<'_>,
+    this: This<'_>,
+    transport: &DatagramTransport,
+    text: &str,
+) -> PyResult<()> {
+    if this.event_loop.debug() {
+        let logger = Imports::get(py)?.logger.bind(py);
+        let transport = transport.reference();
+        logger.call_method1("debug", (text, transport.object().bind(py)))?;
+    }
+    Ok(())
+}
