@@ -1,0 +1,266 @@
+"""How datagrams reach the protocol: each once, whole, in order, and only while it wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+from typing import Any
+
+import pytest
+
+from tests.support.net import LOOPBACK, settled
+
+from .endpoints import Endpoint, open_endpoint, plain_socket
+
+pytestmark = pytest.mark.flavours(
+    "asyncio", "tokioloop", reason="the peers differ from asyncio in what these tests are about"
+)
+Loop = asyncio.AbstractEventLoop
+MANY = 150  # more than any batch, less than the kernel's buffer holds
+
+
+def _send_many(sender: socket.socket, to: Any, count: int = MANY) -> list[bytes]:
+    sent = [b"%d" % number for number in range(count)]
+    for data in sent:
+        sender.sendto(data, to)
+    return sent
+
+
+def test_many_at_once_come_one_by_one_in_order(loop: Loop) -> None:
+    async def main() -> None:
+        async with open_endpoint() as endpoint:
+            with plain_socket() as peer:
+                sent = _send_many(peer, endpoint.address)
+                assert await endpoint.until_received(MANY) == sent
+                assert {addr for _, addr in endpoint.received} == {peer.getsockname()}
+
+    loop.run_until_complete(main())
+
+
+def test_each_datagram_has_the_address_of_its_sender(loop: Loop) -> None:
+    async def main() -> None:
+        peers = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(80)]
+        try:
+            async with open_endpoint() as endpoint:
+                for _ in range(3):
+                    for peer in peers:
+                        peer.sendto(b"%d" % peer.fileno(), endpoint.address)
+                    expected = len(endpoint.received) + len(peers)
+                    await endpoint.until_received(expected)
+                names = {b"%d" % p.fileno(): (LOOPBACK, p.getsockname()[1]) for p in peers}
+                assert all(names[data] == addr for data, addr in endpoint.received)
+                for data, addr in endpoint.received[-len(peers) :]:
+                    endpoint.transport.sendto(data + b"!", addr)
+                for peer in peers:
+                    peer.settimeout(5)
+                    assert peer.recv(100) == b"%d!" % peer.fileno()
+        finally:
+            for peer in peers:
+                peer.close()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("length", [0, 1, 1472, 9000, 65507])
+def test_datagrams_of_every_length_come_whole(loop: Loop, length: int) -> None:
+    async def main() -> None:
+        async with open_endpoint() as endpoint:
+            with plain_socket() as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+                data = bytes(number % 251 for number in range(length))
+                peer.sendto(data, endpoint.address)
+                peer.sendto(b"next", endpoint.address)
+                assert await endpoint.until_received(2) == [data, b"next"]
+
+    loop.run_until_complete(main())
+
+
+class Once(Endpoint):
+    """Does `action` when its first datagram comes."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__()
+        self.action = action
+        self.successor = Endpoint()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        super().datagram_received(data, addr)
+        if len(self.received) > 1:
+            return
+        if self.action == "swap":
+            self.transport.set_protocol(self.successor)
+        elif self.action == "raise":
+            raise ValueError("the first one")
+        else:
+            getattr(self.transport, self.action)()
+
+
+@pytest.mark.parametrize("action", ["close", "abort"])
+def test_an_endpoint_that_closes_gets_no_further_datagram(loop: Loop, action: str) -> None:
+    async def main() -> None:
+        async with open_endpoint(lambda: Once(action)) as endpoint:
+            with plain_socket() as peer:
+                _send_many(peer, endpoint.address)
+                assert await endpoint.until_lost() is None
+                await settled()
+                assert endpoint.data == [b"0"]
+                assert endpoint.calls[-1] == "connection_lost"
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.min_python(3, 11)
+def test_a_pause_holds_datagrams_back_and_loses_none(loop: Loop) -> None:
+    async def main() -> None:
+        async with open_endpoint(lambda: Once("pause_reading")) as endpoint:
+            with plain_socket() as peer:
+                sent = _send_many(peer, endpoint.address)
+                await endpoint.until_received(1)
+                await settled()
+                assert endpoint.data == [b"0"]
+                assert not endpoint.transport.is_reading()
+                peer.sendto(b"during the pause", endpoint.address)
+                await settled()
+                assert endpoint.data == [b"0"]
+                endpoint.transport.resume_reading()
+                assert endpoint.transport.is_reading()
+                expected = [*sent, b"during the pause"]
+                assert await endpoint.until_received(len(expected)) == expected
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.min_python(3, 11)
+def test_pausing_over_and_over_keeps_the_order(loop: Loop) -> None:
+    class Stutter(Endpoint):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            self.transport.pause_reading()
+            loop.call_soon(self.transport.resume_reading)
+
+    async def main() -> None:
+        async with open_endpoint(Stutter) as endpoint:
+            with plain_socket() as peer:
+                sent = _send_many(peer, endpoint.address)
+                assert await endpoint.until_received(MANY) == sent
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.min_python(3, 11)
+def test_closing_during_a_pause_drops_what_was_held_back(loop: Loop) -> None:
+    async def main() -> None:
+        async with open_endpoint(lambda: Once("pause_reading")) as endpoint:
+            with plain_socket() as peer:
+                _send_many(peer, endpoint.address)
+                await endpoint.until_received(1)
+                endpoint.transport.close()
+                endpoint.transport.resume_reading()
+                assert await endpoint.until_lost() is None
+                await settled()
+                assert endpoint.data == [b"0"]
+
+    loop.run_until_complete(main())
+
+
+def test_the_next_datagram_goes_to_the_protocol_that_was_set(loop: Loop) -> None:
+    async def main() -> None:
+        async with open_endpoint(lambda: Once("swap")) as endpoint:
+            with plain_socket() as peer:
+                sent = _send_many(peer, endpoint.address)
+                successor = endpoint.successor
+                assert await successor.until_received(MANY - 1) == sent[1:]
+                assert endpoint.data == sent[:1]
+                assert endpoint.transport.get_protocol() is successor
+                endpoint.transport.set_protocol(endpoint)
+
+    loop.run_until_complete(main())
+
+
+def test_an_exception_is_reported_and_the_next_datagram_comes(loop: Loop, loop_errors: Any) -> None:
+    async def main() -> None:
+        async with open_endpoint(lambda: Once("raise")) as endpoint:
+            with plain_socket() as peer:
+                sent = _send_many(peer, endpoint.address)
+                assert await endpoint.until_received(MANY) == sent
+                assert not endpoint.lost
+
+    loop.run_until_complete(main())
+    context = loop_errors.take()
+    assert str(context["exception"]) == "the first one"
+    assert context["message"].startswith("Exception in callback ")
+    assert "_read_ready()" in context["message"]
+    assert isinstance(context["handle"], asyncio.Handle)
+
+
+def test_what_leaves_the_loop_loses_no_datagram(loop: Loop) -> None:
+    class Leaves(Endpoint):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            if len(self.received) == 1:
+                raise SystemExit(3)
+
+    with plain_socket() as peer:
+        opening = loop.create_datagram_endpoint(Leaves, local_addr=(LOOPBACK, 0))
+        transport, protocol = loop.run_until_complete(opening)
+        sent = _send_many(peer, transport.get_extra_info("sockname"))
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+        assert protocol.data == sent[:1]
+        assert loop.run_until_complete(protocol.until_received(MANY)) == sent
+        transport.close()
+        loop.run_until_complete(protocol.until_lost())
+
+
+def test_callbacks_share_a_context_made_with_the_endpoint(loop: Loop) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+    class Counting(Endpoint):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            variable.set(variable.get() + 1)
+            self.seen = variable.get()
+            super().datagram_received(data, addr)
+
+    async def main() -> None:
+        variable.set(10)
+        async with open_endpoint(Counting) as endpoint:
+            variable.set(100)
+            with plain_socket() as peer:
+                _send_many(peer, endpoint.address, 3)
+                await endpoint.until_received(3)
+                assert endpoint.seen == 13
+        assert variable.get() == 100
+
+    loop.run_until_complete(main())
+
+
+def test_connection_made_comes_before_a_datagram_that_waits(loop: Loop) -> None:
+    async def main() -> None:
+        with plain_socket() as own, plain_socket() as peer:
+            peer.sendto(b"early", own.getsockname())
+            async with open_endpoint(sock=own) as endpoint:
+                await endpoint.until_received(1)
+                assert endpoint.calls == ["connection_made", "datagram_received"]
+
+    loop.run_until_complete(main())
+
+
+def test_a_busy_endpoint_leaves_turns_to_others(loop: Loop) -> None:
+    """A flood that never ends must not keep other callbacks waiting."""
+
+    class Flood(Endpoint):
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.received.append((data, addr))
+            for _ in range(2 if len(self.received) < 200 else 1):
+                self.transport.sendto(data, self.address)
+
+    async def main() -> None:
+        async with open_endpoint(Flood) as endpoint:
+            endpoint.transport.sendto(b"x", endpoint.address)
+            await endpoint.until(lambda: True)
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not endpoint.lost
+
+    loop.run_until_complete(main())
