@@ -40,8 +40,8 @@ def test_it_tells_versions_and_kernel(tokioloop, printed):
 
 def test_it_tells_the_state_of_the_gil(printed):
     enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
-    (line,) = [line for line in printed.splitlines() if "gil" in line.lower()]
-    assert ("on" if enabled else "off") in line.lower().replace("python", "").split()[-1]
+    (line,) = [line for line in printed.splitlines() if line.startswith("GIL")]
+    assert line.split()[1] == ("on" if enabled else "off")
 
 
 def test_it_tells_the_poller(printed):

@@ -39,7 +39,8 @@ UNSAFE_FILES = re.compile(
     r"|src/handle/(mod|class)\.rs"  # handles as heap types over asyncio's own
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"  # fast calls and buffers of sock_*
     r"|src/transports/(read|shape|descriptor|stream)\.rs"  # fast calls, buffers of protocols
-    r"|src/streams/(stock|feed|attributes)\.rs"  # the slots of asyncio's stream objects
+    # the slots of asyncio's stream objects, and coroutines as heap types
+    r"|src/streams/(stock|feed|attributes|classes|coroutine|operation|reader|writer)\.rs"
 )
 
 
