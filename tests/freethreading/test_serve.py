@@ -1,0 +1,317 @@
+"""`tokioloop.serve`: loops on threads, their sockets, their end, and what they raise."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import tokioloop
+
+from tests.support.flavours import FLAVOURS
+from tests.support.programs import output_of
+
+ADDRESS = ("127.0.0.1", 0)
+TOKIOLOOP = FLAVOURS["tokioloop"]
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+@pytest.fixture(autouse=True)
+def no_warning_of_the_gil() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the GIL is enabled", RuntimeWarning)
+        yield
+
+
+def test_each_thread_has_an_index_a_loop_and_a_thread_of_its_own() -> None:
+    everybody = threading.Barrier(3)
+
+    async def main(index: int) -> tuple[int, int, int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, tokioloop.TokioLoop)
+        await loop.run_in_executor(None, everybody.wait)  # all three run at the same time
+        return index, id(loop), threading.get_ident()
+
+    results = tokioloop.serve(main, threads=3)
+    assert [index for index, _, _ in results] == [0, 1, 2]
+    assert len({loop for _, loop, _ in results}) == 3
+    assert len({ident for _, _, ident in results} | {threading.get_ident()}) == 4
+
+
+def test_connections_to_one_port_reach_every_loop() -> None:
+    done = threading.Event()
+
+    async def main(index: int, listener: socket.socket) -> tuple[str, int]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(bytes([index]))
+            writer.close()
+            await writer.wait_closed()
+
+        server = await asyncio.start_server(answer, sock=listener)
+        address: tuple[str, int] = listener.getsockname()
+        async with server:
+            if index == 0:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(None, ask_until_both_have_answered, address)
+                done.set()
+            while not done.is_set():
+                await asyncio.sleep(0.005)
+        return address
+
+    def ask_until_both_have_answered(address: tuple[str, int]) -> None:
+        heard = set()
+        while heard != {b"\0", b"\1"}:
+            with socket.create_connection(address, timeout=5) as client:
+                heard.add(client.recv(1))
+
+    first, second = tokioloop.serve(main, threads=2, sockets=[ADDRESS])
+    assert first == second
+    assert first is not None and first[1] != 0
+
+
+def test_each_address_gives_each_thread_one_socket() -> None:
+    async def main(_index: int, *listeners: socket.socket) -> list[tuple[int, Any]]:
+        return [(listener.fileno(), listener.getsockname()) for listener in listeners]
+
+    results = tokioloop.serve(main, threads=2, sockets=[ADDRESS, ADDRESS])
+    numbers = [number for listeners in results for number, _ in listeners or ()]
+    assert len(set(numbers)) == 4
+    (a, b), (c, d) = [[address for _, address in listeners or ()] for listeners in results]
+    assert (a, b) == (c, d)
+    assert a != b
+
+
+def test_sockets_that_main_leaves_open_are_closed() -> None:
+    kept = []
+
+    async def main(_index: int, listener: socket.socket) -> None:
+        kept.append(listener)
+
+    tokioloop.serve(main, threads=2, sockets=[ADDRESS])
+    assert [listener.fileno() for listener in kept] == [-1, -1]
+
+
+def test_an_address_in_use_is_raised_before_any_thread_starts() -> None:
+    started = []
+
+    async def main(index: int, listener: socket.socket) -> None:
+        started.append(index)
+
+    with socket.socket() as taken:
+        taken.bind(ADDRESS)
+        taken.listen()
+        with pytest.raises(OSError):
+            tokioloop.serve(main, threads=2, sockets=[ADDRESS, taken.getsockname()])
+    assert started == []
+
+
+def test_the_first_exception_is_raised_and_the_others_are_cancelled() -> None:
+    cancelled = []
+    waiting = threading.Barrier(3)
+
+    async def main(index: int) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, waiting.wait)
+        if index == 1:
+            raise LookupError("of thread 1")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(index)
+            raise
+
+    with pytest.raises(LookupError, match="of thread 1") as raised:
+        tokioloop.serve(main, threads=3)
+    assert sorted(cancelled) == [0, 2]
+    assert raised.value.__context__ is None
+
+
+def test_later_exceptions_come_in_the_context_of_the_first() -> None:
+    waiting = threading.Barrier(2)
+
+    async def main(index: int) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, waiting.wait)
+        try:
+            if index == 0:
+                raise LookupError("first")
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise ValueError("while ending") from None
+
+    with pytest.raises(LookupError, match="first") as raised:
+        tokioloop.serve(main, threads=2)
+    others = raised.value.__context__
+    if sys.version_info >= (3, 11):
+        assert isinstance(others, ExceptionGroup)  # noqa: F821
+        (others,) = others.exceptions
+    assert isinstance(others, ValueError)
+
+
+def test_nothing_is_restarted_when_a_main_returns() -> None:
+    calls = []
+    first_is_done = threading.Event()
+
+    async def main(index: int) -> int:
+        calls.append(index)
+        if index == 0:
+            first_is_done.set()
+            return 10
+        await asyncio.get_running_loop().run_in_executor(None, first_is_done.wait)
+        await asyncio.sleep(0.01)
+        return 11
+
+    assert tokioloop.serve(main, threads=2) == [10, 11]
+    assert sorted(calls) == [0, 1]
+
+
+def test_tasks_generators_and_executors_end_with_their_loop() -> None:
+    ended = []
+
+    async def generator(index: int) -> Any:
+        try:
+            yield index
+        finally:
+            ended.append(f"generator {index}")
+
+    async def task(index: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(f"task {index}")
+
+    left_open = []
+
+    async def main(index: int) -> None:
+        left_open.append(asyncio.create_task(task(index)))
+        values = generator(index)
+        left_open.append(values)
+        assert await values.__anext__() == index
+
+    tokioloop.serve(main, threads=2)
+    assert sorted(ended) == ["generator 0", "generator 1", "task 0", "task 1"]
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_there_has_to_be_a_thread(threads: int) -> None:
+    with pytest.raises(ValueError, match="threads must be at least 1"):
+        tokioloop.serve(asyncio.sleep, threads=threads)
+
+
+def test_it_refuses_to_block_a_running_loop() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="running event loop"):
+            tokioloop.serve(asyncio.sleep, threads=1)
+
+    tokioloop.run(main())
+
+
+def test_loops_come_from_the_factory_in_their_own_threads() -> None:
+    made_in = []
+
+    def factory() -> tokioloop.TokioLoop:
+        made_in.append(threading.current_thread().name)
+        return tokioloop.TokioLoop(busy_poll=1)
+
+    async def main(_index: int) -> bool:
+        return asyncio.get_running_loop().get_debug()
+
+    assert tokioloop.serve(main, threads=2, loop_factory=factory, debug=True) == [True, True]
+    assert sorted(made_in) == ["tokioloop-serve-0", "tokioloop-serve-1"]
+
+
+def test_a_result_from_a_thread_that_is_not_the_main_one() -> None:
+    async def main(index: int) -> int:
+        return index
+
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.extend(tokioloop.serve(main, threads=2)))
+    thread.start()
+    thread.join()
+    assert results == [0, 1]
+
+
+def test_the_gil_is_warned_of_once() -> None:
+    async def main(_index: int) -> None:
+        pass
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tokioloop.serve(main, threads=2)
+        tokioloop.serve(main, threads=1)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == (1 if GIL else 0), messages
+    if GIL:
+        assert "the GIL is enabled" in messages[0]
+        assert caught[0].category is RuntimeWarning
+        assert caught[0].filename == __file__
+
+
+SIGNALLED = """
+import asyncio, os, signal, threading, warnings, tokioloop
+warnings.simplefilter("ignore", RuntimeWarning)
+ended = []
+everybody = threading.Barrier(3)
+
+async def main(index):
+    try:
+        await asyncio.get_running_loop().run_in_executor(None, everybody.wait)
+        if index == 2:
+            os.kill(os.getpid(), signal.{signal})
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.001)
+        ended.append(index)
+
+before = signal.getsignal(signal.{signal})
+try:
+    print("returned", tokioloop.serve(main, threads=3))
+except KeyboardInterrupt:
+    print("KeyboardInterrupt")
+assert sorted(ended) == [0, 1, 2]
+assert signal.getsignal(signal.{signal}) is before
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome"),
+    [(signal.SIGTERM, "returned [None, None, None]\n"), (signal.SIGINT, "KeyboardInterrupt\n")],
+)
+def test_a_signal_ends_every_loop_in_order(number: signal.Signals, outcome: str) -> None:
+    assert output_of(TOKIOLOOP, SIGNALLED.format(signal=number.name)) == outcome
+
+
+STUBBORN = """
+import asyncio, os, signal, threading, warnings, tokioloop
+warnings.simplefilter("ignore", RuntimeWarning)
+
+async def main(index):
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+try:
+    tokioloop.serve(main, threads=1)
+except SystemExit as exit:
+    print("gave up with", exit.code)
+"""
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    assert output_of(TOKIOLOOP, STUBBORN) == f"gave up with {128 + signal.SIGTERM}\n"
+
+
+def test_one_loop_per_processor_is_the_default() -> None:
+    async def main(_index: int) -> None:
+        pass
+
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert len(tokioloop.serve(main)) == available
