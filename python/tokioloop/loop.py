@@ -411,9 +411,18 @@ def new_event_loop() -> TokioLoop:
     return TokioLoop()
 
 
+def all_loops() -> list[TokioLoop]:
+    """Return every loop that there is.
+
+    Copying the set is one step, which loops that other threads make meanwhile
+    cannot disturb; iterating over it would be many.
+    """
+    return [loop for reference in _loops.data.copy() if (loop := reference()) is not None]
+
+
 def _disown_loops() -> None:
     """In a forked child: every loop belongs to the parent."""
-    for loop in list(_loops):
+    for loop in all_loops():
         loop._disown()
 
 

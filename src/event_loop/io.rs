@@ -134,7 +134,11 @@ pub(crate) fn unwatch(
         return Ok(false);
     }
     let fd = descriptor(fd)?;
-    let inside = event_loop.get().enter(py, "_remove_reader")?;
+    let name = match direction {
+        Direction::Read => "remove_reader",
+        Direction::Write => "remove_writer",
+    };
+    let inside = event_loop.get().enter(py, name)?;
     let (handle, source) = inside.with(|state| take(state, fd, direction));
     let found = handle.is_some();
     if let Some(handle) = handle {
@@ -205,7 +209,9 @@ pub(crate) fn ensure_no_transport(
         Ok(number) => number,
         Err(_) => descriptor(fd)?,
     };
-    let inside = event_loop.get().enter(py, "add_reader")?;
+    // From another thread the call that this is a check for is refused, and by
+    // its own name.
+    let Ok(inside) = event_loop.get().cell.enter(py) else { return Ok(()) };
     let transport = inside.with(|state| {
         let source = state.fds.get(number).and_then(|token| state.sources.get(token))?;
         source.transport().map(|transport| transport.clone_ref(py))

@@ -85,9 +85,9 @@ def dump(loop: Any = None, file: IO[str] | None = None) -> None:
         if running is not None:
             loops = [running]
         else:
-            from tokioloop.loop import _loops
+            from tokioloop.loop import all_loops
 
-            loops = [loop for loop in list(_loops) if not loop.is_closed()]
+            loops = [loop for loop in all_loops() if not loop.is_closed()]
     for loop in loops:
         if loop.is_running() and loop._thread_id != threading.get_ident():
             loop.call_soon_threadsafe(_print, loop, file)

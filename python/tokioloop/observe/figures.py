@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["COUNTERS", "GAUGES", "HISTOGRAMS", "figures_of_all_loops"]
 
 # Seconds that a loop of another thread has for its answer.
-_PATIENCE = 1.0
+PATIENCE = 1.0
 
 COUNTERS = {
     "turns": "Turns of the loop",
@@ -54,27 +54,28 @@ def figures_of_all_loops() -> dict[str, dict[str, Any]]:
     A loop that another thread runs is asked; one that does not answer within a
     second is left out, because it is stuck or about to end.
     """
-    from tokioloop.loop import _loops
+    from tokioloop.loop import all_loops
 
     asked: list[tuple[str, Any]] = []
     found: dict[str, dict[str, Any]] = {}
-    for loop in list(_loops):
+    for loop in all_loops():
         if loop.is_closed():
             continue
         number = _numbers.get(loop)
         if number is None:
             number = _numbers[loop] = str(next(_next_number))
         if loop.is_running() and loop._thread_id != threading.get_ident():
-            asked.append((number, _ask(loop)))
+            asked.append((number, ask(loop)))
         else:
             found[number] = loop.metrics()
     for number, answer in asked:
         with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
-            found[number] = answer.result(_PATIENCE)
+            found[number] = answer.result(PATIENCE)
     return dict(sorted(found.items()))
 
 
-def _ask(loop: Any) -> concurrent.futures.Future[dict[str, Any]]:
+def ask(loop: Any) -> concurrent.futures.Future[dict[str, Any]]:
+    """Have a loop that another thread runs tell its figures in its next turn."""
     answer: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
 
     def tell() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ _console_wanted = os.environ.get(_CONSOLE_VARIABLE, "0") not in ("", "0")
 class ObservedLoop(asyncio.SelectorEventLoop):
     """What a loop tells about itself."""
 
+    _thread_id: int | None
     _stall_timeout = 0.0
     _on_stall: Callable[[Stall], object] | None = None
     _slow_reports: SlowReports | None = None
@@ -34,9 +36,14 @@ class ObservedLoop(asyncio.SelectorEventLoop):
 
         Counters count from the loop's making, times are in seconds, sizes in
         bytes. Callbacks and turns are measured only while somebody asks for
-        it: `slow_callback`, measure(), or a console. May be called by the
-        loop's own thread only while it runs.
+        it: `slow_callback`, measure(), or a console. Another thread than the
+        one that runs the loop gets the figures of the loop's next turn, and
+        concurrent.futures.TimeoutError where none comes within a second.
         """
+        if self._thread_id not in (None, threading.get_ident()):
+            from tokioloop.observe.figures import PATIENCE, ask
+
+            return ask(self).result(PATIENCE)
         figures: dict[str, Any] = _core.metrics(self)
         return figures
 
