@@ -38,6 +38,7 @@ class _Unwinding:
     call_graph: str
     interpreter_options: tuple[str, ...]
     needs_inject: bool
+    sees_python: bool
     note: str | None
 
 
@@ -70,6 +71,11 @@ class Recorder:
         if self._unwinding.note is not None:
             notes.append(self._unwinding.note)
         return notes
+
+    @property
+    def sees_python(self) -> bool:
+        """Whether stacks reach through the interpreter, with Python's functions in them."""
+        return self._unwinding.sees_python
 
     def interpreter(self) -> list[str]:
         """The command that starts this interpreter with its frames visible to perf."""
@@ -136,17 +142,17 @@ class Recorder:
 
 def _unwinding() -> _Unwinding:
     if sys.version_info < (3, 12):
-        return _Unwinding("fp", (), False, "Python frames are seen from CPython 3.12 on")
+        return _Unwinding("fp", (), False, False, "Python frames are seen from CPython 3.12 on")
     if _has_frame_pointers():
-        return _Unwinding("fp", ("-X", "perf"), False, None)
+        return _Unwinding("fp", ("-X", "perf"), False, True, None)
     if sys.version_info >= (3, 13):
         note = "this interpreter has no frame pointers: stacks are unwound by DWARF"
-        return _Unwinding(f"dwarf,{_STACK_BYTES}", ("-X", "perf_jit"), True, note)
+        return _Unwinding(f"dwarf,{_STACK_BYTES}", ("-X", "perf_jit"), True, True, note)
     note = (
         "this interpreter has no frame pointers, so stacks end early: build CPython with "
         "-fno-omit-frame-pointer, or use 3.13"
     )
-    return _Unwinding("fp", ("-X", "perf"), False, note)
+    return _Unwinding("fp", ("-X", "perf"), False, False, note)
 
 
 def _has_frame_pointers() -> bool:

@@ -26,6 +26,8 @@ _HOW_TO_INSTALL = (
     "the flame graph needs inferno: run `cargo install inferno`, or name the directory of its "
     f"programs in {_TOOLS_VARIABLE}"
 )
+# Percent of the width below which a frame is not drawn: nobody sees it, and files stay small.
+_NARROWEST = 0.1
 # A workload ends by itself; this is for one that does not.
 _GRACE_SECONDS = 30.0
 
@@ -153,7 +155,7 @@ def _write(directory: Path, profile: stacks.Profile, notes: list[str]) -> None:
     summary = profile.summary() + "".join(f"\nnote: {note}" for note in notes) + "\n"
     (directory / "summary.txt").write_text(summary)
     print(summary)
-    graph = _inferno("inferno-flamegraph", "--colors=java", "--title=tokioloop", text=folded)
+    graph = _draw(folded, "--colors=java", "--title=tokioloop")
     (directory / "flamegraph.svg").write_text(graph)
     print(f"flame graph: {directory / 'flamegraph.svg'}")
 
@@ -163,9 +165,13 @@ def _write_difference(options: argparse.Namespace, baseline: Path) -> None:
     # Two runs have different numbers of samples: shares are compared, not counts.
     difference = _inferno("inferno-diff-folded", "--normalize", str(baseline), str(mine))
     title = f"tokioloop against {options.compare}: red takes more, blue less"
-    graph = _inferno("inferno-flamegraph", f"--title={title}", text=difference)
+    graph = _draw(difference, f"--title={title}")
     (options.output / "difference.svg").write_text(graph)
     print(f"difference:  {options.output / 'difference.svg'}")
+
+
+def _draw(folded: str, *options: str) -> str:
+    return _inferno("inferno-flamegraph", f"--minwidth={_NARROWEST}", *options, text=folded)
 
 
 def _inferno(program: str, *arguments: str, text: str = "") -> str:
