@@ -20,6 +20,11 @@ pub const DATAGRAMS_PER_BATCH: usize = 64;
 /// slot are touched only by a datagram that reaches them.
 const MEMORY_BYTES: usize = DATAGRAMS_PER_BATCH * SLOT_BYTES_INET;
 
+/// Fewest slots that one call offers: each costs the kernel a look, so an
+/// endpoint that gets one datagram at a time should not pay for a full batch.
+#[cfg(target_os = "linux")]
+const FEWEST_OFFERED: usize = 4;
+
 /// No UDP datagram is longer.
 const SLOT_BYTES_INET: usize = 64 * 1024;
 
@@ -56,6 +61,9 @@ pub struct DatagramBatch {
     filled: usize,
     /// Whether it left datagrams behind, as far as it can tell.
     more: bool,
+    /// How many slots the next call offers; follows what the last ones took.
+    #[cfg(target_os = "linux")]
+    offered: usize,
     #[cfg(target_os = "linux")]
     headers: sys::MessageHeaders<DATAGRAMS_PER_BATCH>,
 }
@@ -70,6 +78,8 @@ impl DatagramBatch {
             slot: SLOT_BYTES_INET,
             filled: 0,
             more: false,
+            #[cfg(target_os = "linux")]
+            offered: FEWEST_OFFERED,
             #[cfg(target_os = "linux")]
             headers: sys::MessageHeaders::new(),
         }
@@ -103,9 +113,15 @@ impl DatagramBatch {
     #[cfg(target_os = "linux")]
     fn receive_once(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let slots = self.memory.chunks_exact_mut(self.slot);
-        let offered = slots.len();
+        let offered = self.offered.min(slots.len());
+        let slots = slots.take(offered);
         let count = self.headers.receive(fd, slots, &mut self.senders, &mut self.lengths)?;
         self.more = count == offered;
+        if self.more {
+            self.offered = (offered * 2).min(DATAGRAMS_PER_BATCH);
+        } else if count * 4 <= offered {
+            self.offered = (offered / 2).max(FEWEST_OFFERED);
+        }
         Ok(count)
     }
 
