@@ -71,7 +71,7 @@ class TestPrometheus:
     def test_a_stuck_loop_is_left_out(self, busy_thread, monkeypatch):
         from tokioloop.observe import figures
 
-        monkeypatch.setattr(figures, "_PATIENCE", 0.05)
+        monkeypatch.setattr(figures, "PATIENCE", 0.05)
         release = threading.Event()
         assert len(figures.figures_of_all_loops()) == 1
         busy_thread.call_soon_threadsafe(release.wait, 10)

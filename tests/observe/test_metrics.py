@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
 import time
 
 import pytest
@@ -163,12 +165,36 @@ def test_callbacks_are_measured_only_when_asked_for(make_loop):
     assert run(0)["count"] == 2
 
 
-def test_metrics_belong_to_the_running_thread(make_loop):
+def test_another_thread_gets_the_figures_of_the_next_turn(make_loop):
     loop = make_loop()
 
     async def main():
-        await asyncio.to_thread(loop.metrics)
+        figures = await asyncio.to_thread(loop.metrics)
+        await loop.shutdown_default_executor()
+        return figures
 
-    with pytest.raises(RuntimeError, match="metrics"):
-        loop.run_until_complete(main())
-    loop.run_until_complete(loop.shutdown_default_executor())
+    figures = loop.run_until_complete(main())
+    assert figures.keys() == loop.metrics().keys()
+    assert figures["turns"] >= 1
+
+
+def test_another_thread_does_not_wait_for_a_stuck_loop(make_loop, monkeypatch):
+    monkeypatch.setattr("tokioloop.observe.figures.PATIENCE", 0.05)
+    loop = make_loop()
+    failures = []
+
+    def ask():
+        try:
+            loop.metrics()
+        except Exception as error:
+            failures.append(error)
+
+    def block():
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(10)
+
+    loop.call_soon(block)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert [type(error) for error in failures] == [concurrent.futures.TimeoutError]
