@@ -85,6 +85,7 @@ NESTED = ("RuntimeError", "This event loop is already running")
 DELIVERY = "a non-contiguous view is data like any other; asyncio loses it and the connection"
 SNAPSHOT = "write() takes the bytes as they are; asyncio 3.12 sends what the buffer holds later"
 DROPPED = "data after close is dropped as write() does; here writelines() is a TypeError"
+AFTER_LOSS = "what is sent after the end is dropped, as by write(); asyncio has forgotten its loop"
 FACTORY = "a client whose protocol cannot be made is closed; asyncio lets it wait for ever"
 
 DIFFERENCES: list[Difference] = [
@@ -201,10 +202,31 @@ DIFFERENCES: list[Difference] = [
         )
         for what in ("None", "object", "number")
     ),
+    *(
+        Difference(
+            f"datagrams.calls_after_close[{what}]",
+            AFTER_LOSS,
+            {"later raises": ("later returns", None)},
+        )
+        for what in ("sendto", "sendto number", "close", "abort")
+    ),
+    Difference(
+        "datagrams.the_buffer_counts_what_waits",
+        "a datagram that was sent gives its header back; here the buffer never empties again",
+        {"end": ("end", 0)},
+        when=between((3, 13), (3, 13, 0)),
+    ),
+    Difference(
+        "datagrams.what_a_datagram_transport_has_of_a_stream",
+        "a datagram transport is an asyncio.DatagramTransport; asyncio's own is from 3.12 on",
+        {"is a": ("is a", True, True)},
+        when=lambda: sys.version_info < (3, 12),
+    ),
 ]
 
 BAD_INPUT: list[WrongAnswer] = [
     WrongAnswer("writelines", "closing|lost", DROPPED, between((3, 12), (3, 13, 0))),
+    WrongAnswer("sendto", "closing|lost", AFTER_LOSS),
     WrongAnswer("writelines", "argument 0 is regular file", "an iterable without lines is no data"),
     *(
         WrongAnswer(
