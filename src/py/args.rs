@@ -65,7 +65,7 @@ impl<'a, 'py> Args<'a, 'py> {
         !self.names.is_null()
     }
 
-    /// The only keyword's value where its name is the interned `name`.
+    /// The only keyword's value where its name is `name`.
     #[inline]
     pub(crate) fn only_keyword(&self, name: *mut ffi::PyObject) -> Option<*mut ffi::PyObject> {
         if self.names.is_null() || self.values.len() != self.positional + 1 {
@@ -73,7 +73,11 @@ impl<'a, 'py> Args<'a, 'py> {
         }
         // SAFETY: the tuple holds one name, as counted in `new`.
         let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, 0) };
-        if given == name { self.values.last().copied() } else { None }
+        // The names of calls from C, such as asyncio's own, may be strings of
+        // their own.
+        // SAFETY: names of keywords are strings, and both are alive.
+        let same = given == name || unsafe { ffi::PyUnicode_Compare(given, name) } == 0;
+        if same { self.values.last().copied() } else { None }
     }
 
     /// The keywords by name.

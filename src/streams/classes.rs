@@ -3,10 +3,12 @@
 #![allow(unsafe_code)]
 
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
+use crate::streams::state::{self, Field, StreamState};
 use crate::streams::stock::{Guarded, Stock};
 use crate::streams::{reader, writer};
 
@@ -30,13 +32,18 @@ fn classes(py: Python<'_>) -> PyResult<&Classes> {
 fn load(py: Python<'_>) -> PyResult<Classes> {
     let stock = Stock::get(py)?;
     Ok(Classes {
-        reader: derive(py, &stock.reader, reader::methods())?,
-        writer: derive(py, &stock.writer, writer::methods())?,
+        reader: derive(py, &stock.reader, reader::methods(), state::READER)?,
+        writer: derive(py, &stock.writer, writer::methods(), state::WRITER)?,
     })
 }
 
 /// A class of the same name, module and layout with native methods.
-fn derive(py: Python<'_>, stock: &Guarded, methods: Vec<ffi::PyMethodDef>) -> PyResult<Py<PyType>> {
+fn derive(
+    py: Python<'_>,
+    stock: &Guarded,
+    methods: Vec<ffi::PyMethodDef>,
+    fields: &[Field],
+) -> PyResult<Py<PyType>> {
     let base = stock.class(py);
     let body = PyDict::new(py);
     body.set_item("__slots__", ())?;
@@ -50,6 +57,17 @@ fn derive(py: Python<'_>, stock: &Guarded, methods: Vec<ffi::PyMethodDef>) -> Py
         // SAFETY: the definition lives for ever, as does the class.
         let descriptor = unsafe {
             Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), method))?
+        };
+        class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
+    }
+    for attribute in state::descriptors(fields) {
+        let attribute = Box::leak(Box::new(attribute));
+        // SAFETY: as above.
+        let descriptor = unsafe {
+            Bound::from_owned_ptr_or_err(
+                py,
+                ffi::PyDescr_NewGetSet(class.as_type_ptr(), attribute),
+            )?
         };
         class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
     }
@@ -77,10 +95,11 @@ pub(crate) fn upgrade_writer(writer: &Bound<'_, PyAny>) -> PyResult<()> {
     upgrade(writer, &Stock::get(py)?.writer, &classes(py)?.writer)
 }
 
-fn upgrade(object: &Bound<'_, PyAny>, stock: &Guarded, class: &Py<PyType>) -> PyResult<()> {
-    let py = object.py();
-    if stock.is_exact(object.as_ptr()) && stock.is_unmodified(py) {
-        object.setattr("__class__", class)?;
+fn upgrade(stream: &Bound<'_, PyAny>, stock: &Guarded, class: &Py<PyType>) -> PyResult<()> {
+    let py = stream.py();
+    if stock.is_exact(stream.as_ptr()) && stock.is_unmodified(py) {
+        stream.setattr(intern!(py, "__class__"), class)?;
+        StreamState::take_over(stream)?;
     }
     Ok(())
 }

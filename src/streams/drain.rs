@@ -3,9 +3,10 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::Owned;
+use crate::py::{Owned, call};
 use crate::streams::attributes::Attributes;
 use crate::streams::classes;
+use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
 
 /// How a `drain` begins.
@@ -20,15 +21,16 @@ pub(crate) enum Begin {
 /// # Errors
 /// What the reader's side of the connection has failed with.
 // HOT: stream
-pub(crate) fn begin(py: Python<'_>, writer: &Owned) -> PyResult<Begin> {
-    let state = Attributes::of(py, writer)?;
-    let reader = state.require(py, writer, intern!(py, "_reader"))?;
-    let exception = exception_of(py, &reader)?;
-    if !exception.bind(py).is_none() {
-        return Err(PyErr::from_value(exception.bind(py).to_owned()));
+pub(crate) fn begin(py: Python<'_>, state: &StreamState) -> PyResult<Begin> {
+    if let Some(reader) = state.get(py, Field::Reader) {
+        let exception = exception_of(py, &reader)?;
+        if !exception.bind(py).is_none() {
+            return Err(PyErr::from_value(exception.bind(py).to_owned()));
+        }
     }
-    let transport = state.require(py, writer, intern!(py, "_transport"))?;
-    let closing = transport.bind(py).call_method0(intern!(py, "is_closing"))?.is_truthy()?;
+    let Some(transport) = state.get(py, Field::Transport) else { return Ok(Begin::Open) };
+    let closing =
+        call::method(py, &transport, intern!(py, "is_closing"), &[])?.bind(py).is_truthy()?;
     Ok(if closing { Begin::Closing } else { Begin::Open })
 }
 
@@ -40,9 +42,8 @@ fn exception_of(py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
     }
     let class = &Stock::get(py)?.reader;
     if classes::is_reader(py, bound.as_ptr()) && class.is_unmodified(py) {
-        let state = Attributes::of(py, reader)?;
-        if !state.hide_members(py, class)? {
-            if let Some(exception) = state.get(py, intern!(py, "_exception"))? {
+        if let Some(state) = StreamState::of(py, bound.as_ptr(), class)? {
+            if let Some(exception) = state.get(py, Field::Exception) {
                 return Ok(exception);
             }
         }
@@ -56,9 +57,8 @@ fn exception_of(py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
 /// # Errors
 /// What the helper raises when it is called.
 // HOT: stream
-pub(crate) fn flow_control(py: Python<'_>, writer: &Owned) -> PyResult<Option<Owned>> {
-    let state = Attributes::of(py, writer)?;
-    let protocol = state.require(py, writer, intern!(py, "_protocol"))?;
+pub(crate) fn flow_control(py: Python<'_>, state: &StreamState) -> PyResult<Option<Owned>> {
+    let Some(protocol) = state.get(py, Field::Protocol) else { return Ok(None) };
     let class = &Stock::get(py)?.protocol;
     if class.is_exact(protocol.as_ptr()) && class.is_unmodified(py) {
         let state = Attributes::of(py, &protocol)?;

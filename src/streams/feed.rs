@@ -7,9 +7,9 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::Owned;
-use crate::streams::attributes::Attributes;
+use crate::py::{Owned, call};
 use crate::streams::classes;
+use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
 
 /// Whether data for this protocol may go through [`feed`]: it is asyncio's own,
@@ -56,50 +56,58 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, data: &[u8]) -> PyResult<bo
 
 fn feed_reader(py: Python<'_>, reader: &Owned, data: &[u8]) -> PyResult<bool> {
     let class = &Stock::get(py)?.reader;
-    let known = classes::is_reader(py, reader.as_ptr()) || class.is_exact(reader.as_ptr());
-    if !known || !class.is_unmodified(py) {
+    if !classes::is_reader(py, reader.as_ptr()) || !class.is_unmodified(py) {
         return Ok(false);
     }
-    let state = Attributes::of(py, reader)?;
-    let (Some(buffer), Some(limit), Some(false), Some(paused), Some(waiter), Some(transport)) = (
-        state.buffer(py)?,
-        state.limit(py)?,
-        state.flag(py, intern!(py, "_eof"))?,
-        state.flag(py, intern!(py, "_paused"))?,
-        state.get(py, intern!(py, "_waiter"))?,
-        state.get(py, intern!(py, "_transport"))?,
+    let Some(state) = StreamState::of(py, reader.as_ptr(), class)? else { return Ok(false) };
+    let (Some(buffer), Some(limit), Some(false), Some(paused)) = (
+        state.buffer(py),
+        state.limit(py),
+        state.flag(py, Field::Eof),
+        state.flag(py, Field::Paused),
     ) else {
         return Ok(false);
     };
-    if state.hide_members(py, class)? {
-        return Ok(false);
-    }
     buffer.extend(py, data)?;
-    let waiter = waiter.bind(py);
-    if !waiter.is_none() {
-        state.set(py, intern!(py, "_waiter"), &Owned::none(py))?;
-        if !waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
-            waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-        }
+    if !state.is_none(py, Field::Waiter) {
+        wake(py, &state)?;
     }
-    let transport = transport.bind(py);
-    if !paused && buffer.len() / 2 >= limit && buffer.len() > 2 * limit && !transport.is_none() {
-        pause(&state, &transport)?;
+    let length = buffer.len();
+    if length / 2 >= limit && length > 2 * limit && !paused {
+        pause(py, &state)?;
     }
     Ok(true)
 }
 
+/// `_wakeup_waiter`.
+fn wake(py: Python<'_>, state: &StreamState) -> PyResult<()> {
+    let Some(waiter) = state.get(py, Field::Waiter) else { return Ok(()) };
+    state.set(py, Field::Waiter, Owned::none(py));
+    let none = Owned::none(py);
+    let Err(error) = call::method(py, &waiter, intern!(py, "set_result"), &[none.as_ptr()]) else {
+        return Ok(());
+    };
+    // asyncio asks first, but a future that was cancelled is the rare case.
+    let cancelled = waiter.bind(py).call_method0(intern!(py, "cancelled"))?.is_truthy()?;
+    if cancelled { Ok(()) } else { Err(error) }
+}
+
 /// The reader has more than it wants to hold.
 #[cold]
-fn pause(state: &Attributes, transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = transport.py();
+fn pause(py: Python<'_>, state: &StreamState) -> PyResult<()> {
+    let Some(transport) = state.get(py, Field::Transport) else { return Ok(()) };
+    let transport = transport.bind(py);
+    if transport.is_none() {
+        return Ok(());
+    }
     match transport.call_method0(intern!(py, "pause_reading")) {
-        Ok(_) => state.set(py, intern!(py, "_paused"), &Owned::bool(py, true)),
+        Ok(_) => state.set(py, Field::Paused, Owned::bool(py, true)),
         // The transport cannot be paused: all data is buffered, and nobody
         // tries again.
         Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
-            state.set(py, intern!(py, "_transport"), &Owned::none(py))
+            state.set(py, Field::Transport, Owned::none(py));
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
     }
+    Ok(())
 }

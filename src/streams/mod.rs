@@ -12,6 +12,7 @@
 //! whose coroutine methods are native: awaiting one costs no frame.
 
 mod attributes;
+mod buffer;
 mod classes;
 mod coroutine;
 mod drain;
@@ -19,6 +20,7 @@ mod feed;
 mod operation;
 mod read;
 mod reader;
+mod state;
 mod stock;
 mod upgrade;
 mod writer;

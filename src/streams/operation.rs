@@ -14,6 +14,7 @@ use crate::py::Owned;
 use crate::py::native::Visitor;
 use crate::streams::drain;
 use crate::streams::read::{self, Attempt, Read};
+use crate::streams::state::StreamState;
 
 /// What a coroutine is resumed with.
 pub(crate) enum Input<'a> {
@@ -29,8 +30,8 @@ pub(crate) enum Step {
 
 /// What was called.
 pub(crate) enum Task {
-    Read(Read),
-    Drain,
+    Read(Read, StreamState),
+    Drain(StreamState),
 }
 
 /// Where it stands.
@@ -60,8 +61,8 @@ impl Operation {
     /// Qualified name of the method.
     pub(crate) fn name(&self) -> &'static &'static str {
         match &self.task {
-            Task::Read(read) => read.qualified_name(),
-            Task::Drain => &"StreamWriter.drain",
+            Task::Read(read, _) => read.qualified_name(),
+            Task::Drain(_) => &"StreamWriter.drain",
         }
     }
 
@@ -79,6 +80,8 @@ impl Operation {
 
     pub(crate) fn traverse(&self, visitor: &mut Visitor) {
         visitor.object(&self.stream);
+        let (Task::Read(_, state) | Task::Drain(state)) = &self.task;
+        visitor.object(state.object());
         if let Some(awaited) = self.awaited() {
             visitor.object(awaited);
         }
@@ -93,11 +96,11 @@ impl Operation {
                     return Err(PyErr::from_value(error.clone()));
                 }
                 match &mut self.task {
-                    Task::Read(read) => {
-                        let attempt = read.begin(py, &self.stream)?;
+                    Task::Read(read, state) => {
+                        let attempt = read.begin(py, state)?;
                         self.follow(py, attempt)
                     }
-                    Task::Drain => match drain::begin(py, &self.stream)? {
+                    Task::Drain(state) => match drain::begin(py, state)? {
                         drain::Begin::Closing => {
                             self.stage = Stage::Yielded;
                             Ok(Step::Yield(Owned::none(py)))
@@ -113,7 +116,9 @@ impl Operation {
                     return step;
                 }
                 // asyncio's `finally`, whatever the wait has ended with.
-                read::forget_waiter(py, &self.stream)?;
+                if let Task::Read(_, state) = &self.task {
+                    read::forget_waiter(py, state);
+                }
                 step?;
                 self.go_on(py)
             }
@@ -136,15 +141,17 @@ impl Operation {
 
     /// The wait is over: looks again.
     fn go_on(&mut self, py: Python<'_>) -> PyResult<Step> {
-        let Task::Read(read) = &mut self.task else { return Ok(Step::Return(Owned::none(py))) };
-        let attempt = read.attempt(py, &self.stream)?;
+        let Task::Read(read, state) = &mut self.task else {
+            return Ok(Step::Return(Owned::none(py)));
+        };
+        let attempt = read.attempt(py, state)?;
         self.follow(py, attempt)
     }
 
     fn follow(&mut self, py: Python<'_>, attempt: Attempt) -> PyResult<Step> {
         let mut attempt = attempt;
         loop {
-            let Task::Read(read) = &mut self.task else {
+            let Task::Read(read, state) = &mut self.task else {
                 return Ok(Step::Return(Owned::none(py)));
             };
             match attempt {
@@ -154,7 +161,7 @@ impl Operation {
                     return self.delegate(py, coroutine);
                 }
                 Attempt::Wait => {
-                    let iterator = read.wait(py, &self.stream)?;
+                    let iterator = read.wait(py, state)?;
                     // SAFETY: None lives as long as the interpreter.
                     let none = unsafe { ffi::Py_None() };
                     let step = pass(py, &iterator, Input::Send(none));
@@ -162,16 +169,17 @@ impl Operation {
                         self.stage = Stage::Waiting(iterator);
                         return step;
                     }
-                    read::forget_waiter(py, &self.stream)?;
+                    read::forget_waiter(py, state);
                     step?;
-                    attempt = read.attempt(py, &self.stream)?;
+                    attempt = read.attempt(py, state)?;
                 }
             }
         }
     }
 
     fn finish_drain(&mut self, py: Python<'_>) -> PyResult<Step> {
-        match drain::flow_control(py, &self.stream)? {
+        let (Task::Read(_, state) | Task::Drain(state)) = &self.task;
+        match drain::flow_control(py, state)? {
             None => Ok(Step::Return(Owned::none(py))),
             Some(coroutine) => self.delegate(py, coroutine),
         }
@@ -192,8 +200,8 @@ impl Operation {
     /// The delegate has returned.
     fn end(&mut self, py: Python<'_>, value: Owned) -> PyResult<Step> {
         match &mut self.task {
-            Task::Read(read) => read.join_with(py, value).map(Step::Return),
-            Task::Drain => Ok(Step::Return(value)),
+            Task::Read(read, _) => read.join_with(py, value).map(Step::Return),
+            Task::Drain(_) => Ok(Step::Return(value)),
         }
     }
 }

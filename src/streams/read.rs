@@ -1,12 +1,15 @@
 //! What `read`, `readline`, `readuntil` and `readexactly` do between two waits.
+#![allow(unsafe_code)]
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyValueError};
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::{Owned, bytes};
-use crate::streams::attributes::{Attributes, Buffer};
+use crate::py::{Owned, bytes, call};
+use crate::streams::buffer::Buffer;
 use crate::streams::operation::join;
+use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
 
 /// A call of one of the methods.
@@ -54,30 +57,20 @@ impl Read {
     /// # Errors
     /// What the method raises.
     // HOT: stream
-    pub(crate) fn begin(&mut self, py: Python<'_>, reader: &Owned) -> PyResult<Attempt> {
-        let class = &Stock::get(py)?.reader;
-        let state = Attributes::of(py, reader)?;
-        let failed = match state.get(py, intern!(py, "_exception"))? {
-            Some(exception) => !exception.bind(py).is_none(),
-            None => true,
-        };
-        if failed || !class.is_unmodified(py) || state.hide_members(py, class)? {
+    pub(crate) fn begin(&mut self, py: Python<'_>, state: &StreamState) -> PyResult<Attempt> {
+        if !state.is_none(py, Field::Exception) {
             return Ok(Attempt::Delegate);
         }
-        self.attempt_with(py, &state)
+        self.attempt(py, state)
     }
 
     /// The next try, after a wait.
     ///
     /// # Errors
     /// What the method raises.
-    pub(crate) fn attempt(&mut self, py: Python<'_>, reader: &Owned) -> PyResult<Attempt> {
-        self.attempt_with(py, &Attributes::of(py, reader)?)
-    }
-
-    fn attempt_with(&mut self, py: Python<'_>, state: &Attributes) -> PyResult<Attempt> {
-        let (Some(buffer), Some(eof)) = (state.buffer(py)?, state.flag(py, intern!(py, "_eof"))?)
-        else {
+    // HOT: stream
+    pub(crate) fn attempt(&mut self, py: Python<'_>, state: &StreamState) -> PyResult<Attempt> {
+        let (Some(buffer), Some(eof)) = (state.buffer(py), state.flag(py, Field::Eof)) else {
             return Ok(Attempt::Delegate);
         };
         match self {
@@ -101,7 +94,7 @@ impl Read {
                 Err(incomplete(py, &partial, Some(*count)))
             }
             Self::Until { separator, offset } => {
-                let Some(limit) = state.limit(py)? else { return Ok(Attempt::Delegate) };
+                let Some(limit) = state.limit(py) else { return Ok(Attempt::Delegate) };
                 let found = {
                     let separator = separator.bind(py);
                     let separator = bytes::exact(&separator).unwrap_or_default();
@@ -115,7 +108,7 @@ impl Read {
                 }
             }
             Self::Line { offset } => {
-                let Some(limit) = state.limit(py)? else { return Ok(Attempt::Delegate) };
+                let Some(limit) = state.limit(py) else { return Ok(Attempt::Delegate) };
                 match search(py, state, &buffer, eof, limit, b"\n", offset)? {
                     Search::Found(line) | Search::Incomplete(line) => Ok(Attempt::Done(line)),
                     Search::Wait => Ok(Attempt::Wait),
@@ -133,10 +126,8 @@ impl Read {
     /// # Errors
     /// RuntimeError where another coroutine waits already.
     // HOT: stream
-    pub(crate) fn wait(&self, py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
-        let state = Attributes::of(py, reader)?;
-        let name = intern!(py, "_waiter");
-        if state.get(py, name)?.is_some_and(|waiter| !waiter.bind(py).is_none()) {
+    pub(crate) fn wait(&self, py: Python<'_>, state: &StreamState) -> PyResult<Owned> {
+        if !state.is_none(py, Field::Waiter) {
             let function = match self {
                 // A line is read by `readuntil`.
                 Self::Line { .. } => "readuntil",
@@ -147,20 +138,23 @@ impl Read {
             )));
         }
         // A paused transport would let this wait for ever.
-        if state.flag(py, intern!(py, "_paused"))? != Some(false) {
-            resume_transport(py, &state)?;
+        if state.flag(py, Field::Paused) != Some(false) {
+            resume_transport(py, state)?;
         }
-        let event_loop = state.require(py, reader, intern!(py, "_loop"))?;
-        let future = event_loop.bind(py).call_method0(intern!(py, "create_future"))?;
-        let future = Owned::from(future);
-        state.set(py, name, &future)?;
-        match future.bind(py).try_iter() {
-            Ok(iterator) => Ok(iterator.into_any().into()),
-            Err(error) => {
-                forget_waiter(py, reader)?;
-                Err(error)
-            }
+        let Some(event_loop) = state.get(py, Field::Loop) else {
+            return Err(PyAttributeError::new_err(
+                "'StreamReader' object has no attribute '_loop'",
+            ));
+        };
+        let future = call::method(py, &event_loop, intern!(py, "create_future"), &[])?;
+        state.set(py, Field::Waiter, future.clone_ref(py));
+        // SAFETY: a live object; the answer is a new reference, or null with an
+        // exception.
+        let iterator = unsafe { Owned::from_result(py, ffi::PyObject_GetIter(future.as_ptr())) };
+        if iterator.is_err() {
+            forget_waiter(py, state);
         }
+        iterator
     }
 
     /// The coroutine of asyncio's own method, for the rest of the call.
@@ -198,22 +192,21 @@ impl Read {
 /// `read(-1)`: blocks of at most the limit, until one is empty.
 fn read_all(
     py: Python<'_>,
-    state: &Attributes,
+    state: &StreamState,
     buffer: &Buffer,
     eof: bool,
     blocks: &mut Vec<Owned>,
     waited: &mut bool,
 ) -> PyResult<Attempt> {
     loop {
-        let Some(limit) = state.limit(py)? else { return Ok(Attempt::Delegate) };
+        let Some(limit) = state.limit(py) else { return Ok(Attempt::Delegate) };
         if !std::mem::replace(waited, false) {
             // Each block is a `read` of its own, which looks for an exception.
-            match state.get(py, intern!(py, "_exception"))? {
-                Some(exception) if exception.bind(py).is_none() => {}
-                Some(exception) => {
-                    return Err(PyErr::from_value(exception.bind(py).to_owned()));
-                }
-                None => return Ok(Attempt::Delegate),
+            if !state.is_none(py, Field::Exception) {
+                return match state.get(py, Field::Exception) {
+                    Some(error) => Err(PyErr::from_value(error.bind(py).to_owned())),
+                    None => Ok(Attempt::Delegate),
+                };
             }
             if buffer.len() == 0 && !eof {
                 *waited = true;
@@ -229,39 +222,40 @@ fn read_all(
 }
 
 // HOT: stream
-fn take(py: Python<'_>, state: &Attributes, buffer: &Buffer, count: usize) -> PyResult<Owned> {
+fn take(py: Python<'_>, state: &StreamState, buffer: &Buffer, count: usize) -> PyResult<Owned> {
     let data = buffer.take(py, count)?;
     maybe_resume(py, state, buffer)?;
     Ok(data)
 }
 
 /// `_maybe_resume_transport`.
-fn maybe_resume(py: Python<'_>, state: &Attributes, buffer: &Buffer) -> PyResult<()> {
-    if state.flag(py, intern!(py, "_paused"))? == Some(false) {
+fn maybe_resume(py: Python<'_>, state: &StreamState, buffer: &Buffer) -> PyResult<()> {
+    if state.flag(py, Field::Paused) == Some(false) {
         return Ok(());
     }
-    let Some(limit) = state.limit(py)? else { return Ok(()) };
+    let Some(limit) = state.limit(py) else { return Ok(()) };
     if buffer.len() <= limit { resume_transport(py, state) } else { Ok(()) }
 }
 
 #[cold]
-fn resume_transport(py: Python<'_>, state: &Attributes) -> PyResult<()> {
-    state.set(py, intern!(py, "_paused"), &Owned::bool(py, false))?;
-    match state.get(py, intern!(py, "_transport"))? {
+fn resume_transport(py: Python<'_>, state: &StreamState) -> PyResult<()> {
+    state.set(py, Field::Paused, Owned::bool(py, false));
+    match state.get(py, Field::Transport) {
         Some(transport) => transport.bind(py).call_method0(intern!(py, "resume_reading")).map(drop),
         None => Ok(()),
     }
 }
 
 /// Ends a wait.
-pub(crate) fn forget_waiter(py: Python<'_>, reader: &Owned) -> PyResult<()> {
-    Attributes::of(py, reader)?.set(py, intern!(py, "_waiter"), &Owned::none(py))
+#[inline]
+pub(crate) fn forget_waiter(py: Python<'_>, state: &StreamState) {
+    state.set(py, Field::Waiter, Owned::none(py));
 }
 
 /// Looks for a separator from `offset` on, before which there is none.
 fn search(
     py: Python<'_>,
-    state: &Attributes,
+    state: &StreamState,
     buffer: &Buffer,
     eof: bool,
     limit: usize,
@@ -308,7 +302,7 @@ fn overrun(py: Python<'_>, message: &str, consumed: usize) -> PyErr {
 #[cold]
 fn line_overrun(
     py: Python<'_>,
-    state: &Attributes,
+    state: &StreamState,
     buffer: &Buffer,
     message: &str,
     consumed: usize,

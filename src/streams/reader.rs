@@ -11,6 +11,7 @@ use crate::py::{Args, Owned, bytes};
 use crate::streams::coroutine::StreamCoroutine;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::read::Read;
+use crate::streams::state::StreamState;
 use crate::streams::stock::{Guarded, Stock};
 
 /// An instance of a class that has its state in its dictionary. Its count of
@@ -54,7 +55,10 @@ fn start<'py>(
     let stock = &Stock::get(py)?.reader;
     if stock.is_unmodified(py) {
         if let Some(read) = parse(&args)? {
-            return StreamCoroutine::make(py, Operation::new(this.object(), Task::Read(read)));
+            let reader = this.object();
+            if let Some(state) = StreamState::of(py, reader.as_ptr(), stock)? {
+                return StreamCoroutine::make(py, Operation::new(reader, Task::Read(read, state)));
+            }
         }
     }
     this.ordinary(py, stock, name, args)

@@ -6,11 +6,11 @@ use pyo3::types::PyString;
 use pyo3::{ffi, intern};
 
 use crate::py::native::method;
-use crate::py::{Args, Owned};
-use crate::streams::attributes::Attributes;
+use crate::py::{Args, Owned, call};
 use crate::streams::coroutine::StreamCoroutine;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::reader::Instance;
+use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
 
 /// Calls the transport's method of the same name with the same arguments,
@@ -27,40 +27,12 @@ fn to_transport<'py>(
     let stock = &Stock::get(py)?.writer;
     let values = args.positional();
     if counts.contains(&values.len()) && !args.has_keywords() && stock.is_unmodified(py) {
-        let state = Attributes::of(py, &this.object())?;
-        if let Some(transport) = state.get(py, intern!(py, "_transport"))? {
-            return call(py, &transport, name, values);
+        let state = StreamState::of_writer(py, this.object().as_ptr())?;
+        if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
+            return call::method(py, &transport, name, values);
         }
     }
     this.ordinary(py, stock, &name.to_cow()?, args)
-}
-
-/// Calls a method of `receiver`.
-#[inline]
-fn call(
-    py: Python<'_>,
-    receiver: &Owned,
-    name: &Bound<'_, PyString>,
-    values: &[*mut ffi::PyObject],
-) -> PyResult<Owned> {
-    let mut stack =
-        [std::ptr::null_mut(), receiver.as_ptr(), std::ptr::null_mut(), std::ptr::null_mut()];
-    let count = values.len().min(2);
-    for (slot, value) in stack.iter_mut().skip(2).zip(values) {
-        *slot = *value;
-    }
-    // SAFETY: the receiver and the arguments are alive; the slot before them is
-    // ours to be overwritten.
-    let result = unsafe {
-        ffi::PyObject_VectorcallMethod(
-            name.as_ptr(),
-            stack.as_ptr().add(1),
-            (count + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
-            std::ptr::null_mut(),
-        )
-    };
-    // SAFETY: a new reference, or null with an exception.
-    unsafe { Owned::from_result(py, result) }
 }
 
 // HOT: stream
@@ -91,7 +63,10 @@ fn get_extra_info<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) ->
 fn drain<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
     let stock = &Stock::get(py)?.writer;
     if args.positional().is_empty() && !args.has_keywords() && stock.is_unmodified(py) {
-        return StreamCoroutine::make(py, Operation::new(this.object(), Task::Drain));
+        let writer = this.object();
+        if let Some(state) = StreamState::of_writer(py, writer.as_ptr())? {
+            return StreamCoroutine::make(py, Operation::new(writer, Task::Drain(state)));
+        }
     }
     this.ordinary(py, stock, "drain", args)
 }
