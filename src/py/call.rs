@@ -157,6 +157,7 @@ pub(crate) fn call_method2(
     let mut stack = [std::ptr::null_mut(), receiver.as_ptr(), first.as_ptr(), second.as_ptr()];
     // SAFETY: as in `call_method1`.
     unsafe { vectorcall(py, function.as_ptr(), stack.as_mut_ptr().add(1), 3) }
+}
 
 /// Calls a method of `receiver` by name, with at most two arguments.
 ///
