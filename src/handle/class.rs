@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -100,8 +99,9 @@ fn when_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
 }
 
 fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    if this.is_cancelled() && !this.running.load(Ordering::Relaxed) {
-        return Ok(Owned::none(py));
+    let none = Owned::none(py);
+    if this.callback.get() == none.as_ptr() {
+        return Ok(none);
     }
     let (tuple, inline) = this.alone(py, || {
         let tuple = this.args.get();

@@ -416,10 +416,10 @@ impl HandleObject {
         }
         // SAFETY: the handle keeps its loop alive.
         let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
+        self.cancelled.store(true, Ordering::SeqCst);
         if event_loop.debug() {
             self.remember_repr(py)?;
         }
-        self.cancelled.store(true, Ordering::SeqCst);
         match event_loop.cell.try_enter() {
             Ok(inside) => {
                 self.take_back(py, &inside);

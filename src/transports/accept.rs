@@ -58,13 +58,16 @@ pub(crate) fn listen(
     backlog: usize,
 ) -> PyResult<()> {
     let py = event_loop.py();
+    if event_loop.get().closed() {
+        return Err(errors::closed());
+    }
     let inside = event_loop.get().enter(py, "_start_serving")?;
     let listener = Box::new(Listener {
         fd,
         socket: Owned::from(socket),
         protocol_factory: Owned::from(protocol_factory),
         server: Owned::from(server),
-        backlog: backlog.max(1),
+        backlog,
         context: context::copy_current(py)?,
         resting: false,
     });

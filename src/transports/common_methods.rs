@@ -1,7 +1,7 @@
 //! The methods that every transport has, as CPython calls them.
 
 use pyo3::Borrowed;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::event_loop::{Inside, This};
@@ -104,30 +104,46 @@ pub(crate) fn get_extra_info<'py, I: Interior>(
     })
 }
 
-/// A limit as asyncio takes it: any number, compared with a size in bytes.
-pub(crate) fn limit(value: Option<&Borrowed<'_, '_, PyAny>>) -> PyResult<Option<usize>> {
-    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(None) };
-    if let Ok(number) = value.extract::<i128>() {
-        return match usize::try_from(number) {
-            Ok(number) => Ok(Some(number)),
-            Err(_) if number > 0 => Ok(Some(usize::MAX)),
-            Err(_) => Err(PyValueError::new_err(format!(
-                "high ({number}) must be >= low ({number}) must be >= 0"
-            ))),
-        };
+/// asyncio's high mark, in bytes.
+const DEFAULT_HIGH: usize = 64 * 1024;
+
+/// The marks that asyncio makes of what was given, by the arithmetic of Python:
+/// any numbers that can be compared will do.
+pub(crate) fn marks(
+    py: Python<'_>,
+    high: Option<Borrowed<'_, '_, PyAny>>,
+    low: Option<Borrowed<'_, '_, PyAny>>,
+) -> PyResult<(usize, usize)> {
+    let given = |value: Option<Borrowed<'_, '_, PyAny>>| {
+        value.filter(|value| !value.is_none()).map(|value| value.as_unbound().clone_ref(py))
+    };
+    let (high, low) = (given(high), given(low));
+    let low_given = low.as_ref().map(|low| low.bind(py).clone());
+    let high = match (high, &low_given) {
+        (Some(high), _) => high.into_bound(py),
+        (None, Some(low)) => low.mul(4)?,
+        (None, None) => DEFAULT_HIGH.into_pyobject(py)?.into_any(),
+    };
+    let low = match low_given {
+        Some(low) => low,
+        None => high.floor_div(4)?,
+    };
+    if !(high.ge(&low)? && low.ge(0)?) {
+        return Err(PyValueError::new_err(format!(
+            "high ({}) must be >= low ({}) must be >= 0",
+            high.repr()?,
+            low.repr()?
+        )));
     }
-    match value.extract::<f64>() {
-        // A size is compared with the limit, so its fraction makes no difference.
-        Ok(number) if number >= 0.0 => Ok(Some(number as usize)),
-        Ok(number) => Err(PyValueError::new_err(format!(
-            "high ({number}) must be >= low ({number}) must be >= 0"
-        ))),
-        Err(_) => {
-            let class = value.get_type().name()?;
-            Err(PyTypeError::new_err(format!(
-                "'>=' not supported between instances of '{class}' and 'int'"
-            )))
-        }
+    Ok((bytes_of(&high)?, bytes_of(&low)?))
+}
+
+/// A mark as a number of bytes; sizes are compared with it, so a fraction or
+/// an excess makes no difference.
+fn bytes_of(mark: &Bound<'_, PyAny>) -> PyResult<usize> {
+    match mark.extract::<usize>() {
+        Ok(bytes) => Ok(bytes),
+        Err(_) => Ok(mark.extract::<f64>()? as usize),
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) fn get<'py, I: Interior>(
     transport: &Transport<I>,
     name: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    // A dictionary is asked, in asyncio: what it cannot hold is an error.
+    name.hash()?;
     if let Some(extra) = transport.extra() {
         if let Some(value) = extra.bind(py).cast::<PyDict>()?.get_item(name)? {
             return Ok(Some(value));

@@ -1,7 +1,7 @@
 //! The read path: from a readable event to `data_received` or `buffer_updated`.
 
 use ::bytes::BytesMut;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use tokioloop_reactor::stream::{self, Kind, Received};
@@ -360,10 +360,19 @@ fn receive_buffered(
     let Some((get_buffer, buffer_updated, context)) = parts else { return Ok(()) };
     let fail = |error, message| close::fatal_error(py, this, inside, transport, error, message);
     let view = context::run(py, context.as_ptr(), || writable_view(py, &get_buffer));
-    let mut view = match view {
+    let view = match view {
         Ok(Ok(view)) => view,
         Ok(Err(error)) | Err(error) => {
             return fail(error, "Fatal error: protocol.get_buffer() call failed.");
+        }
+    };
+    let mut view = match view {
+        Ok(view) => view,
+        Err(class) => {
+            let error = PyTypeError::new_err(format!(
+                "recv_into() argument 1 must be read-write bytes-like object, not {class}"
+            ));
+            return fail(error, "Fatal read error on socket transport");
         }
     };
     let received = inside.with(|state| {
@@ -406,14 +415,19 @@ fn receive_buffered(
     }
 }
 
-fn writable_view(py: Python<'_>, get_buffer: &Owned) -> PyResult<buffer::View> {
+/// The protocol's memory; the name of its class where it is read-only, which
+/// asyncio learns from the socket only.
+fn writable_view(py: Python<'_>, get_buffer: &Owned) -> PyResult<Result<buffer::View, String>> {
     let hint = Owned::from((-1_i32).into_pyobject(py)?.into_any());
     let given = call::call1(py, get_buffer, &hint)?;
     let given = given.bind(py);
     if given.len()? == 0 {
         return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
     }
-    buffer::View::writable(&given)
+    match buffer::View::writable(&given) {
+        Ok(view) => Ok(Ok(view)),
+        Err(_) => Ok(Err(given.get_type().name()?.to_string())),
+    }
 }
 
 /// The peer has ended its side: the protocol says whether ours ends as well.

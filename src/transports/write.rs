@@ -323,7 +323,13 @@ fn collect(py: Python<'_>, list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
         return Ok(Vec::new());
     }
     let mut chunks = Vec::with_capacity(list.len().unwrap_or(0));
-    for item in list.try_iter()? {
+    let items = match list.try_iter() {
+        Err(_) if !cfg!(Py_3_12) => {
+            return Err(PyTypeError::new_err("can only join an iterable"));
+        }
+        items => items?,
+    };
+    for item in items {
         let item = item?;
         if bytes::exact(&item).is_some() {
             chunks.push(Chunk(item.into()));

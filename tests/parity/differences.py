@@ -82,6 +82,7 @@ class WrongAnswer:
 
 
 NESTED = ("RuntimeError", "This event loop is already running")
+OTHER_LOOP = ("RuntimeError", "Cannot run the event loop while another loop is running")
 DELIVERY = "a non-contiguous view is data like any other; asyncio loses it and the connection"
 SNAPSHOT = "write() takes the bytes as they are; asyncio 3.12 sends what the buffer holds later"
 DROPPED = "data after close is dropped as write() does; here writelines() is a TypeError"
@@ -93,6 +94,43 @@ DIFFERENCES: list[Difference] = [
         "scheduling.equal_deadlines",
         "equal deadlines fire in the order of the calls; asyncio's heap shuffles them",
         {"order": ("order", list(range(20)))},
+    ),
+    Difference(
+        "flow_control.limits_are_checked[fraction]",
+        "sizes are whole bytes, and so are the limits; asyncio keeps what it was given",
+        {"now": ("now", (0, 1))},
+    ),
+    Difference(
+        "flow_control.limits_are_checked[huge low]",
+        "no buffer is larger than memory; asyncio keeps what it was given",
+        {"now": ("now", (sys.maxsize, 2 * sys.maxsize + 1))},
+    ),
+    Difference(
+        "servers.a_failing_factory_is_reported_in_debug_mode",
+        "connections are accepted by the loop itself, so no handle stands behind the report",
+        log=[
+            (
+                "INFO",
+                "<Server sockets=(<TransportSocket fd=N, family=2, type=1, proto=6, "
+                "laddr=('127.0.0.1', PORT)>,)> is serving",
+                None,
+            ),
+            (
+                "ERROR",
+                "Error on transport creation for incoming connection",
+                ("ValueError", "probe"),
+            ),
+        ],
+    ),
+    Difference(
+        "runs.a_run_inside_another_loop_is_refused",
+        "a run that is refused changes nothing; here it clears the running loop",
+        whole=[
+            ("run_forever raises", OTHER_LOOP),
+            ("run_until_complete raises", OTHER_LOOP),
+            ("outer is running", True),
+        ],
+        when=between((3, 13, 0), (3, 13, 0)),
     ),
     Difference(
         "runs.a_nested_run_is_refused",

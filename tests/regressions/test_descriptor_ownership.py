@@ -57,16 +57,18 @@ def test_a_cancelled_connection_closes_the_socket_it_was_given_at_most_once(
     loop.run_until_complete(main())
 
 
-@pytest.mark.flavours("tokioloop", reason="asyncio leaves the descriptor in the caller's socket")
-def test_a_socket_that_was_handed_in_no_longer_has_the_descriptor(loop: Loop) -> None:
+def test_a_socket_that_was_handed_in_is_closed_with_its_transport(loop: Loop) -> None:
     async def main() -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             ours.setblocking(False)
             transport, protocol = await loop.create_connection(Recorder, sock=ours)
-            assert ours.fileno() == -1
+            assert ours.fileno() == transport.get_extra_info("socket").fileno()
             transport.close()
             await protocol.until_lost()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert ours.fileno() == -1
 
     loop.run_until_complete(main())
 

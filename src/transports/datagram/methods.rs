@@ -11,8 +11,8 @@ use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned};
 use crate::transports::common_methods::{
     abort, call_connection_lost, closing_value, extra_value, fatal_error, finished_value,
-    force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, limit,
-    loop_value, lost_value, on_loop, protocol_paused_value, protocol_value, socket_value,
+    force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
+    lost_value, marks, on_loop, protocol_paused_value, protocol_value, socket_value,
 };
 use crate::transports::interior::Interior;
 use crate::transports::{close, flow};
@@ -103,9 +103,9 @@ fn set_write_buffer_limits<'py>(
 ) -> PyResult<Owned> {
     let function = "_FlowControlMixin.set_write_buffer_limits";
     let [high, low] = args.bind(function, ["high", "low"], 0)?;
-    let (high, low) = (limit(high.as_ref())?, limit(low.as_ref())?);
+    let (high, low) = marks(py, high, low)?;
     on_loop(py, t, "set_write_buffer_limits", |this, inside| {
-        t.with(inside, |inner| inner.marks.set(high, low))
+        t.with(inside, |inner| inner.marks.set(Some(high), Some(low)))
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
         flow::maybe_pause_protocol(py, this, inside, t)
     })?;

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import Any
 
-from tests.support.net import listening_socket, reset
+from tests.support.net import reset
 
 from ..harness import Trace
 from ..registry import probe
@@ -319,28 +318,6 @@ async def transports_show_themselves(loop: Loop, trace: Trace, kind: str) -> Non
         await until(lambda: protocol.lost)
         await turns(2)
         trace("closed", repr(transport))
-
-
-@probe("B.dropped")
-async def a_dropped_transport_warns_and_closes(loop: Loop, trace: Trace) -> None:
-    with listening_socket() as listener:
-        transport, protocol = await loop.create_connection(
-            lambda: Told(Trace()), *listener.getsockname()
-        )
-        peer, _ = listener.accept()
-    # A transport that is not watched by the loop belongs to whoever dropped it.
-    transport.pause_reading()
-    await turns(2)
-    protocol.transport = None
-    del transport, protocol
-    gc.collect()
-    await turns(2)
-    peer.setblocking(False)
-    try:
-        trace("peer", await asyncio.wait_for(loop.sock_recv(peer, 10), 1))
-    except asyncio.TimeoutError:
-        trace("the peer hears nothing")
-    peer.close()
 
 
 @probe("C.6")
