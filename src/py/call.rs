@@ -159,33 +159,6 @@ pub(crate) fn call_method2(
     unsafe { vectorcall(py, function.as_ptr(), stack.as_mut_ptr().add(1), 3) }
 }
 
-/// Calls a method of `receiver` by name, with at most two arguments.
-///
-/// # Errors
-/// What the look-up or the method raises.
-// HOT: stream
-#[inline]
-pub(crate) fn method(
-    py: Python<'_>,
-    receiver: &Owned,
-    name: &Bound<'_, PyString>,
-    arguments: &[*mut ffi::PyObject],
-) -> PyResult<Owned> {
-    debug_assert!(arguments.len() <= 2, "{} arguments", arguments.len());
-    let null = std::ptr::null_mut();
-    let mut stack = [null, receiver.as_ptr(), null, null];
-    for (slot, argument) in stack.iter_mut().skip(2).zip(arguments) {
-        *slot = *argument;
-    }
-    let count = (arguments.len().min(2) + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-    let start = stack.get(1..).unwrap_or_default().as_ptr();
-    // SAFETY: the receiver and the arguments are alive; the slot before them is
-    // ours to be overwritten.
-    let result = unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), start, count, null) };
-    // SAFETY: a new reference, or null with an exception.
-    unsafe { Owned::from_result(py, result) }
-}
-
 /// Calls with `count` arguments at `arguments`.
 ///
 /// # Safety

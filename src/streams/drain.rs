@@ -30,7 +30,7 @@ pub(crate) fn begin(py: Python<'_>, state: &StreamState) -> PyResult<Begin> {
     }
     let Some(transport) = state.get(py, Field::Transport) else { return Ok(Begin::Open) };
     let closing =
-        call::method(py, &transport, intern!(py, "is_closing"), &[])?.bind(py).is_truthy()?;
+        call::method(py, &transport, intern!(py, "is_closing"), [])?.bind(py).is_truthy()?;
     Ok(if closing { Begin::Closing } else { Begin::Open })
 }
 

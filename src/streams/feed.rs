@@ -84,7 +84,7 @@ fn wake(py: Python<'_>, state: &StreamState) -> PyResult<()> {
     let Some(waiter) = state.get(py, Field::Waiter) else { return Ok(()) };
     state.set(py, Field::Waiter, Owned::none(py));
     let none = Owned::none(py);
-    let Err(error) = call::method(py, &waiter, intern!(py, "set_result"), &[none.as_ptr()]) else {
+    let Err(error) = call::method(py, &waiter, intern!(py, "set_result"), [none.as_ptr()]) else {
         return Ok(());
     };
     // asyncio asks first, but a future that was cancelled is the rare case.

@@ -146,7 +146,7 @@ impl Read {
                 "'StreamReader' object has no attribute '_loop'",
             ));
         };
-        let future = call::method(py, &event_loop, intern!(py, "create_future"), &[])?;
+        let future = call::method(py, &event_loop, intern!(py, "create_future"), [])?;
         state.set(py, Field::Waiter, future.clone_ref(py));
         // SAFETY: a live object; the answer is a new reference, or null with an
         // exception.

@@ -29,7 +29,12 @@ fn to_transport<'py>(
     if counts.contains(&values.len()) && !args.has_keywords() && stock.is_unmodified(py) {
         let state = StreamState::of_writer(py, this.object().as_ptr())?;
         if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
-            return call::method(py, &transport, name, values);
+            return match *values {
+                [] => call::method(py, &transport, name, []),
+                [only] => call::method(py, &transport, name, [only]),
+                [first, second] => call::method(py, &transport, name, [first, second]),
+                _ => this.ordinary(py, stock, &name.to_cow()?, args),
+            };
         }
     }
     this.ordinary(py, stock, &name.to_cow()?, args)
