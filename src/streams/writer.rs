@@ -29,11 +29,10 @@ fn to_transport<'py>(
     if counts.contains(&values.len()) && !args.has_keywords() && stock.is_unmodified(py) {
         let state = StreamState::of_writer(py, this.object().as_ptr())?;
         if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
-            return match *values {
+            return match values {
                 [] => call::method(py, &transport, name, []),
-                [only] => call::method(py, &transport, name, [only]),
-                [first, second] => call::method(py, &transport, name, [first, second]),
-                _ => this.ordinary(py, stock, &name.to_cow()?, args),
+                [only] => call::method(py, &transport, name, [*only]),
+                [first, second, ..] => call::method(py, &transport, name, [*first, *second]),
             };
         }
     }
