@@ -503,6 +503,17 @@ impl EventLoop {
         if self.inbox.push(message) {
             self.wake(py);
         }
+        // A message refers to its loop: one that came behind the loop's last
+        // look would keep it alive for ever.
+        if self.closed.load(Ordering::SeqCst) {
+            while let Some(late) = self.inbox.pop() {
+                drop(late);
+            }
+        } else if !self.cell.is_running() {
+            if let Ok(inside) = self.cell.try_enter() {
+                self.take_messages(py, &inside);
+            }
+        }
     }
 
     #[cold]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tokioloop
 
-from tests.stress.races.support import Threads, done, new_loop, rounds
+from tests.stress.races.support import Threads, assert_no_loop_is_left, done, new_loop, rounds
 
 counts = {"scheduled": 0, "refused": 0}
 
@@ -32,4 +32,6 @@ for _ in rounds():
     loop.run_forever()
     loop.close()
     threads.join()
+del loop, threads
+assert_no_loop_is_left()
 done(**counts)

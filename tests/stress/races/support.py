@@ -7,6 +7,7 @@ under valgrind. `TOKIOLOOP_STRESS_SECONDS` sets it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -87,6 +88,12 @@ def unexpected(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
     """An exception handler for races in which no callback may fail."""
     print("unexpected:", context, flush=True)
     os._exit(3)
+
+
+def assert_no_loop_is_left() -> None:
+    gc.collect()
+    left = sum(isinstance(thing, tokioloop.TokioLoop) for thing in gc.get_objects())
+    assert left == 0, f"{left} loops were not collected"
 
 
 def done(**counts: int) -> None:

@@ -9,7 +9,7 @@ import warnings
 
 import tokioloop
 
-from tests.stress.races.support import Threads, done, new_loop, rounds
+from tests.stress.races.support import Threads, assert_no_loop_is_left, done, new_loop, rounds
 
 # A loop that nobody closed says so; that is what this race makes.
 warnings.simplefilter("ignore", ResourceWarning)
@@ -53,7 +53,5 @@ for number in rounds():
     if number % 5 == 0:
         threads.start(gc.collect)
     threads.join()
-gc.collect()
-alive = sum(isinstance(thing, tokioloop.TokioLoop) for thing in gc.get_objects())
-assert alive == 0, f"{alive} loops were not collected"
+assert_no_loop_is_left()
 done(**counts)
