@@ -15,7 +15,7 @@ LOOM_FLAGS := --cfg loom
 PROFILING_FLAGS := -C force-frame-pointers=yes
 
 .PHONY: help bench bench-full test check lint cargo-test loom pytest checked conformance \
-        interop-programs build profiling profile setup tools fmt clean
+        interop-programs memcheck build profiling profile setup tools fmt clean
 
 help:
 	@sed -n '2,6p' $(MAKEFILE_LIST) | sed 's/^# *//'
@@ -103,6 +103,10 @@ checked: $(VENV)/.test-tools
 # Servers that the interop tests talk to; what cannot be installed is skipped there, visibly.
 interop-programs:
 	@sh tests/interop/install-programs.sh
+
+# Races between threads under valgrind: minutes, and no part of the suite.
+memcheck: build
+	tests/stress/memcheck.sh $(PY)
 
 # CPython's own tests on TokioLoop, for the interpreter at hand.
 conformance: $(VENV)/.build-tools build
