@@ -119,6 +119,7 @@ fn subject(py: Python<'_>, inside: &Inside<'_>, entry: &Ready) -> Option<Owned> 
         Ready::Foreign(handle) => Some(handle.clone_ref(py)),
         Ready::Io(token, _) => inside.with(|state| match state.sources.get(*token) {
             Some(Source::Stream(transport)) => Some(transport.object().clone_ref(py)),
+            Some(Source::Datagram(transport)) => Some(transport.object().clone_ref(py)),
             _ => None,
         }),
     }

@@ -9,7 +9,15 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["await_chain", "coroutine_line", "frames_of", "name_of", "peer_of", "task_of"]
+__all__ = [
+    "await_chain",
+    "chain_lines",
+    "coroutine_line",
+    "frames_of",
+    "name_of",
+    "peer_of",
+    "task_of",
+]
 
 
 def task_of(subject: Any) -> asyncio.Task[Any] | None:
@@ -66,14 +74,29 @@ def await_chain(coroutine: Any) -> Iterator[Any]:
 
 def frames_of(coroutine: Any) -> list[types.FrameType]:
     """Return the frames that a suspended coroutine stands in, outermost first."""
-    frames = []
+    frames = map(_frame_of, await_chain(coroutine))
+    return [frame for frame in frames if frame is not None]
+
+
+def _frame_of(link: Any) -> types.FrameType | None:
+    for attribute in ("cr_frame", "gi_frame", "ag_frame"):
+        frame: types.FrameType | None = getattr(link, attribute, None)
+        if frame is not None:
+            return frame
+    return None
+
+
+def chain_lines(coroutine: Any) -> Iterator[str]:
+    """Yield `file:line in function` for each link of an await chain, outermost first.
+
+    A coroutine that is written in Rust or C has no line, only a name.
+    """
     for link in await_chain(coroutine):
-        for attribute in ("cr_frame", "gi_frame", "ag_frame"):
-            frame = getattr(link, attribute, None)
-            if frame is not None:
-                frames.append(frame)
-                break
-    return frames
+        frame = _frame_of(link)
+        if frame is not None:
+            yield f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        elif hasattr(link, "cr_await") or hasattr(link, "gi_yieldfrom"):
+            yield f"in {getattr(link, '__qualname__', type(link).__qualname__)}"
 
 
 def coroutine_line(task: asyncio.Task[Any]) -> str | None:

@@ -30,6 +30,9 @@ _SYNCHRONISERS = tuple(
     if hasattr(asyncio, name)
 )
 
+# Attributes of asyncio's streams that objects of Rust keep in no dictionary.
+_IN_SLOTS = ("_waiter", "_drain_waiter", "_drain_waiters", "_closed")
+
 _made: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
 
 
@@ -69,7 +72,7 @@ def reports(loop: Any) -> list[TaskReport]:
                 name=task.get_name(),
                 coroutine=getattr(coroutine, "__qualname__", type(coroutine).__qualname__),
                 age=now - made if made is not None else None,
-                chain=tuple(_line(frame) for frame in frames),
+                chain=tuple(describe.chain_lines(coroutine)),
                 waits_for="nothing: it runs" if task is running else awaited.by(task, frames),
             )
         )
@@ -208,7 +211,8 @@ def _futures_of(protocol: Any) -> Iterator[tuple[str, Any]]:
     """Yield the futures that a protocol keeps, and those of its stream reader."""
     reader = getattr(protocol, "_stream_reader", None)
     for owner in (reader, protocol):
-        for name, value in list(getattr(owner, "__dict__", {}).items()):
+        for name in {*getattr(owner, "__dict__", ()), *_IN_SLOTS}:
+            value: Any = getattr(owner, name, None)
             values: Iterable[Any] = (value,)
             if isinstance(value, (list, set)) or type(value).__name__ == "deque":
                 values = list(value)
@@ -237,10 +241,6 @@ def _socket_peer(value: Any) -> str | None:
 
 def _child(child: Any) -> str:
     return f"task {child.get_name()!r}" if isinstance(child, asyncio.Task) else repr(child)
-
-
-def _line(frame: types.FrameType) -> str:
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _order(task: asyncio.Task[Any]) -> tuple[int, str]:

@@ -26,6 +26,8 @@ _logger = logging.getLogger("tokioloop.stall")
 _LOOKS_PER_TIMEOUT = 4
 # Seconds that threads are looked at for, to see which of them computes.
 _SAMPLE = 0.02
+# One look may find a thread that holds the GIL off its processor.
+_SAMPLES = 3
 # Waiting longer than this for the GIL means that somebody had to be asked for it.
 _GIL_CONTENDED = 0.003
 
@@ -123,9 +125,12 @@ class StallWatcher:
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
             return "there is no GIL"
         before = _cpu_times()
-        began = time.monotonic()
-        time.sleep(_SAMPLE)
-        waited = max(waited, time.monotonic() - began - _SAMPLE)
+        for _ in range(_SAMPLES):
+            began = time.monotonic()
+            time.sleep(_SAMPLE)
+            waited = max(waited, time.monotonic() - began - _SAMPLE)
+            if waited >= _GIL_CONTENDED:
+                break
         if waited < _GIL_CONTENDED:
             return "nobody holds the GIL, so its thread waits in a call that gave it up"
         used = {
