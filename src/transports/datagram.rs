@@ -403,5 +403,6 @@ fn error_received(
 ) -> PyResult<()> {
     let protocol = transport.with(inside, |inner| inner.protocol.as_ref().map(|p| p.clone_ref(py)));
     let Some(protocol) = protocol else { return Ok(()) };
-    protocol.bind(py).call_method1(intern!(py, "error_received"), (error.into_value(py),)).map(drop)
+    let error = error.into_value(py);
+    call::method(py, &protocol, intern!(py, "error_received"), [error.as_ptr()]).map(drop)
 }

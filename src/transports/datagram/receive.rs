@@ -3,6 +3,7 @@
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 use tokioloop_reactor::datagram::{DatagramBatch, Longest};
 use tokioloop_reactor::{RawAddress, Readiness};
 
@@ -243,9 +244,8 @@ fn hand_over(
         }
         Some((function, false)) => call::call2(py, &function, &delivery.data, &from),
         None => {
-            let protocol = delivery.protocol.bind(py);
-            let args = (delivery.data.bind(py), from.bind(py));
-            protocol.call_method1(intern!(py, "datagram_received"), args).map(Owned::from)
+            let args = [delivery.data.as_ptr(), from.as_ptr()];
+            call::method(py, &delivery.protocol, intern!(py, "datagram_received"), args)
         }
     }
     .map(drop)
@@ -305,12 +305,15 @@ fn receive_foreign(
     });
     let Some((socket, protocol, context)) = parts else { return Ok(()) };
     let longest = transport.object().bind(py).getattr(intern!(py, "max_size"))?;
-    let received = socket.bind(py).call_method1(intern!(py, "recvfrom"), (longest,));
+    let received = call::method(py, &socket, intern!(py, "recvfrom"), [longest.as_ptr()]);
     let error = match received {
         Ok(received) => {
             let told = context::run(py, context.as_ptr(), || {
-                let pair = received.cast::<pyo3::types::PyTuple>()?;
-                protocol.bind(py).call_method1(intern!(py, "datagram_received"), pair).map(drop)
+                let received = received.bind(py);
+                let pair = received.cast::<PyTuple>()?;
+                let (data, from) = (pair.get_item(0)?, pair.get_item(1)?);
+                let args = [data.as_ptr(), from.as_ptr()];
+                call::method(py, &protocol, intern!(py, "datagram_received"), args).map(drop)
             });
             return match told {
                 Ok(Ok(())) => Ok(()),

@@ -13,7 +13,7 @@ use super::{DatagramTransport, Family, Inner, callback_failed, error_received, w
 use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::imports::Imports;
-use crate::py::{Owned, buffer, bytes, context};
+use crate::py::{Owned, buffer, bytes, call, context};
 use crate::ready::Ready;
 use crate::report::leaves_loop;
 use crate::transports::close;
@@ -194,8 +194,8 @@ fn send_by_python(
     data: &Bound<'_, PyAny>,
     address: &Owned,
 ) -> PyResult<ByPython> {
-    let args = (data, address.bind(py));
-    let Err(error) = socket.bind(py).call_method1(intern!(py, "sendto"), args) else {
+    let args = [data.as_ptr(), address.as_ptr()];
+    let Err(error) = call::method(py, socket, intern!(py, "sendto"), args) else {
         return Ok(ByPython::Sent);
     };
     let blocked = error.is_instance_of::<PyBlockingIOError>(py)
