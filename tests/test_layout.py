@@ -39,7 +39,7 @@ UNSAFE_FILES = re.compile(
     r"|src/handle/(mod|class)\.rs"  # handles as heap types over asyncio's own
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"  # fast calls and buffers of sock_*
     r"|src/transports/(read|shape|descriptor|stream)\.rs"
-    r"|src/transports/datagram/\w+\.rs"  # fast calls, buffers of protocols
+    r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols
     # the slots of asyncio's stream objects, and coroutines as heap types
     r"|src/streams/\w+\.rs"
 )
