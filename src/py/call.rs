@@ -14,6 +14,9 @@ mod unwinding {
     use pyo3::ffi::PyObject;
 
     unsafe extern "C-unwind" {
+        // An inline function until 3.11; this one does the same where there
+        // are no keywords.
+        #[cfg_attr(not(Py_3_11), link_name = "PyObject_VectorcallDict")]
         pub(super) fn PyObject_Vectorcall(
             callable: *mut PyObject,
             arguments: *const *mut PyObject,
