@@ -234,6 +234,17 @@ def test_a_loop_may_close_with_a_console_attached(make_loop, tmp_path):
     attached.close()
 
 
+def test_a_console_that_cannot_be_opened_does_not_stop_the_program(
+    make_loop, tmp_path, monkeypatch, caplog
+):
+    from tokioloop.observe import loop_methods
+
+    monkeypatch.setattr(loop_methods, "_console_wanted", True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("long" * 50)))
+    assert make_loop().run_until_complete(asyncio.sleep(0, "done")) == "done"
+    assert any("no console" in record.getMessage() for record in caplog.records)
+
+
 def test_quantiles_are_of_the_time_between_two_snapshots():
     before = {"bounds": [1.0, 2.0], "counts": [90, 0, 0], "max": 0.5}
     now = {"bounds": [1.0, 2.0], "counts": [90, 98, 2], "max": 7.0}

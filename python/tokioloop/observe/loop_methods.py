@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -87,7 +88,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
 
     def run_forever(self) -> None:
         if _console_wanted:
-            self.start_console()
+            self._try_console()
         if not self._stall_timeout:
             super().run_forever()
             return
@@ -104,6 +105,13 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         if not self.is_running():
             self.stop_console()
         super().close()
+
+    def _try_console(self) -> None:
+        """Open the console that the environment asks for; a program must not fail for it."""
+        try:
+            self.start_console()
+        except OSError as error:
+            logging.getLogger("tokioloop.console").warning("no console: %s", error)
 
     def _account_callbacks(self, account: Callable[[Any, float], None]) -> None:
         """Call `account(handle_or_transport, seconds)` after every callback."""

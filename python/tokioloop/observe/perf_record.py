@@ -77,6 +77,11 @@ class Recorder:
         """Whether stacks reach through the interpreter, with Python's functions in them."""
         return self._unwinding.sees_python
 
+    @property
+    def by_frame_pointers(self) -> bool:
+        """Whether code without frame pointers loses its callers."""
+        return self._unwinding.call_graph == "fp"
+
     def interpreter(self) -> list[str]:
         """The command that starts this interpreter with its frames visible to perf."""
         return [sys.executable, *self._unwinding.interpreter_options]

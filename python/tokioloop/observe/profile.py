@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         _check(options)
         recorder = Recorder(options.frequency)
-        notes = [*recorder.notes, *_build_notes()]
+        notes = [*recorder.notes, *_build_notes(recorder)]
         profile = _record(options, recorder, options.loop)
         baseline = _baseline(options, recorder)
         options.output.mkdir(parents=True, exist_ok=True)
@@ -82,12 +82,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ProfileFailed("a script chooses its loop itself: compare with an earlier profile")
 
 
-def _build_notes() -> list[str]:
-    if _core.BUILD_PROFILE == "profiling":
+def _build_notes(recorder: Recorder) -> list[str]:
+    if _core.BUILD_PROFILE == "profiling" or not recorder.by_frame_pointers:
         return []
     return [
-        f"tokioloop is a {_core.BUILD_PROFILE} build, without names of its functions: "
-        "`make profiling` makes one that has them"
+        f"tokioloop is a {_core.BUILD_PROFILE} build, without frame pointers: its own callers are "
+        "missing from stacks; `make profiling` builds one that has them"
     ]
 
 
