@@ -263,9 +263,13 @@ fn fill(
     if start == 0 {
         state.metrics.messages_received += 1;
     }
-    // Shrinks by half at most: one small message amid large ones is no reason
-    // to fall back to two reads for each.
-    inner.expected = (length as u32).max(inner.expected / 2);
+    // A full read was one of a larger message; a short one makes the next
+    // expectation fall slowly, since messages come in two parts at times.
+    inner.expected = if inner.state.readable {
+        (2 * length).min(MAX_DELIVERY) as u32
+    } else {
+        (length as u32).max(inner.expected - inner.expected / 8)
+    };
     if inner.state.readable {
         requeue(state, inner);
     }
