@@ -13,6 +13,10 @@ impl Readiness {
     /// not mean that everything has been read, because no other edge follows.
     pub const READ_CLOSED: Self = Self(4);
 
+    /// Readable still: the rest of an event whose source has given way to the
+    /// others.
+    pub const AGAIN: Self = Self(1 | 8);
+
     /// Collects what mio says of one event. An error or a hang-up makes both
     /// directions ready: whoever acts first gets the errno from its call.
     #[inline]
@@ -40,7 +44,7 @@ impl Readiness {
     /// The inverse of [`Readiness::bits`].
     #[inline]
     pub fn from_bits(bits: u8) -> Self {
-        Self(bits & 7)
+        Self(bits & 15)
     }
 
     /// Whether reading is worth a try.
@@ -59,6 +63,12 @@ impl Readiness {
     #[inline]
     pub fn read_closed(self) -> bool {
         self.0 & 4 != 0
+    }
+
+    /// Whether this is the rest of an earlier event.
+    #[inline]
+    pub fn is_again(self) -> bool {
+        self.0 & 8 != 0
     }
 
     /// Both together.

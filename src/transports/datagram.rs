@@ -78,6 +78,8 @@ struct State {
     readable: bool,
     /// A read is queued for a coming turn.
     read_queued: bool,
+    /// An event that this read took along told of an error.
+    error_waits: bool,
     /// `pause_writing` was called on the protocol.
     protocol_paused: bool,
     /// The queue waits for the kernel's buffer.
@@ -369,7 +371,7 @@ pub(crate) fn on_event(
     ready: Readiness,
 ) -> PyResult<()> {
     if ready.readable() {
-        receive::on_readable(py, this, inside, transport, ready.read_closed())?;
+        receive::on_readable(py, this, inside, transport, ready)?;
     }
     if ready.writable() {
         send::on_writable(py, this, inside, transport)?;

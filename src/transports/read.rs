@@ -287,7 +287,7 @@ fn fill(
 fn requeue(state: &mut LoopState, inner: &mut Inner) {
     if let Some(token) = inner.token.filter(|_| !inner.state.read_queued) {
         inner.state.read_queued = true;
-        state.ready.push_back(Ready::Io(token, Readiness::READABLE));
+        state.ready.push_back(Ready::Io(token, Readiness::AGAIN));
     }
 }
 

@@ -340,11 +340,22 @@ pub(crate) fn on_event(
     transport: &TransportRef,
     ready: Readiness,
 ) -> PyResult<()> {
-    if ready.readable() {
+    if ready.readable() && !takes_along(inside, transport, ready) {
         read::on_readable(py, this, inside, transport, ready.read_closed())?;
     }
     if ready.writable() {
         write::on_writable(py, this, inside, transport)?;
     }
     Ok(())
+}
+
+/// Whether a read that is queued already serves this event as well. It would
+/// queue another one, and so on, until nobody else had a turn.
+#[inline]
+fn takes_along(inside: &Inside<'_>, transport: &TransportRef, ready: Readiness) -> bool {
+    transport.get().with(inside, |inner| {
+        let queued = inner.state.read_queued && !ready.is_again();
+        inner.state.read_closed |= queued && ready.read_closed();
+        queued
+    })
 }

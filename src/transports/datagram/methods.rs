@@ -5,6 +5,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use tokioloop_reactor::Readiness;
 
 use super::{DatagramTransport, Inner, datagram_transport, receive, send};
 use crate::py::native::{self, getter, method};
@@ -134,7 +135,7 @@ fn start_reading<'py>(
 fn read_ready<'py>(py: Python<'py>, t: &DatagramTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("_SelectorDatagramTransport._read_ready")?;
     on_loop(py, t, "_read_ready", |this, inside| {
-        receive::on_readable(py, this, inside, &t.reference(), false)
+        receive::on_readable(py, this, inside, &t.reference(), Readiness::AGAIN)
     })?;
     Ok(Owned::none(py))
 }

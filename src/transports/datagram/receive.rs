@@ -44,8 +44,7 @@ enum From {
     New(RawAddress),
 }
 
-/// A readable event, or the rest of one. `failed` tells that the socket has an
-/// error to report, which may stand behind datagrams.
+/// A readable event, or the rest of one.
 // HOT: udp
 #[inline]
 pub(super) fn on_readable(
@@ -53,10 +52,10 @@ pub(super) fn on_readable(
     this: This<'_>,
     inside: &Inside<'_>,
     transport: &TransportRef<Inner>,
-    failed: bool,
+    ready: Readiness,
 ) -> PyResult<()> {
-    let result = match transport.get().with(inside, plan) {
-        Plan::Receive(longest) => receive(py, inside, transport, longest, failed),
+    let result = match transport.get().with(inside, |inner| plan(inner, ready)) {
+        Plan::Receive(longest) => receive(py, inside, transport, longest, ready.read_closed()),
         Plan::Held => deliver(py, inside, transport, |inner| Ok(inner.held.pop_front())),
         Plan::Foreign => receive_foreign(py, this, inside, transport),
         Plan::Nothing => return Ok(()),
@@ -66,7 +65,13 @@ pub(super) fn on_readable(
     result
 }
 
-fn plan(inner: &mut Inner) -> Plan {
+fn plan(inner: &mut Inner, ready: Readiness) -> Plan {
+    if inner.state.read_queued && !ready.is_again() {
+        // The read that is queued takes this edge along. It would queue another
+        // one, and so on, until nobody else had a turn.
+        inner.state.error_waits |= ready.read_closed();
+        return Plan::Nothing;
+    }
     inner.state.read_queued = false;
     if inner.state.closing || inner.lost > 0 || !inner.state.started {
         return Plan::Nothing;
@@ -92,11 +97,12 @@ fn requeue(state: &mut LoopState, inner: &mut Inner) {
     let wanted = inner.state.readable && !inner.state.paused && !inner.state.closing;
     if let Some(token) = inner.token.filter(|_| wanted && !inner.state.read_queued) {
         inner.state.read_queued = true;
-        state.ready.push_back(Ready::Io(token, Readiness::READABLE));
+        state.ready.push_back(Ready::Io(token, Readiness::AGAIN));
     }
 }
 
-/// Receives a batch and hands it out.
+/// Receives a batch and hands it out. `failed` tells that the socket has an
+/// error to report, which may stand behind datagrams.
 fn receive(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -114,6 +120,7 @@ fn receive(
             count_received(inside, &batch, count);
             transport.get().with(inside, |inner| {
                 // An error that ends a batch early raises no edge of its own.
+                let failed = std::mem::take(&mut inner.state.error_waits) || failed;
                 inner.state.readable = count > 0 && (batch.may_have_more() || failed);
             });
             hand_out(py, inside, transport, &batch)
