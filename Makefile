@@ -5,6 +5,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# A test that fails is run again on its own; the summary counts and names the reruns.
+RERUNS := --reruns 2
+TESTS ?=
+
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 export PYO3_PYTHON := $(abspath $(PY))
@@ -91,14 +95,14 @@ loom:
 	RUSTFLAGS="$(LOOM_FLAGS)" cargo test --quiet --release --target-dir target/loom -p tokioloop-reactor --test inbox_loom
 
 pytest: $(VENV)/.test-tools interop-programs build
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -rR $(RERUNS) $(TESTS)
 
 # The same suite with debug assertions, overflow checks and CPython's own checks on.
 checked: $(VENV)/.test-tools
 	$(PY) -m maturin develop --quiet --profile checked
 	$(PY) -c 'from tokioloop import _core; assert _core.BUILD_PROFILE == "checked", _core.BUILD_PROFILE'
 	PYTHONDEVMODE=1 PYTHONMALLOC=debug TOKIOLOOP_EXPECT_PROFILE=checked \
-	  $(PY) -m pytest -q --loops tokioloop $(CHECKED_TESTS)
+	  $(PY) -m pytest -q -rR $(RERUNS) --loops tokioloop $(TESTS)
 
 # Servers that the interop tests talk to; what cannot be installed is skipped there, visibly.
 interop-programs:
