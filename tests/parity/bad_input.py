@@ -148,7 +148,8 @@ async def _awaited(trace: Trace, label: str, awaitable: Any) -> Any:
 
 
 def _kind(result: object) -> object:
-    if isinstance(result, int) and result > 1000:
+    # Process ids wrap around, and no other answer is a number from 2 on.
+    if isinstance(result, int) and not isinstance(result, bool) and result > 1:
         return "a process id or a limit"
     if result is None or isinstance(result, (bool, int, str, bytes)):
         return result

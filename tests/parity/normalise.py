@@ -18,6 +18,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\b0x[0-9a-fA-F]+"), "0x…"),
     (re.compile(r"\b(fd|pid)([= ])-?\d+"), r"\1\2N"),
     (re.compile(r"([Ff]ile descriptor) \d+"), r"\1 N"),
+    (re.compile(r"(_(?:add|remove)_(?:reader|writer)\()\d+"), r"\1N"),
     (re.compile(r"(<_io\.\w+ name=)\d+"), r"\1N"),
     (re.compile(r"\bsubprocess \d+ is"), "subprocess N is"),
     # Functions in C and in Python word a wrong number of arguments in their own ways.

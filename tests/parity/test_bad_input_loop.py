@@ -87,7 +87,8 @@ async def _on_a_running_loop(loop: Any, trace: Trace, method: Method) -> None:
     await call_wrongly(trace, loop, method)
     loop.set_debug(False)
     loop.set_task_factory(None)
-    loop.set_exception_handler(None)
+    if method.name not in ("add_reader", "add_writer"):
+        loop.set_exception_handler(None)
     for fileno in (signal.SIGUSR1,):
         loop.remove_signal_handler(fileno)
 
