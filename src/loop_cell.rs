@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pyo3::prelude::*;
 use tokioloop_reactor::sys::thread_id;
 
+use crate::py::detached::detached;
+
 /// No thread is inside.
 const NOBODY: usize = 0;
 /// A forked child owns nothing of its parent's loops.
@@ -114,7 +116,7 @@ impl<S> LoopCell<S> {
                 // Another thread is inside for one call: let it finish, and let
                 // go of the interpreter meanwhile, which it may be waiting for.
                 Err(Refused::OtherThread) if !self.is_running() => {
-                    py.detach(std::thread::yield_now);
+                    detached(py, std::thread::yield_now);
                 }
                 entered_or_refused => return entered_or_refused,
             }

@@ -10,6 +10,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
+use crate::py::detached::detached;
+
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
 static LOCK: Mutex<()> = Mutex::new(());
 static ENDED: Condvar = Condvar::new();
@@ -38,7 +40,7 @@ pub(crate) fn wait(py: Python<'_>, running: &AtomicBool) {
     if !running.load(Ordering::SeqCst) {
         return;
     }
-    py.detach(|| {
+    detached(py, || {
         WAITERS.fetch_add(1, Ordering::SeqCst);
         let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         while running.load(Ordering::SeqCst) {

@@ -14,6 +14,7 @@ use crate::errors;
 use crate::event_loop::native::This;
 use crate::event_loop::{EventLoop, Inside, Source, io, observer};
 use crate::logging;
+use crate::py::detached::detached;
 use crate::ready::Ready;
 use crate::transports::stream::TransportRef;
 use crate::transports::{accept, datagram, stream};
@@ -124,7 +125,7 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
     }
     let result = match timeout {
         Timeout::Now => poller.wait(Timeout::Now),
-        _ => py.detach(|| wait(event_loop, &mut poller, timeout)),
+        _ => detached(py, || wait(event_loop, &mut poller, timeout)),
     };
     if parked {
         event_loop.inbox.unpark();

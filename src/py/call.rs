@@ -37,10 +37,31 @@ mod unwinding {
     }
 }
 
+type Vectorcall = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *const *mut ffi::PyObject,
+    usize,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+type VectorcallMethod = Vectorcall;
+type Call = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+
+/// Hides which function is called. PyO3 declares the same symbols as ones that
+/// never unwind; whole-program optimisation merges the declarations, believes
+/// that one, and drops the code that keeps the thread here.
+#[inline]
+pub(crate) fn opaque<F>(function: F) -> F {
+    if cfg!(Py_3_14) { function } else { std::hint::black_box(function) }
+}
+
 /// Runs a C function; where it unwinds, the thread waits for the end of the
 /// process instead, as CPython does itself from 3.14 on.
 #[inline]
-fn or_hang<R>(body: impl FnOnce() -> R) -> R {
+pub(crate) fn or_hang<R>(body: impl FnOnce() -> R) -> R {
     struct Hang;
     impl Drop for Hang {
         fn drop(&mut self) {
@@ -84,7 +105,7 @@ pub(crate) fn method<const N: usize>(
     // SAFETY: the caller holds the objects, and the slot before the receiver
     // is ours to be overwritten.
     let result = or_hang(|| unsafe {
-        unwinding::PyObject_VectorcallMethod(
+        opaque(unwinding::PyObject_VectorcallMethod as VectorcallMethod)(
             name,
             stack.as_mut_ptr().add(1),
             flags,
@@ -105,8 +126,9 @@ pub(crate) unsafe fn with_tuple(
     arguments: *mut ffi::PyObject,
 ) -> PyResult<Owned> {
     // SAFETY: the caller's promise.
-    let result =
-        or_hang(|| unsafe { unwinding::PyObject_Call(callable, arguments, std::ptr::null_mut()) });
+    let result = or_hang(|| unsafe {
+        opaque(unwinding::PyObject_Call as Call)(callable, arguments, std::ptr::null_mut())
+    });
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }
 }
@@ -177,7 +199,12 @@ pub(crate) unsafe fn vectorcall(
     let flags = count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     // SAFETY: the caller's promise.
     let result = or_hang(|| unsafe {
-        unwinding::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut())
+        opaque(unwinding::PyObject_Vectorcall as Vectorcall)(
+            callable,
+            arguments,
+            flags,
+            std::ptr::null_mut(),
+        )
     });
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }

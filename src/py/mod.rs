@@ -10,6 +10,7 @@ pub(crate) mod buffer;
 pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod context;
+pub(crate) mod detached;
 pub(crate) mod native;
 mod owned;
 

@@ -80,7 +80,7 @@ def test_closing_the_transport_of_a_running_child_leaves_no_zombie(loop: Loop) -
             await asyncio.sleep(0.001)
         assert protocol.calls[-1] == "connection_lost"
         with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+            os.waitpid(transport.get_pid(), os.WNOHANG)
 
     loop.run_until_complete(main())
 
