@@ -148,7 +148,10 @@ def test_pause_writing_may_write(loop: Loop) -> None:
 
     async def main() -> None:
         async with connected("client", Eager) as (transport, protocol, peer):
-            count = fill_send_queue(transport, bytes(1 << 20))
+            count = fill_send_queue(transport)
+            while "pause_writing" not in protocol.calls:
+                transport.write(bytes(1 << 16))
+                count += 1 << 16
             transport.close()
             received = await in_thread(receive_to_eof, peer)
             assert len(received) == count + 16 * protocol.calls.count("pause_writing")
