@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from tests.support.net import socket_pair
+from tests.support.protocols import Recorder
 
 NO_CHECKS = "uvloop and rloop do not check callbacks"
 
@@ -191,3 +193,34 @@ def test_a_hundred_thousand_callbacks_in_one_turn(loop):
         loop.call_soon(counter.append, None)
     run_once(loop)
     assert len(counter) == 100_000
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="loop._ready is asyncio's own queue")
+def test_clearing_the_queue_leaves_a_transport_its_data(loop):
+    """What waits is dropped; that there is something to read is told again."""
+    transport, protocol, peer = loop.run_until_complete(start_recording(loop))
+
+    def clear(times):
+        loop._ready.clear()
+        assert len(list(loop._ready)) == 0
+        loop.call_soon(clear, times - 1) if times else loop.call_soon(loop.stop)
+
+    with peer:
+        for number in range(20):
+            peer.send(b"%02d" % number)
+            # Some turns are due before the poll is asked again.
+            loop.call_soon(clear, 100)
+            loop.run_forever()
+        received = loop.run_until_complete(protocol.until_received(40))
+        assert received == b"".join(b"%02d" % number for number in range(20))
+        transport.abort()
+        loop.run_until_complete(protocol.until_lost())
+        run_once(loop)
+
+
+async def start_recording(loop):
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    transport, protocol = await loop.create_connection(Recorder, sock=ours)
+    await asyncio.sleep(0)
+    return transport, protocol, peer

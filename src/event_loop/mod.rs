@@ -290,11 +290,18 @@ impl EventLoop {
         Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
     }
 
-    /// Drop every callback that waits.
+    /// Drop every callback that waits. Events stay: the poll tells of each only
+    /// once, so their sources would be deaf without them.
     fn _clear_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
         let inside = slf.get().enter(slf.py(), "_ready")?;
-        let dropped = inside.with(|state| std::mem::take(&mut state.ready));
-        drop(dropped);
+        let callbacks = inside.with(|state| {
+            let entries = std::mem::take(&mut state.ready);
+            let is_event = |entry: &Ready| matches!(entry, Ready::Io(..));
+            let (events, callbacks): (VecDeque<_>, _) = entries.into_iter().partition(is_event);
+            state.ready = events;
+            callbacks
+        });
+        drop(callbacks);
         Ok(())
     }
 
