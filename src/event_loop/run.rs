@@ -352,7 +352,7 @@ fn serve_source(
     match found {
         Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready),
         Found::Datagram(transport) => datagram::on_event(py, this, inside, &transport, ready),
-        Found::Listener => accept::on_event(py, this, inside, token),
+        Found::Listener => accept::on_event(py, this, inside, token, ready),
         Found::Signals => deliver_signals(py, this, inside, token),
         Found::Nothing => Ok(()),
     }

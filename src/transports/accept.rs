@@ -11,7 +11,7 @@ use tokioloop_reactor::listener::{self, Accepted};
 use tokioloop_reactor::{Interest, Readiness, Token, sys};
 
 use crate::errors;
-use crate::event_loop::{EventLoop, Inside, Source, This};
+use crate::event_loop::{EventLoop, Inside, LoopState, Source, This};
 use crate::imports::Imports;
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
@@ -36,6 +36,8 @@ pub(crate) struct Listener {
     context: Owned,
     /// Descriptors have run out; a timer will look again.
     resting: bool,
+    /// A batch is queued for a coming turn.
+    queued: bool,
 }
 
 impl Listener {
@@ -70,6 +72,7 @@ pub(crate) fn listen(
         backlog,
         context: context::copy_current(py)?,
         resting: false,
+        queued: false,
     });
     let (result, old) = inside.with(|state| {
         let old = state.fds.get(fd).and_then(|token| {
@@ -123,16 +126,23 @@ pub(crate) fn on_event(
     this: This<'_>,
     inside: &Inside<'_>,
     token: Token,
+    ready: Readiness,
 ) -> PyResult<()> {
-    let batch = inside.with(|state| match state.sources.get(token) {
-        Some(Source::Listener(listener)) if !listener.resting => Some(Batch {
+    let batch = inside.with(|state| {
+        let Some(Source::Listener(listener)) = state.sources.get_mut(token) else { return None };
+        if listener.resting || (listener.queued && !ready.is_again()) {
+            // The batch that is queued takes this edge along. It would queue
+            // another one, and so on, until nobody else had a turn.
+            return None;
+        }
+        listener.queued = false;
+        Some(Batch {
             fd: listener.fd,
             protocol_factory: listener.protocol_factory.clone_ref(py),
             server: listener.server.clone_ref(py),
             context: listener.context.clone_ref(py),
             backlog: listener.backlog,
-        }),
-        _ => None,
+        })
     });
     let Some(batch) = batch else { return Ok(()) };
     for _ in 0..batch.backlog {
@@ -162,8 +172,16 @@ pub(crate) fn on_event(
         }
     }
     // More may wait than a batch takes, and no further edge will say so.
-    inside.with(|state| state.ready.push_back(Ready::Io(token, Readiness::READABLE)));
+    inside.with(|state| requeue(state, token));
     Ok(())
+}
+
+/// Queues a batch for a coming turn, unless one is queued.
+fn requeue(state: &mut LoopState, token: Token) {
+    let Some(Source::Listener(listener)) = state.sources.get_mut(token) else { return };
+    if !std::mem::replace(&mut listener.queued, true) {
+        state.ready.push_back(Ready::Io(token, Readiness::AGAIN));
+    }
 }
 
 fn connect(
@@ -232,8 +250,8 @@ pub(crate) fn resume(event_loop: &Bound<'_, EventLoop>, token: usize) -> PyResul
     inside.with(|state| {
         if let Some(Source::Listener(listener)) = state.sources.get_mut(token) {
             listener.resting = false;
-            state.ready.push_back(Ready::Io(token, Readiness::READABLE));
         }
+        requeue(state, token);
     });
     Ok(())
 }

@@ -105,6 +105,40 @@ def test_connections_that_waited_in_the_backlog_are_all_accepted(loop):
     loop.run_until_complete(main())
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop have other batches")
+def test_clients_that_keep_coming_do_not_make_the_batches_grow(loop):
+    """A batch takes what the backlog says (3.14: one more), whatever comes meanwhile."""
+    backlog = 2
+
+    async def main():
+        made, clients, batches = [], [], []
+
+        def factory():
+            made.append(Recorder())
+            return made[-1]
+
+        with socket.socket() as listener:
+            listener.bind((LOOPBACK, 0))
+            server = await loop.create_server(factory, sock=listener, backlog=backlog)
+            listener.listen(128)  # which the batch does not know
+            clients += [dial(listener.getsockname()) for _ in range(30)]
+            while len(made) < len(clients):
+                if len(batches) < 20:
+                    clients.append(dial(listener.getsockname()))
+                before = len(made)
+                await asyncio.sleep(0)
+                batches.append(len(made) - before)
+            for client in clients:
+                client.close()
+            for protocol in made:
+                await protocol.until_lost()
+            server.close()
+            await server.wait_closed()
+        assert max(batches) <= backlog + 1, batches
+
+    loop.run_until_complete(main())
+
+
 def test_a_client_that_left_before_it_was_accepted_is_served_and_lost(loop):
     async def main():
         protocols = []
