@@ -33,6 +33,7 @@ use crate::imports::Imports;
 use crate::logging;
 use crate::loop_cell::{LoopCell, OnLoop};
 use crate::py::Owned;
+use crate::py::message::Spare;
 use crate::ready::Ready;
 use observer::Observer;
 use options::Options;
@@ -100,6 +101,7 @@ impl EventLoop {
                 fds: fd_table::FdTable::default(),
                 poller: Some(Box::new(poller)),
                 ring: Some(Box::new(ReadRing::new())),
+                spare: Spare::default(),
                 datagrams: None,
                 handles: Handles::default(),
                 corked: Vec::new(),
@@ -552,6 +554,7 @@ impl EventLoop {
                 state.task_factory.take(),
                 state.poller.take(),
                 state.ring.take(),
+                std::mem::take(&mut state.spare),
                 state.datagrams.take(),
             )
         });

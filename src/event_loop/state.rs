@@ -10,6 +10,7 @@ use crate::event_loop::fd_table::FdTable;
 use crate::event_loop::metrics::Metrics;
 use crate::handle::{HandleRef, Handles};
 use crate::py::Owned;
+use crate::py::message::Spare;
 use crate::ready::Ready;
 use crate::transports::accept::Listener;
 use crate::transports::datagram;
@@ -25,6 +26,8 @@ pub(crate) struct LoopState {
     pub(crate) poller: Option<Box<Poller>>,
     /// Absent while a transport reads into it.
     pub(crate) ring: Option<Box<ReadRing>>,
+    /// Memory for the next message that a protocol gets.
+    pub(crate) spare: Spare,
     /// What datagrams are received into, once there is an endpoint; absent
     /// while one delivers a batch.
     pub(crate) datagrams: Option<Box<DatagramBatch>>,

@@ -18,7 +18,7 @@ use crate::transports::common_methods::{
 use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{close, flow, read, stream, write};
+use crate::transports::{batch, close, flow, read, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -160,7 +160,7 @@ fn deliver_batch<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     args.none("_deliver_batch")?;
-    read::batch_due(py, t)?;
+    batch::batch_due(py, t)?;
     Ok(Owned::none(py))
 }
 

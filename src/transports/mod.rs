@@ -2,7 +2,9 @@
 
 pub(crate) mod accept;
 pub(crate) mod address;
+mod batch;
 mod begin;
+mod buffered;
 mod close;
 mod common_methods;
 pub(crate) mod datagram;

@@ -1,7 +1,5 @@
 //! The read path: from a readable event to `data_received` or `buffer_updated`.
 
-use ::bytes::BytesMut;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use tokioloop_reactor::stream::{self, Kind, Received};
@@ -10,16 +8,19 @@ use tokioloop_reactor::{READ_RING_BYTES, Readiness};
 use crate::errors;
 use crate::event_loop::{EventLoop, Inside, LoopState, This};
 use crate::imports::Imports;
+use crate::py::message::{Filling, Message};
 use crate::py::native::Visitor;
-use crate::py::{Owned, buffer, bytes, call, context};
+use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::streams;
+use crate::transports::batch::{hold_back, release_batch};
+use crate::transports::buffered::receive_buffered;
 use crate::transports::close;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
 
 /// Most that one callback gets, as in asyncio.
-const MAX_DELIVERY: usize = 256 * 1024;
+pub(crate) const MAX_DELIVERY: usize = 256 * 1024;
 /// Reads that are expected to be larger go straight into their own object;
 /// smaller ones are cheaper to copy out of the ring than to allocate for.
 const LARGE_READ: u32 = 32 * 1024;
@@ -78,13 +79,6 @@ impl Delivery {
     }
 }
 
-/// Data held back until there is enough of it, or for long enough.
-pub(crate) struct Batch {
-    held: BytesMut,
-    /// A timer will deliver what is held.
-    armed: bool,
-}
-
 /// What to do with a readable transport.
 enum Plan {
     Receive,
@@ -94,7 +88,7 @@ enum Plan {
 
 /// What one receive brought, for the protocol.
 enum Incoming {
-    Data(Owned),
+    Data(Message),
     Eof,
     Nothing,
 }
@@ -119,9 +113,9 @@ pub(crate) fn on_readable(
     let incoming = inside.with(|state| object.with(inside, |inner| receive(py, state, inner)));
     match incoming {
         Ok(Incoming::Data(data)) if this.event_loop.options.batches() => {
-            hold_back(py, this, inside, transport, &data)
+            hold_back(py, this, inside, transport, data.content())
         }
-        Ok(Incoming::Data(data)) => deliver(py, this, inside, transport, &data),
+        Ok(Incoming::Data(data)) => deliver(py, this, inside, transport, data),
         Ok(Incoming::Eof) => {
             release_batch(py, this, inside, transport)?;
             end_of_file(py, this, inside, transport)
@@ -214,11 +208,11 @@ fn receive(py: Python<'_>, state: &mut LoopState, inner: &mut Inner) -> Result<I
     let filled = unsafe { ring.filled(length) };
     if length == READ_RING_BYTES && !closed {
         // A full ring means more: the rest is joined into one delivery.
-        let mut large = bytes::Filling::new(py, MAX_DELIVERY)?;
+        let mut large = state.spare.filling(py, MAX_DELIVERY)?;
         large.begin_with(filled);
         return fill(py, state, inner, large, length);
     }
-    let data = bytes::copy(py, filled)?;
+    let data = state.spare.copy(py, filled, inner.state.keeps)?;
     if inner.state.readable {
         requeue(state, inner);
     }
@@ -233,7 +227,7 @@ fn receive_large(
 ) -> Result<Incoming, Failed> {
     // Some slack, so that the read that takes everything is a short one.
     let capacity = (inner.expected as usize + 1).next_power_of_two().min(MAX_DELIVERY);
-    let large = bytes::Filling::new(py, capacity)?;
+    let large = state.spare.filling(py, capacity)?;
     fill(py, state, inner, large, 0)
 }
 
@@ -242,7 +236,7 @@ fn fill(
     py: Python<'_>,
     state: &mut LoopState,
     inner: &mut Inner,
-    mut large: bytes::Filling,
+    mut large: Filling,
     start: usize,
 ) -> Result<Incoming, Failed> {
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
@@ -278,29 +272,52 @@ fn fill(
     }
     // SAFETY: the kernel, and the copy before it, have filled so many bytes.
     #[allow(unsafe_code)]
-    let data = unsafe { large.finish(py, length)? };
+    let data = unsafe { large.finish(py, length, inner.state.keeps)? };
     Ok(Incoming::Data(data))
 }
 
 /// The edge has been taken, but not all that it announced: read on in the next
 /// turn, behind the others.
-fn requeue(state: &mut LoopState, inner: &mut Inner) {
+pub(crate) fn requeue(state: &mut LoopState, inner: &mut Inner) {
     if let Some(token) = inner.token.filter(|_| !inner.state.read_queued) {
         inner.state.read_queued = true;
         state.ready.push_back(Ready::Io(token, Readiness::AGAIN));
     }
 }
 
-/// Hands data to the protocol, in the transport's context.
+/// Hands a message to the protocol, and takes its memory back if the protocol
+/// has let go of it.
 // HOT: proto
 #[inline]
-fn deliver(
+pub(crate) fn deliver(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
     transport: &TransportRef,
-    data: &Owned,
+    message: Message,
 ) -> PyResult<()> {
+    let result = hand_over(py, this, inside, transport, &message);
+    if message.is_worthwhile() {
+        let alone = message.is_alone();
+        transport.get().with(inside, |inner| inner.state.keeps = !alone);
+        let replaced =
+            if alone { inside.with(|state| state.spare.put_back(message)) } else { Some(message) };
+        drop(replaced);
+    }
+    result
+}
+
+/// Calls the protocol, in the transport's context.
+// HOT: proto
+#[inline]
+fn hand_over(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    message: &Message,
+) -> PyResult<()> {
+    let data = message.object();
     let parts = transport.get().with(inside, |inner| {
         let protocol = inner.protocol.as_ref()?.clone_ref(py);
         let context = inner.context.as_ref()?.clone_ref(py);
@@ -320,7 +337,7 @@ fn deliver(
         }
     };
     // Feeding a reader runs nobody's code, so it needs no context.
-    let fed = if stream { feed(py, &protocol, data) } else { Ok(false) };
+    let fed = if stream { streams::feed(py, &protocol, message.content()) } else { Ok(false) };
     let result = match fed {
         Ok(true) => Ok(Ok(())),
         Ok(false) => context::run(py, context.as_ptr(), call),
@@ -339,104 +356,9 @@ fn deliver(
     }
 }
 
-/// Feeds a stream protocol's reader, unless asyncio's code has to do it.
-#[inline]
-fn feed(py: Python<'_>, protocol: &Owned, data: &Owned) -> PyResult<bool> {
-    match bytes::exact(&data.bind(py)) {
-        Some(content) => streams::feed(py, protocol, content),
-        None => Ok(false),
-    }
-}
-
-/// `BufferedProtocol`: the kernel writes into the protocol's own memory.
-fn receive_buffered(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &TransportRef,
-) -> PyResult<()> {
-    let parts = transport.get().with(inside, |inner| match (&inner.delivery, &inner.context) {
-        (Delivery::Buffer { get_buffer, buffer_updated }, Some(context)) => {
-            Some((get_buffer.clone_ref(py), buffer_updated.clone_ref(py), context.clone_ref(py)))
-        }
-        _ => None,
-    });
-    let Some((get_buffer, buffer_updated, context)) = parts else { return Ok(()) };
-    let fail = |error, message| close::fatal_error(py, this, inside, transport, error, message);
-    let view = context::run(py, context.as_ptr(), || writable_view(py, &get_buffer));
-    let view = match view {
-        Ok(Ok(view)) => view,
-        Ok(Err(error)) | Err(error) => {
-            return fail(error, "Fatal error: protocol.get_buffer() call failed.");
-        }
-    };
-    let mut view = match view {
-        Ok(view) => view,
-        Err(class) => {
-            let error = PyTypeError::new_err(format!(
-                "recv_into() argument 1 must be read-write bytes-like object, not {class}"
-            ));
-            return fail(error, "Fatal read error on socket transport");
-        }
-    };
-    let received = inside.with(|state| {
-        transport.get().with(inside, |inner| {
-            let Some(fd) = inner.fd() else { return Ok(Received::Blocked) };
-            let closed = inner.state.read_closed;
-            let received = stream::receive(fd, Kind::Socket, closed, view.space());
-            match received {
-                Ok(Received::Data { length, drained }) => {
-                    state.metrics.bytes_received += length as u64;
-                    state.metrics.messages_received += 1;
-                    inner.state.readable = !drained;
-                    if !drained {
-                        requeue(state, inner);
-                    }
-                }
-                Ok(Received::Blocked) => inner.state.readable = false,
-                _ => {}
-            }
-            received
-        })
-    });
-    drop(view);
-    match received {
-        Ok(Received::Data { length, .. }) => {
-            let result = context::run(py, context.as_ptr(), || {
-                let length = Owned::from(length.into_pyobject(py)?.into_any());
-                call::call1(py, &buffer_updated, &length)
-            });
-            match result {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) | Err(error) => {
-                    fail(error, "Fatal error: protocol.buffer_updated() call failed.")
-                }
-            }
-        }
-        Ok(Received::Eof) => end_of_file(py, this, inside, transport),
-        Ok(Received::Blocked) => Ok(()),
-        Err(error) => fail(errors::os_error(py, &error), "Fatal read error on socket transport"),
-    }
-}
-
-/// The protocol's memory; the name of its class where it is read-only, which
-/// asyncio learns from the socket only.
-fn writable_view(py: Python<'_>, get_buffer: &Owned) -> PyResult<Result<buffer::View, String>> {
-    let hint = Owned::from((-1_i32).into_pyobject(py)?.into_any());
-    let given = call::call1(py, get_buffer, &hint)?;
-    let given = given.bind(py);
-    if given.len()? == 0 {
-        return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
-    }
-    match buffer::View::writable(&given) {
-        Ok(view) => Ok(Ok(view)),
-        Err(_) => Ok(Err(given.get_type().name()?.to_string())),
-    }
-}
-
 /// The peer has ended its side: the protocol says whether ours ends as well.
 #[cold]
-fn end_of_file(
+pub(crate) fn end_of_file(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
@@ -473,72 +395,6 @@ fn end_of_file(
     }
 }
 
-/// The option `read_batch_timeout`: collects data until there is enough, or
-/// until the first byte has waited for long enough.
-#[cold]
-fn hold_back(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &TransportRef,
-    data: &Owned,
-) -> PyResult<()> {
-    let options = this.event_loop.options;
-    let limit = if options.read_batch_bytes > 0 { options.read_batch_bytes } else { MAX_DELIVERY };
-    let bound = data.bind(py);
-    let data = bytes::exact(&bound).unwrap_or_default();
-    let (full, arm) = transport.get().with(inside, |inner| {
-        let batch = inner
-            .batch
-            .get_or_insert_with(|| Box::new(Batch { held: BytesMut::new(), armed: false }));
-        batch.held.extend_from_slice(data);
-        let full = batch.held.len() >= limit;
-        (full, !full && !std::mem::replace(&mut batch.armed, true))
-    });
-    if full {
-        return release_batch(py, this, inside, transport);
-    }
-    if arm {
-        let deliver = transport.object().bind(py).getattr("_deliver_batch")?;
-        let delay = options.read_batch_timeout as f64 / 1e9;
-        this.bind(py).call_method1("call_later", (delay, deliver))?;
-    }
-    Ok(())
-}
-
-/// Delivers what was held back.
-pub(crate) fn release_batch(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &TransportRef,
-) -> PyResult<()> {
-    let held = transport.get().with(inside, |inner| match &mut inner.batch {
-        Some(batch) if !batch.held.is_empty() && !inner.state.paused => {
-            Some(std::mem::take(&mut batch.held))
-        }
-        _ => None,
-    });
-    match held {
-        Some(held) => deliver(py, this, inside, transport, &bytes::copy(py, &held)?),
-        None => Ok(()),
-    }
-}
-
-/// The timer of a batch has fired.
-pub(crate) fn batch_due(py: Python<'_>, transport: &StreamTransport) -> PyResult<()> {
-    let event_loop = transport.event_loop(py)?;
-    let inside = event_loop.enter(py, "_deliver_batch")?;
-    let object = transport.event_loop_object();
-    transport.with(&inside, |inner| {
-        if let Some(batch) = &mut inner.batch {
-            batch.armed = false;
-        }
-    });
-    let object = object.bind(py).cast::<EventLoop>()?.to_owned();
-    release_batch(py, This::of(&object), &inside, &transport.reference())
-}
-
 /// `pause_reading()`.
 pub(crate) fn pause(inside: &Inside<'_>, transport: &StreamTransport) {
     transport.with(inside, |inner| {
@@ -569,7 +425,7 @@ pub(crate) fn resume(
     });
     let held = resumed
         && transport.with(inside, |inner| {
-            inner.batch.as_ref().is_some_and(|batch| !batch.held.is_empty() && !batch.armed)
+            inner.batch.as_ref().is_some_and(|batch| batch.waits_for_nothing())
         });
     if held {
         let deliver = transport.reference().object().bind(py).getattr("_deliver_batch")?;

@@ -19,7 +19,7 @@ use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 pub(crate) use crate::transports::shape::TransportRef;
 pub(crate) use crate::transports::write::flush_corked;
-use crate::transports::{begin, read, write};
+use crate::transports::{batch, begin, read, write};
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
 pub(crate) struct Chunk(pub(crate) Owned);
@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     pub(crate) server: Option<Owned>,
     /// The future that `sendfile` waits with for an empty queue.
     pub(crate) empty_waiter: Option<Owned>,
-    pub(crate) batch: Option<Box<read::Batch>>,
+    pub(crate) batch: Option<Box<batch::Batch>>,
     pub(crate) peer: Option<Address>,
     pub(crate) local: Option<Address>,
     /// The callback of the loop that wrote last.
@@ -82,6 +82,8 @@ pub(crate) struct State {
     pub(crate) read_closed: bool,
     /// A read is queued for a coming turn.
     pub(crate) read_queued: bool,
+    /// The protocol has kept the last message beyond its callback.
+    pub(crate) keeps: bool,
     /// `pause_writing` was called on the protocol.
     pub(crate) protocol_paused: bool,
     /// The queue waits for the end of the current callback.

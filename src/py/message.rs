@@ -1,0 +1,190 @@
+//! `bytes` objects that are received into, and received into again once
+//! nobody holds them any more.
+//!
+//! Most protocols let go of a message before they return: they parse it, or
+//! write it on. Its memory then serves the next one, and the allocator, for
+//! which a kilobyte is already out of its fast paths, is not asked at all.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::{Owned, bytes};
+
+/// Below this many bytes CPython's own allocator is as fast as the spare, which
+/// stays with the messages that profit.
+const WORTHWHILE: usize = 480;
+
+unsafe extern "C" {
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A `bytes` object for a protocol.
+pub(crate) struct Message {
+    object: Owned,
+    /// Bytes that it has room for; 0 where it is not worth keeping.
+    room: usize,
+}
+
+impl Message {
+    /// An exact copy of `data`.
+    #[inline]
+    fn copy(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        let room = if data.len() < WORTHWHILE { 0 } else { data.len() };
+        Ok(Self { object: bytes::copy(py, data)?, room })
+    }
+
+    pub(crate) fn object(&self) -> &Owned {
+        &self.object
+    }
+
+    /// What the protocol gets to read.
+    #[inline]
+    pub(crate) fn content(&self) -> &[u8] {
+        // SAFETY: a bytes object, which this reference keeps alive.
+        unsafe { bytes::content(self.object.as_ptr()) }
+    }
+
+    /// Whether its memory is worth asking after.
+    #[inline]
+    pub(crate) fn is_worthwhile(&self) -> bool {
+        self.room > 0
+    }
+
+    /// Whether nobody else can ever see the object again.
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        let object = self.object.as_ptr();
+        #[cfg(Py_GIL_DISABLED)]
+        // SAFETY: a live object.
+        return unsafe { ffi::PyUnstable_Object_IsUniquelyReferenced(object) } != 0;
+        #[cfg(not(Py_GIL_DISABLED))]
+        // SAFETY: a live object.
+        return unsafe { ffi::Py_REFCNT(object) } == 1;
+    }
+
+    /// Gives the object another length.
+    ///
+    /// # Safety
+    /// The object is alone, `length` is within its room, and so many bytes at
+    /// its front are set before anybody reads them.
+    #[inline]
+    unsafe fn set_length(&mut self, length: usize) {
+        debug_assert!(length <= self.room && self.is_alone(), "{length} of {}", self.room);
+        let object = self.object.as_ptr().cast::<ffi::PyBytesObject>();
+        // SAFETY: nobody else looks at the object, and one byte more than its
+        // room was allocated, for the zero at the end.
+        unsafe {
+            (*object.cast::<ffi::PyVarObject>()).ob_size = length as ffi::Py_ssize_t;
+            #[allow(deprecated)]
+            (&raw mut (*object).ob_shash).write(-1);
+            (&raw mut (*object).ob_sval).cast::<u8>().add(length).write(0);
+        }
+    }
+
+    /// All of the room.
+    #[inline]
+    fn space(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: callers own an object that nobody else sees.
+        let memory = unsafe { ffi::PyBytes_AS_STRING(self.object.as_ptr()) }.cast_mut();
+        // SAFETY: the object was made with so much room.
+        unsafe { std::slice::from_raw_parts_mut(memory.cast(), self.room) }
+    }
+}
+
+/// The one message of a loop whose memory waits for the next.
+#[derive(Default)]
+pub(crate) struct Spare(Option<Message>);
+
+impl Spare {
+    /// A message with a copy of `data`; in memory of its own where the
+    /// receiver `keeps` what it gets, since a spare may be larger than that.
+    // HOT: proto
+    #[inline]
+    pub(crate) fn copy(&mut self, py: Python<'_>, data: &[u8], keeps: bool) -> PyResult<Message> {
+        let length = data.len();
+        let fits = |message: &Message| message.room >= length && message.room / 2 <= length;
+        if keeps || length < WORTHWHILE || !self.0.as_ref().is_some_and(fits) {
+            return Message::copy(py, data);
+        }
+        let Some(mut message) = self.0.take() else { return Message::copy(py, data) };
+        // SAFETY: the room is larger, and the ranges are different objects.
+        unsafe {
+            let memory = message.space().as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(data.as_ptr(), memory, length);
+            message.set_length(length);
+        }
+        Ok(message)
+    }
+
+    /// Room to receive `capacity` bytes into, which is at least [`WORTHWHILE`].
+    pub(crate) fn filling(&mut self, py: Python<'_>, capacity: usize) -> PyResult<Filling> {
+        debug_assert!(capacity >= WORTHWHILE, "{capacity} bytes may be a shared object");
+        let fits = |message: &mut Message| {
+            message.room >= capacity && message.room <= capacity.saturating_mul(2)
+        };
+        if let Some(message) = self.0.take_if(fits) {
+            return Ok(Filling(message));
+        }
+        let size = capacity as ffi::Py_ssize_t;
+        // SAFETY: without a source the content is left unset.
+        let object = unsafe {
+            Owned::from_result(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), size))?
+        };
+        Ok(Filling(Message { object, room: capacity }))
+    }
+
+    /// Takes a message back that nobody holds; what it replaces.
+    #[inline]
+    pub(crate) fn put_back(&mut self, message: Message) -> Option<Message> {
+        debug_assert!(message.is_alone(), "somebody reads the spare message");
+        self.0.replace(message)
+    }
+}
+
+/// A message under construction: nobody else has seen its object.
+pub(crate) struct Filling(Message);
+
+impl Filling {
+    /// The room from `start` on.
+    #[inline]
+    pub(crate) fn space(&mut self, start: usize) -> &mut [MaybeUninit<u8>] {
+        self.0.space().get_mut(start..).unwrap_or_default()
+    }
+
+    /// Copies bytes to the front.
+    pub(crate) fn begin_with(&mut self, data: &[u8]) {
+        for (to, from) in self.0.space().iter_mut().zip(data) {
+            to.write(*from);
+        }
+    }
+
+    /// The message, as long as what was set; with no more memory than it needs
+    /// where the receiver `keeps` what it gets, or where half would be wasted.
+    ///
+    /// # Safety
+    /// The first `length` bytes have been written.
+    pub(crate) unsafe fn finish(
+        mut self,
+        py: Python<'_>,
+        length: usize,
+        keeps: bool,
+    ) -> PyResult<Message> {
+        if length >= WORTHWHILE && (length == self.0.room || (!keeps && length > self.0.room / 2)) {
+            // SAFETY: the object is new, or was alone as a spare.
+            unsafe { self.0.set_length(length) };
+            return Ok(self.0);
+        }
+        // SAFETY: as above; the length that the call changes is that of its room.
+        unsafe { self.0.set_length(self.0.room) };
+        let mut object = self.0.object.into_raw();
+        // SAFETY: the only reference; on failure the call frees the object,
+        // nulls the pointer and sets MemoryError.
+        unsafe { _PyBytes_Resize(&mut object, length as ffi::Py_ssize_t) };
+        // SAFETY: still the only reference, or null with an exception.
+        let object = unsafe { Owned::from_result(py, object)? };
+        Ok(Message { object, room: if length < WORTHWHILE { 0 } else { length } })
+    }
+}
