@@ -150,11 +150,6 @@ impl EventLoop {
         self.closed()
     }
 
-    /// Return True if the loop is in debug mode. May be called from any thread.
-    fn get_debug(&self) -> bool {
-        self.debug()
-    }
-
     fn _check_closed(&self) -> PyResult<()> {
         if self.closed() { Err(errors::closed()) } else { Ok(()) }
     }

@@ -132,6 +132,7 @@ pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         loop_method!(c"call_later", scheduling::call_later, c"call_later($self, delay, callback, *args, context=None)\n--\n\nRun callback(*args) after delay seconds; return its TimerHandle.\n\nThe callback never runs before loop.time() has reached its time; equal times\nrun in the order of the calls."),
         loop_method!(c"call_at", scheduling::call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later(), at a time of loop.time(), in seconds."),
         loop_method!(c"time", scheduling::time, c"time($self)\n--\n\nReturn the loop's clock in seconds: time.monotonic()."),
+        loop_method!(c"get_debug", scheduling::get_debug, c"get_debug($self)\n--\n\nReturn True if the loop is in debug mode. May be called from any thread."),
         loop_method!(c"create_future", scheduling::create_future, c"create_future($self)\n--\n\nReturn a new asyncio.Future that belongs to this loop."),
         loop_method!(c"create_task", scheduling::create_task, CREATE_TASK_DOC),
         loop_method!(c"_add_reader", io::add_reader, c"_add_reader($self, fd, callback, *args)\n--\n\n"),

@@ -198,6 +198,16 @@ pub(crate) fn create_future<'py>(
     Ok(class.call((), Some(&keywords))?.into())
 }
 
+// HOT: future
+pub(crate) fn get_debug<'py>(
+    py: Python<'py>,
+    this: This<'_>,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("get_debug")?;
+    Ok(Owned::bool(py, this.event_loop.debug()))
+}
+
 // HOT: task
 pub(crate) fn create_task<'py>(
     py: Python<'py>,

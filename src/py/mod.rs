@@ -14,6 +14,7 @@ pub(crate) mod detached;
 pub(crate) mod message;
 pub(crate) mod native;
 mod owned;
+pub(crate) mod stop_iteration;
 
 pub(crate) use args::Args;
 pub(crate) use owned::Owned;

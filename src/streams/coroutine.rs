@@ -16,7 +16,7 @@ use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 
 use crate::py::native::{self, NativeClass, Visitor, getter, method};
-use crate::py::{Args, Owned};
+use crate::py::{Args, Owned, stop_iteration};
 use crate::streams::operation::{Input, Operation, Step};
 
 /// The object.
@@ -138,14 +138,15 @@ unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
         }
     });
     let Some(value) = returned else { return object };
-    // SAFETY: the None of above is given back. What operations return is bytes
-    // or None, which StopIteration takes as its value without unpacking.
-    unsafe {
+    // SAFETY: the None of above is given back.
+    let is_none = unsafe {
         ffi::Py_DECREF(object);
-        // Null without an exception is the end of an iterator whose value is None.
-        if value.as_ptr() != ffi::Py_None() {
-            ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr());
-        }
+        value.as_ptr() == ffi::Py_None()
+    };
+    // Null without an exception is the end of an iterator whose value is None.
+    // Any other value here is bytes.
+    if !is_none {
+        stop_iteration::raise(py, value);
     }
     ptr::null_mut()
 }
@@ -316,6 +317,8 @@ unsafe impl NativeClass for StreamCoroutine {
             }
             drop(operation);
         }
+        // SAFETY: objects die on attached threads.
+        stop_iteration::forget_value(unsafe { Python::assume_attached() });
         // SAFETY: dead, unknown to the collector, and its value was dropped.
         unsafe { native::free(this.cast()) };
     }

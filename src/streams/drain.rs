@@ -3,11 +3,12 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::{Owned, call};
+use crate::py::Owned;
 use crate::streams::attributes::Attributes;
 use crate::streams::classes;
 use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
+use crate::streams::transport;
 
 /// How a `drain` begins.
 pub(crate) enum Begin {
@@ -29,8 +30,7 @@ pub(crate) fn begin(py: Python<'_>, state: &StreamState) -> PyResult<Begin> {
         }
     }
     let Some(transport) = state.get(py, Field::Transport) else { return Ok(Begin::Open) };
-    let closing =
-        call::method(py, &transport, intern!(py, "is_closing"), [])?.bind(py).is_truthy()?;
+    let closing = transport::is_closing(py, &transport)?;
     Ok(if closing { Begin::Closing } else { Begin::Open })
 }
 

@@ -22,6 +22,7 @@ mod read;
 mod reader;
 mod state;
 mod stock;
+mod transport;
 mod upgrade;
 mod writer;
 

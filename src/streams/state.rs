@@ -108,6 +108,9 @@ impl StreamState {
         let dict = unsafe { ffi::PyObject_GenericGetDict(stream, ptr::null_mut()) };
         // SAFETY: a new reference, or null with an exception.
         let dict = unsafe { Owned::from_result(py, dict) }?;
+        if let Some(state) = Self::only_entry(py, &dict) {
+            return Ok((Some(state), true));
+        }
         let mut value = ptr::null_mut();
         // SAFETY: a dictionary and a string; the value is a new reference or null.
         let found =
@@ -118,14 +121,38 @@ impl StreamState {
             1 => {
                 // SAFETY: found, so a new reference.
                 let value = unsafe { Owned::from_raw(value) };
-                // SAFETY: a live object, of which only the type is compared.
-                let class = unsafe { ffi::Py_TYPE(value.as_ptr()) };
-                let ours = CLASS.get(py).is_some_and(|known| known.as_ptr() == class.cast());
-                Ok((ours.then_some(Self(value)), alone))
+                Ok((is_slots(py, &value).then_some(Self(value)), alone))
             }
             0 => Ok((None, alone)),
             _ => Err(PyErr::fetch(py)),
         }
+    }
+
+    /// The slots where they are all that the dictionary holds, which is how it
+    /// nearly always is: to look at its first entry is cheaper than to search.
+    #[cfg(not(Py_GIL_DISABLED))]
+    #[inline]
+    fn only_entry(py: Python<'_>, dict: &Owned) -> Option<Self> {
+        let (mut position, mut name, mut value) = (0, ptr::null_mut(), ptr::null_mut());
+        // SAFETY: a live dictionary, which nobody changes meanwhile; what it
+        // answers with is borrowed from it.
+        let state = unsafe {
+            if ffi::PyDict_Size(dict.as_ptr()) != 1
+                || ffi::PyDict_Next(dict.as_ptr(), &mut position, &mut name, &mut value) == 0
+                || name != key(py).as_ptr()
+            {
+                return None;
+            }
+            Owned::from_borrowed(value)
+        };
+        is_slots(py, &state).then_some(Self(state))
+    }
+
+    /// Another thread could change the dictionary between two looks at it.
+    #[cfg(Py_GIL_DISABLED)]
+    #[inline]
+    fn only_entry(_py: Python<'_>, _dict: &Owned) -> Option<Self> {
+        None
     }
 
     /// The slots of an instance of the native class, unless an attribute of
@@ -225,6 +252,14 @@ impl StreamState {
     pub(crate) fn object(&self) -> &Owned {
         &self.0
     }
+}
+
+/// Whether an object is what streams of ours keep their attributes in.
+#[inline]
+fn is_slots(py: Python<'_>, object: &Owned) -> bool {
+    // SAFETY: a live object, of which only the type is compared.
+    let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    CLASS.get(py).is_some_and(|known| known.as_ptr() == class.cast())
 }
 
 /// The name of the one entry.

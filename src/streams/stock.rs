@@ -40,6 +40,26 @@ const PROTOCOL: [&str; 4] =
 const WRITER: [&str; 7] =
     ["write", "writelines", "drain", "close", "is_closing", "get_extra_info", "__getattribute__"];
 
+/// What a stream asks of its transport.
+const TRANSPORT: [&str; 6] =
+    ["write", "writelines", "close", "is_closing", "get_extra_info", "__getattribute__"];
+
+/// The class of the transports that loops make, unless they were given another.
+///
+/// # Errors
+/// ImportError where the Python part of the package is not there.
+#[inline]
+pub(crate) fn transport_class(py: Python<'_>) -> PyResult<&Guarded> {
+    static CLASS: PyOnceLock<Guarded> = PyOnceLock::new();
+    match CLASS.get(py) {
+        Some(class) => Ok(class),
+        None => CLASS.get_or_try_init(py, || {
+            let class = py.import("tokioloop._transports")?.getattr("SocketTransport")?;
+            Guarded::new(&class.cast_into::<PyType>()?, &TRANSPORT, is_native)
+        }),
+    }
+}
+
 impl Stock {
     /// The classes; looked up on first use, which is when the module is made.
     ///
@@ -61,9 +81,9 @@ impl Stock {
         };
         let exceptions = py.import("asyncio.exceptions")?;
         Ok(Self {
-            reader: Guarded::new(&class("StreamReader")?, &READER)?,
-            protocol: Guarded::new(&class("StreamReaderProtocol")?, &PROTOCOL)?,
-            writer: Guarded::new(&class("StreamWriter")?, &WRITER)?,
+            reader: Guarded::new(&class("StreamReader")?, &READER, is_genuine)?,
+            protocol: Guarded::new(&class("StreamReaderProtocol")?, &PROTOCOL, is_genuine)?,
+            writer: Guarded::new(&class("StreamWriter")?, &WRITER, is_genuine)?,
             incomplete_read: exceptions.getattr("IncompleteReadError")?.unbind(),
             limit_overrun: exceptions.getattr("LimitOverrunError")?.unbind(),
         })
@@ -82,7 +102,11 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    fn new(class: &Bound<'_, PyType>, names: &[&'static str]) -> PyResult<Self> {
+    fn new(
+        class: &Bound<'_, PyType>,
+        names: &[&'static str],
+        is_genuine: fn(&Bound<'_, PyAny>) -> bool,
+    ) -> PyResult<Self> {
         let mut members = Vec::with_capacity(names.len());
         let mut genuine = true;
         for &name in names {
@@ -165,4 +189,9 @@ fn is_genuine(member: &Bound<'_, PyAny>) -> bool {
         // Slots of `object` have no module.
         Err(_) => function.hasattr("__objclass__").unwrap_or(false),
     }
+}
+
+/// Whether a member of a transport is what the extension has put there.
+fn is_native(member: &Bound<'_, PyAny>) -> bool {
+    member.hasattr("__objclass__").unwrap_or(false)
 }

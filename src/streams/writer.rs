@@ -12,6 +12,7 @@ use crate::streams::operation::{Operation, Task};
 use crate::streams::reader::Instance;
 use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
+use crate::streams::transport;
 
 /// Calls the transport's method of the same name with the same arguments,
 /// unless asyncio's own method has to do it. Keywords are left to that: the
@@ -41,6 +42,17 @@ fn to_transport<'py>(
 
 // HOT: stream
 fn write<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    if let ([data], false) = (args.positional(), args.has_keywords()) {
+        if Stock::get(py)?.writer.is_unmodified(py) {
+            let state = StreamState::of_writer(py, this.object().as_ptr())?;
+            if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
+                // SAFETY: an argument lives as long as the call.
+                let data = unsafe { Owned::from_borrowed(*data) };
+                transport::write(py, &transport, intern!(py, "write"), &data)?;
+                return Ok(Owned::none(py));
+            }
+        }
+    }
     to_transport(py, this, intern!(py, "write"), 1..=1, args)?;
     // asyncio's method has no result, whatever the transport's has.
     Ok(Owned::none(py))

@@ -14,8 +14,9 @@ mod flow;
 pub(crate) mod interior;
 mod methods;
 mod read;
-mod shape;
+pub(crate) mod shape;
 pub(crate) mod stream;
-mod write;
+pub(crate) mod write;
 
+pub(crate) use common_methods::on_loop;
 pub(crate) use methods::add_to_module;

@@ -112,6 +112,12 @@ impl<I: Interior> Transport<I> {
         self.closing.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody has set attributes, which may hide methods.
+    #[inline]
+    pub(crate) fn has_attributes(&self) -> bool {
+        !self.dict.get().is_null()
+    }
+
     fn is_empty(&self) -> bool {
         self.event_loop.get().is_null()
     }

@@ -187,6 +187,27 @@ def test_a_task_shows_what_it_reads(loop: Loop) -> None:
     run(loop, converse)
 
 
+def test_results_that_are_looked_at_stay_what_they_are(loop: Loop) -> None:
+    """An exception that carries a result is not taken for the next one while it is held."""
+
+    async def main() -> None:
+        async with opened() as (reader, _writer, peer):
+            ends = []
+            for number in range(6):
+                peer.sendall(b"%d" % number * 700)
+                await until_held(reader, 700)
+                coroutine = reader.read(700)
+                with pytest.raises(StopIteration) as caught:
+                    next(coroutine) if hasattr(coroutine, "__next__") else coroutine.send(None)
+                ends.append(caught.value)
+                peer.sendall(b"%d" % number * 10)
+                assert await reader.readexactly(10) == b"%d" % number * 10
+            assert [end.value for end in ends] == [b"%d" % number * 700 for number in range(6)]
+            assert all(end.__context__ is None and end.__cause__ is None for end in ends)
+
+    loop.run_until_complete(main())
+
+
 def test_nothing_is_kept_alive(loop: Loop) -> None:
     class Token:
         pass

@@ -161,6 +161,45 @@ def test_a_replaced_transport_is_written_to(loop: Loop) -> None:
     run(loop, converse)
 
 
+def test_a_transport_with_methods_of_its_own_is_written_to(loop: Loop) -> None:
+    async def converse(_reader: Any, writer: Any, _peer: socket.socket) -> None:
+        writer.write(b"")
+        written: list[bytes] = []
+        closing: list[bool] = []
+
+        def is_closing() -> bool:
+            closing.append(True)
+            return False
+
+        try:
+            writer.transport.write = written.append
+            writer.transport.is_closing = is_closing
+        except AttributeError:
+            pytest.skip("the transports of this loop take no attributes")
+        writer.write(b"elsewhere")
+        await writer.drain()
+        del writer.transport.write, writer.transport.is_closing
+        assert written == [b"elsewhere"]
+        assert closing
+
+    run(loop, converse)
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the peers' classes cannot be changed")
+def test_a_patched_transport_class_is_honoured(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def converse(_reader: Any, writer: Any, _peer: socket.socket) -> None:
+        writer.write(b"")
+        written: list[bytes] = []
+        with monkeypatch.context() as patch:
+            write = lambda _transport, data: written.append(data)  # noqa: E731
+            patch.setattr(type(writer.transport), "write", write)
+            writer.write(b"patched")
+            await writer.drain()
+        assert written == [b"patched"]
+
+    run(loop, converse)
+
+
 def test_the_servers_callback_is_what_the_user_gave(loop: Loop) -> None:
     async def main() -> None:
         async with accepted() as (_reader, writer, _peer):

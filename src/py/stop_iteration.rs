@@ -1,0 +1,114 @@
+//! Returning a value from an iterator: `StopIteration` with a value.
+//!
+//! The evaluator takes the value out of the exception at once and drops it. To
+//! make and destroy an exception for that costs some thousand instructions, so
+//! one is kept and raised again whenever nobody holds it.
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::Owned;
+
+/// Sets `StopIteration(value)` as the current exception.
+#[inline]
+pub(crate) fn raise(py: Python<'_>, value: Owned) {
+    #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
+    let Some(value) = spare::raise(py, value) else { return };
+    let _ = py;
+    // SAFETY: both are alive. What callers return is no tuple and no exception,
+    // which the call would unpack.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
+}
+
+/// Lets go of the value that was raised last. For the one who raised it, once
+/// it has been taken: nothing is to live longer than its owners think.
+#[inline]
+pub(crate) fn forget_value(_py: Python<'_>) {
+    #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
+    spare::forget_value();
+}
+
+/// Before 3.12 an exception is not made until somebody asks for it; with the
+/// GIL off an object that all threads share would cost more than it saves.
+#[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
+mod spare {
+    use std::ptr;
+    use std::sync::atomic::{AtomicPtr, Ordering};
+
+    use pyo3::ffi::{self, PyStopIterationObject};
+    use pyo3::prelude::*;
+
+    use crate::py::Owned;
+
+    /// A reference of our own, or null.
+    static SPARE: AtomicPtr<PyStopIterationObject> = AtomicPtr::new(ptr::null_mut());
+
+    /// Raises the spare exception with a value, which is handed back where it
+    /// is in somebody's hands.
+    #[inline]
+    pub(super) fn raise(py: Python<'_>, value: Owned) -> Option<Owned> {
+        let mut spare = SPARE.load(Ordering::Relaxed);
+        if spare.is_null() || !is_clean(spare) {
+            match renew(py, spare) {
+                Some(new) => spare = new,
+                None => return Some(value),
+            }
+        }
+        // SAFETY: nobody else holds the exception; its slot owns a reference.
+        let old = unsafe { ptr::replace(&raw mut (*spare).value, value.into_raw()) };
+        // SAFETY: the call takes the reference that is added here, and the
+        // slot's old value is ours now.
+        unsafe {
+            ffi::Py_INCREF(spare.cast());
+            ffi::PyErr_SetRaisedException(spare.cast());
+            ffi::Py_XDECREF(old);
+        }
+        None
+    }
+
+    /// Whether nobody holds the exception, and nobody has left anything in it.
+    #[inline]
+    fn is_clean(spare: *mut PyStopIterationObject) -> bool {
+        // SAFETY: our reference keeps it alive, and the GIL keeps it still.
+        unsafe {
+            ffi::Py_REFCNT(spare.cast()) == 1
+                && (*spare).traceback.is_null()
+                && (*spare).context.is_null()
+                && (*spare).cause.is_null()
+                && (*spare).notes.is_null()
+                && (*spare).dict.is_null()
+        }
+    }
+
+    /// Another exception in the place of one that somebody has got hold of.
+    #[cold]
+    fn renew(
+        py: Python<'_>,
+        old: *mut PyStopIterationObject,
+    ) -> Option<*mut PyStopIterationObject> {
+        let class = py.get_type::<pyo3::exceptions::PyStopIteration>();
+        let new = class.call0().ok()?.into_ptr().cast();
+        SPARE.store(new, Ordering::Relaxed);
+        // SAFETY: the reference was ours.
+        unsafe { ffi::Py_XDECREF(old.cast()) };
+        Some(new)
+    }
+
+    #[inline]
+    pub(super) fn forget_value() {
+        let spare = SPARE.load(Ordering::Relaxed);
+        // SAFETY: alive by our reference; alone, so that nobody waits for the
+        // value; None lives as long as the interpreter.
+        unsafe {
+            if spare.is_null() || ffi::Py_REFCNT(spare.cast()) != 1 {
+                return;
+            }
+            let none = ffi::Py_None();
+            if (*spare).value != none {
+                ffi::Py_INCREF(none);
+                ffi::Py_XDECREF(ptr::replace(&raw mut (*spare).value, none));
+            }
+        }
+    }
+}
