@@ -22,17 +22,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import certificate
 import processes
 import tracers
 from workload import Point, Sample, Settings
 
-# The server's mode, and whether the client works in lockstep.
+
+@dataclass(frozen=True)
+class Mode:
+    """The server's mode, whether the client works in lockstep, and whether over TLS."""
+
+    server: str
+    lockstep: bool = True
+    tls: bool = False
+
+
 MODES = {
-    "proto": ("proto", True),
-    "buffered": ("buffered", True),
-    "stream": ("stream", True),
-    "raw": ("raw", False),
-    "raw-wait": ("raw", True),
+    "proto": Mode("proto"),
+    "buffered": Mode("buffered"),
+    "stream": Mode("stream"),
+    "raw": Mode("raw", lockstep=False),
+    "raw-wait": Mode("raw"),
+    "tls": Mode("proto", tls=True),
 }
 
 HEADER = "mode      loop                     bytes  instructions  syscalls  memory"
@@ -145,13 +156,15 @@ class Counter:
             return calls
 
     def _server(self, loop: str, mode: str, wrapper: list[str]) -> processes.RunningServer:
-        command = processes.server_command(loop, MODES[mode][0])
+        options = ["--certificate", str(certificate.path())] if MODES[mode].tls else []
+        command = processes.server_command(loop, MODES[mode].server, *options)
         return processes.running(command, wrapper=wrapper, timeout=120.0)
 
     def _load(self, server: processes.Server, mode: str, size: int, messages: int) -> None:
         options = ["--target", server.target, "--connections", str(self.connections)]
         options += ["--size", str(size), "--messages", str(messages), "--stall", "20"]
-        options += ["--lockstep"] if MODES[mode][1] else []
+        options += ["--lockstep"] if MODES[mode].lockstep else []
+        options += ["--tls"] if MODES[mode].tls else []
         result = processes.run_client(self.binary, "client", *options, timeout=240.0)
         if result["messages"] != messages:
             raise CountFailed(
