@@ -18,33 +18,67 @@ UNKNOWN_RETURNCODE = 255
 
 @cache
 def supported() -> bool:
-    """Whether this system can watch a process by descriptor (Linux 5.3)."""
-    if not hasattr(os, "pidfd_open"):
+    """Whether this system can watch and reap a process by descriptor (Linux 5.4)."""
+    if not hasattr(os, "pidfd_open") or not hasattr(os, "P_PIDFD"):
         return False
     try:
-        os.close(os.pidfd_open(os.getpid()))
+        pidfd = os.pidfd_open(os.getpid())
     except OSError:
         return False
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        # The kernel has understood the question: no child of its own.
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
     return True
 
 
 def watch(loop: TokioLoop, transport: Any) -> None:
-    """Tell the transport of its process's end; reaps the process."""
+    """Tell the transport of its process's end; reaps the process.
+
+    Raises OSError where descriptors have run out; the process is gone then.
+    """
     pid = transport.get_pid()
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        # It has ended, and with SIGCHLD ignored the kernel keeps no status.
+        loop.call_soon(_unknown, pid, transport)
+        return
+    except OSError:
+        process = transport.get_extra_info("subprocess")
+        transport.close()
+        process.wait()
+        raise
     loop._add_reader(pidfd, _ended, loop, pidfd, pid, transport)
 
 
 def _ended(loop: TokioLoop, pidfd: int, pid: int, transport: Any) -> None:
     loop._remove_reader(pidfd)
-    os.close(pidfd)
     try:
-        _, status = os.waitpid(pid, 0)
+        # By descriptor: where somebody else has waited for the child, its number
+        # may be that of another one by now.
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     except ChildProcessError:
-        returncode = UNKNOWN_RETURNCODE
-        logger.warning(
-            "child process pid %d exit status already read: will report returncode 255", pid
-        )
+        result = None
+    finally:
+        os.close(pidfd)
+    if result is None:
+        _unknown(pid, transport)
+    elif result.si_code == os.CLD_EXITED:
+        transport._process_exited(result.si_status)
     else:
-        returncode = os.waitstatus_to_exitcode(status)
-    transport._process_exited(returncode)
+        transport._process_exited(-result.si_status)
+
+
+def _unknown(pid: int, transport: Any) -> None:
+    logger.warning(
+        "child process pid %d exit status already read: will report returncode %d",
+        pid,
+        UNKNOWN_RETURNCODE,
+    )
+    transport._process_exited(UNKNOWN_RETURNCODE)
