@@ -1,0 +1,214 @@
+"""Writes around a stop, handles that cancel themselves, sockets of others, storms of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.support.net import LOOPBACK, connected, receive_exactly, settled
+from tests.support.protocols import Recorder
+
+pytestmark = pytest.mark.flavours(
+    "asyncio", "tokioloop", reason="the peers have the defects these tests are about"
+)
+Loop = asyncio.AbstractEventLoop
+
+STORM_SECONDS = 1.5
+THREADS = 8
+
+
+@pytest.mark.parametrize("moment", ["by the callback that stops", "between two runs"])
+def test_writes_around_a_stop_reach_the_peer(loop: Loop, moment: str) -> None:
+    """Also on a transport that is known to write several times in one callback."""
+    ours, peer = socket.socketpair()
+    peer.settimeout(5)
+    ours.setblocking(False)
+    transport, protocol = loop.run_until_complete(loop.create_connection(Recorder, sock=ours))
+
+    def write_twice() -> None:
+        transport.write(b"head")
+        transport.write(b"body")
+
+    def write_and_stop() -> None:
+        loop.stop()
+        write_twice()
+
+    with peer:
+        for _ in range(6):
+            loop.call_soon(write_twice)
+            loop.run_until_complete(asyncio.sleep(0))
+            assert receive_exactly(peer, 8) == b"headbody"
+        if moment == "between two runs":
+            write_twice()
+        else:
+            loop.call_soon(write_and_stop)
+            loop.run_forever()
+        assert receive_exactly(peer, 8) == b"headbody"
+        transport.abort()
+        loop.run_until_complete(protocol.until_lost())
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 6])
+@pytest.mark.parametrize("method", ["call_soon", "call_later", "call_soon_threadsafe"])
+def test_a_callback_that_cancels_its_own_handle_keeps_its_arguments(
+    loop: Loop, method: str, count: int
+) -> None:
+    seen: list[Any] = []
+    handles: list[Any] = []
+
+    def callback(*arguments: Any) -> None:
+        handles[0].cancel()
+        seen.append([str(argument) for argument in arguments])
+        loop.stop()
+
+    arguments = [object() for _ in range(count)]
+    texts = [str(argument) for argument in arguments]
+    schedule = getattr(loop, method)
+    delay = (0,) if method == "call_later" else ()
+    handles.append(schedule(*delay, callback, *arguments))
+    arguments.clear()
+    loop.run_forever()
+    assert seen == [texts]
+    assert handles[0].cancelled()
+
+
+@pytest.mark.flavours(
+    "tokioloop", reason="asyncio's transport is made first, and closes the socket"
+)
+@pytest.mark.parametrize("method", ["create_connection", "connect_accepted_socket"])
+def test_a_protocol_that_is_none_leaves_the_socket_to_the_caller(loop: Loop, method: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours, theirs:
+            call = getattr(loop, method)
+            with pytest.raises(AttributeError):
+                if method == "create_connection":
+                    await call(object, sock=ours)
+                else:
+                    await call(object, ours)
+            theirs.send(b"x")
+            assert await loop.sock_recv(ours, 1) == b"x"
+
+    loop.run_until_complete(main())
+
+
+class Counted(socket.socket):
+    closed = 0
+
+    def close(self) -> None:
+        type(self).closed += 1
+        super().close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_accepted_socket_is_closed_by_its_transport_alone(loop: Loop, tls: bool) -> None:
+    """Also when the handshake is cancelled; the number may be another's right after."""
+
+    async def main() -> None:
+        one, peer = socket.socketpair()
+        sock = Counted(fileno=one.detach())
+        sock.setblocking(False)
+        number = sock.fileno()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        task = loop.create_task(loop.connect_accepted_socket(Recorder, sock, ssl=context))
+        await settled()
+        if tls:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            transport, protocol = await task
+            transport.close()
+            await protocol.until_lost()
+        await settled()
+        assert sock.fileno() == -1
+        with peer:
+            heir, other = socket.socketpair()
+            with heir, other:
+                assert number in (heir.fileno(), other.fileno())
+                del sock, task
+                await settled()
+                heir.send(b"unharmed")
+                assert other.recv(10) == b"unharmed"
+
+    Counted.closed = 0
+    loop.run_until_complete(main())
+    assert Counted.closed == 1
+
+
+@pytest.mark.time_limit(60)
+def test_a_storm_of_calls_from_threads_wakes_an_idle_loop_every_time(loop: Loop) -> None:
+    """Each thread waits for its call to run before the next, so a lost wake-up hangs."""
+    loop.set_debug(False)
+    rounds = [0] * THREADS
+
+    async def main() -> None:
+        finished = asyncio.Event()
+        alive = THREADS
+
+        def ended() -> None:
+            nonlocal alive
+            alive -= 1
+            if not alive:
+                finished.set()
+
+        def storm(index: int) -> None:
+            deadline = time.monotonic() + STORM_SECONDS
+            ran = threading.Event()
+            while time.monotonic() < deadline:
+                loop.call_soon_threadsafe(ran.set)
+                assert ran.wait(20), "a call was lost"
+                ran.clear()
+                rounds[index] += 1
+            loop.call_soon_threadsafe(ended)
+
+        threads = [threading.Thread(target=storm, args=(index,)) for index in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        await finished.wait()
+        for thread in threads:
+            thread.join()
+
+    loop.run_until_complete(main())
+    assert min(rounds) > 10
+
+
+def test_lines_of_a_transport_that_is_replaced_belong_to_the_new_protocol(loop: Loop) -> None:
+    """A byte that came before set_protocol() and was not read yet goes to the new one."""
+
+    async def main() -> None:
+        async with connected("server") as (transport, first, peer):
+            transport.pause_reading()
+            peer.send(b"late")
+            await settled()
+            second = Recorder()
+            transport.set_protocol(second)
+            transport.resume_reading()
+            await second.until_received(4)
+            assert first.received == b""
+            transport.set_protocol(first)
+
+    loop.run_until_complete(main())
+
+
+def test_several_hosts_and_no_host_mean_what_they_say(loop: Loop) -> None:
+    async def main() -> None:
+        for host, families in (
+            ("", {socket.AF_INET, socket.AF_INET6}),
+            (LOOPBACK, {socket.AF_INET}),
+        ):
+            server = await loop.create_server(Recorder, host, 0)
+            found = {sock.family for sock in server.sockets}
+            assert found <= families and socket.AF_INET in found
+            server.close()
+            await server.wait_closed()
+
+    loop.run_until_complete(main())
