@@ -6,6 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyType};
 
 use crate::handle;
+use crate::py::Owned;
 
 /// Classes, functions and names that the binding needs again and again.
 pub(crate) struct Imports {
@@ -13,6 +14,9 @@ pub(crate) struct Imports {
     pub(crate) timer_handle: Py<PyType>,
     pub(crate) threadsafe_handle: Py<PyType>,
     pub(crate) future: Py<PyAny>,
+    /// Whether that is the class written in C.
+    pub(crate) future_is_native: bool,
+    pub(crate) future_set_result: Owned,
     pub(crate) task: Py<PyAny>,
     pub(crate) format_callback: Py<PyAny>,
     pub(crate) extract_stack: Py<PyAny>,
@@ -48,11 +52,15 @@ impl Imports {
         let find = |module: &str, name: &str| -> PyResult<Py<PyAny>> {
             Ok(py.import(module)?.getattr(name)?.unbind())
         };
+        let future = find("asyncio.futures", "Future")?;
         Ok(Self {
             handle: handles.plain.unbind(),
             timer_handle: handles.timer.unbind(),
             threadsafe_handle: handles.threadsafe.unbind(),
-            future: find("asyncio.futures", "Future")?,
+            future: future.clone_ref(py),
+            future_is_native: future.getattr(py, "__module__")?.extract::<String>(py)?
+                == "_asyncio",
+            future_set_result: future.bind(py).getattr("set_result")?.into(),
             task: find("asyncio.tasks", "Task")?,
             format_callback: find("asyncio.format_helpers", "_format_callback_source")?,
             extract_stack: find("asyncio.format_helpers", "extract_stack")?,

@@ -8,6 +8,7 @@
 
 mod errors;
 mod event_loop;
+mod guarded;
 mod handle;
 mod imports;
 mod logging;

@@ -31,6 +31,7 @@ class EventLoop:
     _thread_id: int | None
     _task_factory: Any
     _custom_clock: bool
+    _custom_futures: bool
     @property
     def _transport_class(self) -> type[StreamTransport]: ...
     @_transport_class.setter

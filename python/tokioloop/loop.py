@@ -90,11 +90,15 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         super().__setattr__(name, value)
         if name == "time":
             self._custom_clock = True
+        elif name == "create_future":
+            self._custom_futures = True
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
         if name == "time":
             self._custom_clock = type(self).time is not _core.EventLoop.time
+        elif name == "create_future":
+            self._custom_futures = False
 
     def run_forever(self) -> None:
         """Run until stop() is called.

@@ -6,6 +6,7 @@
 
 mod census;
 mod fd_table;
+pub(crate) mod futures;
 mod io;
 mod metrics;
 mod native;
@@ -70,6 +71,8 @@ pub(crate) struct EventLoop {
     debug: AtomicBool,
     /// `time` is not the class's own: timers follow the one that is.
     custom_clock: AtomicBool,
+    /// `create_future` was replaced on the instance.
+    custom_futures: AtomicBool,
     /// The identity that Python's `threading` gives the running thread, or 0.
     thread_ident: AtomicU64,
 }
@@ -121,6 +124,7 @@ impl EventLoop {
             closed: AtomicBool::new(false),
             debug: AtomicBool::new(false),
             custom_clock: AtomicBool::new(false),
+            custom_futures: AtomicBool::new(false),
             thread_ident: AtomicU64::new(0),
         })
     }
@@ -402,6 +406,16 @@ impl EventLoop {
         self.custom_clock()
     }
 
+    #[getter(_custom_futures)]
+    fn custom_futures_value(&self) -> bool {
+        self.custom_futures()
+    }
+
+    #[setter(_custom_futures)]
+    fn set_custom_futures_value(&self, value: bool) {
+        self.custom_futures.store(value, Ordering::Relaxed);
+    }
+
     #[setter(_custom_clock)]
     fn set_custom_clock_value(&self, value: bool) {
         self.custom_clock.store(value, Ordering::Relaxed);
@@ -479,6 +493,17 @@ impl EventLoop {
     #[inline]
     pub(crate) fn closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the calling thread runs this loop right now.
+    #[inline]
+    pub(crate) fn is_current(&self) -> bool {
+        self.cell.is_mine() && self.cell.is_running()
+    }
+
+    #[inline]
+    pub(crate) fn custom_futures(&self) -> bool {
+        self.custom_futures.load(Ordering::Relaxed)
     }
 
     #[inline]

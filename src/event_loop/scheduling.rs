@@ -255,7 +255,7 @@ impl This<'_> {
     /// Whether the calling thread runs this loop.
     #[inline]
     fn is_current(&self) -> bool {
-        self.event_loop.cell.is_mine() && self.event_loop.cell.is_running()
+        self.event_loop.is_current()
     }
 
     /// The time that timers count from.

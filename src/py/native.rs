@@ -11,6 +11,7 @@ use std::any::Any;
 use std::ffi::{CStr, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::{PyImportError, PySystemError};
 use pyo3::ffi;
@@ -305,6 +306,65 @@ unsafe extern "C" fn dealloc<T: NativeClass>(this: *mut ffi::PyObject) {
 pub(crate) unsafe fn new_instance(class: &Bound<'_, PyType>) -> PyResult<Owned> {
     // SAFETY: this allocator serves every class; a new reference or null.
     unsafe { Owned::from_result(class.py(), ffi::PyType_GenericAlloc(class.as_type_ptr(), 0)) }
+}
+
+/// The memory of one dead instance, for the next of its class: for objects
+/// that live so shortly that the allocator is most of their cost.
+pub(crate) struct Reserve(AtomicPtr<ffi::PyObject>);
+
+impl Reserve {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Makes an instance, which the collector knows from now on. After the
+    /// header its memory is zero, or as the last instance has left it.
+    ///
+    /// # Safety
+    /// As for [`new_instance`]; all instances of the class come from here and
+    /// are freed here.
+    #[inline]
+    pub(crate) unsafe fn new_instance(&self, class: &Bound<'_, PyType>) -> PyResult<Owned> {
+        let kept = self.exchange(ptr::null_mut());
+        if kept.is_null() {
+            // SAFETY: the caller's promise.
+            return unsafe { new_instance(class) };
+        }
+        // SAFETY: memory of an instance that nobody refers to; the call makes
+        // the first reference to it and one to the class.
+        unsafe {
+            ffi::PyObject_Init(kept, class.as_type_ptr());
+            ffi::PyObject_GC_Track(kept.cast());
+            Ok(Owned::from_raw(kept))
+        }
+    }
+
+    /// Gives an instance back.
+    ///
+    /// # Safety
+    /// As for [`free`].
+    #[inline]
+    pub(crate) unsafe fn free(&self, this: *mut ffi::PyObject) {
+        if cfg!(Py_GIL_DISABLED) || !self.0.load(Ordering::Relaxed).is_null() {
+            // SAFETY: the caller's promise.
+            return unsafe { free(this) };
+        }
+        // SAFETY: a dead object keeps its type.
+        let class = unsafe { ffi::Py_TYPE(this) };
+        self.exchange(this);
+        // SAFETY: each instance of a heap type holds one reference to it.
+        unsafe { ffi::Py_DECREF(class.cast()) };
+    }
+
+    /// What was kept. The GIL keeps others out; without it nothing is kept.
+    #[inline]
+    fn exchange(&self, new: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        let old = self.0.load(Ordering::Relaxed);
+        if old != new {
+            self.0.store(new, Ordering::Relaxed);
+        }
+        old
+    }
 }
 
 /// Gives the memory of an instance and its reference to the class back.

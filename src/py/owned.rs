@@ -19,6 +19,10 @@ pub(crate) struct Owned(NonNull<ffi::PyObject>);
 // touched by threads that are attached to the interpreter.
 unsafe impl Send for Owned {}
 
+// SAFETY: through a shared reference the count is only changed by threads that
+// are attached, which is what the token of `clone_ref` says.
+unsafe impl Sync for Owned {}
+
 impl Owned {
     /// Takes over a reference that a C function returned.
     ///

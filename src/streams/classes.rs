@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
+use crate::guarded::Guarded;
 use crate::streams::state::{self, Field, StreamState};
-use crate::streams::stock::{Guarded, Stock};
+use crate::streams::stock::Stock;
 use crate::streams::{reader, writer};
 
 /// The native classes.

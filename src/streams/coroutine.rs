@@ -15,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 
-use crate::py::native::{self, NativeClass, Visitor, getter, method};
+use crate::py::native::{self, NativeClass, Reserve, Visitor, getter, method};
 use crate::py::{Args, Owned, stop_iteration};
 use crate::streams::operation::{Input, Operation, Step};
 
@@ -34,6 +34,8 @@ pub(crate) struct StreamCoroutine {
 }
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+/// A `drain` ends before the next `read` begins, and so on.
+static RESERVE: Reserve = Reserve::new();
 
 impl StreamCoroutine {
     /// A coroutine that has not begun.
@@ -44,7 +46,7 @@ impl StreamCoroutine {
             None => CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?,
         };
         // SAFETY: made by `make_class`.
-        let object = unsafe { native::new_instance(class.bind(py)) }?;
+        let object = unsafe { RESERVE.new_instance(class.bind(py)) }?;
         // SAFETY: an instance, as just made.
         let this = unsafe { &*object.as_ptr().cast::<Self>() };
         this.name.set(Some(operation.name()));
@@ -320,7 +322,7 @@ unsafe impl NativeClass for StreamCoroutine {
         // SAFETY: objects die on attached threads.
         stop_iteration::forget_value(unsafe { Python::assume_attached() });
         // SAFETY: dead, unknown to the collector, and its value was dropped.
-        unsafe { native::free(this.cast()) };
+        unsafe { RESERVE.free(this.cast()) };
     }
 }
 

@@ -7,7 +7,8 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::{Owned, call};
+use crate::event_loop::futures;
+use crate::py::{Owned, bytes};
 use crate::streams::classes;
 use crate::streams::state::{Field, StreamState};
 use crate::streams::stock::Stock;
@@ -31,7 +32,7 @@ pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>, function: &Owned) 
 /// # Errors
 /// What `data_received` would raise.
 // HOT: stream
-pub(crate) fn feed(py: Python<'_>, protocol: &Owned, data: &[u8]) -> PyResult<bool> {
+pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResult<bool> {
     let reference = protocol.bind(py).getattr(intern!(py, "_stream_reader_wr"))?;
     if reference.is_none() {
         return Ok(true);
@@ -46,7 +47,7 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, data: &[u8]) -> PyResult<bo
         1 => {
             // SAFETY: the referent lives, and this reference is ours.
             let reader = unsafe { Owned::from_raw(reader) };
-            feed_reader(py, &reader, data)
+            feed_reader(py, &reader, message)
         }
         // Nobody can read this any more.
         0 => Ok(true),
@@ -54,7 +55,7 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, data: &[u8]) -> PyResult<bo
     }
 }
 
-fn feed_reader(py: Python<'_>, reader: &Owned, data: &[u8]) -> PyResult<bool> {
+fn feed_reader(py: Python<'_>, reader: &Owned, message: &Owned) -> PyResult<bool> {
     let class = &Stock::get(py)?.reader;
     if !classes::is_reader(py, reader.as_ptr()) || !class.is_unmodified(py) {
         return Ok(false);
@@ -68,12 +69,21 @@ fn feed_reader(py: Python<'_>, reader: &Owned, data: &[u8]) -> PyResult<bool> {
     ) else {
         return Ok(false);
     };
-    buffer.extend(py, data)?;
-    if !state.is_none(py, Field::Waiter) {
+    let bound = message.bind(py);
+    let Some(data) = bytes::exact(&bound) else { return Ok(false) };
+    let length = buffer.len() + data.len();
+    let is_too_much = length / 2 >= limit && length > 2 * limit;
+    if state.is_none(py, Field::Waiter) {
+        buffer.extend(py, data)?;
+    } else {
+        if length == data.len() && !is_too_much {
+            state.hold(py, message.clone_ref(py));
+        } else {
+            buffer.extend(py, data)?;
+        }
         wake(py, &state)?;
     }
-    let length = buffer.len();
-    if length / 2 >= limit && length > 2 * limit && !paused {
+    if is_too_much && !paused {
         pause(py, &state)?;
     }
     Ok(true)
@@ -84,7 +94,7 @@ fn wake(py: Python<'_>, state: &StreamState) -> PyResult<()> {
     let Some(waiter) = state.get(py, Field::Waiter) else { return Ok(()) };
     state.set(py, Field::Waiter, Owned::none(py));
     let none = Owned::none(py);
-    let Err(error) = call::method(py, &waiter, intern!(py, "set_result"), [none.as_ptr()]) else {
+    let Err(error) = futures::set_result(py, &waiter, &none) else {
         return Ok(());
     };
     // asyncio asks first, but a future that was cancelled is the rare case.

@@ -6,7 +6,8 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::{Owned, bytes, call};
+use crate::event_loop::futures;
+use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
 use crate::streams::operation::join;
 use crate::streams::state::{Field, StreamState};
@@ -64,12 +65,29 @@ impl Read {
         self.attempt(py, state)
     }
 
+    /// A message that is just what the call waits for. It was kept apart while
+    /// nothing else was buffered.
+    // HOT: stream
+    #[inline]
+    fn take_whole(&self, py: Python<'_>, state: &StreamState) -> Option<Owned> {
+        // A paused transport has to be resumed as well.
+        let flows = state.flag(py, Field::Paused) == Some(false);
+        match self {
+            Self::Some { count, .. } if flows => state.take_held(py, |length| length <= *count),
+            Self::Exactly { count } if flows => state.take_held(py, |length| length == *count),
+            _ => None,
+        }
+    }
+
     /// The next try, after a wait.
     ///
     /// # Errors
     /// What the method raises.
     // HOT: stream
     pub(crate) fn attempt(&mut self, py: Python<'_>, state: &StreamState) -> PyResult<Attempt> {
+        if let Some(message) = self.take_whole(py, state) {
+            return Ok(Attempt::Done(message));
+        }
         let (Some(buffer), Some(eof)) = (state.buffer(py), state.flag(py, Field::Eof)) else {
             return Ok(Attempt::Delegate);
         };
@@ -146,7 +164,7 @@ impl Read {
                 "'StreamReader' object has no attribute '_loop'",
             ));
         };
-        let future = call::method(py, &event_loop, intern!(py, "create_future"), [])?;
+        let future = futures::create_future(py, &event_loop)?;
         state.set(py, Field::Waiter, future.clone_ref(py));
         // SAFETY: a live object; the answer is a new reference, or null with an
         // exception.

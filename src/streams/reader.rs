@@ -6,13 +6,14 @@ use std::cell::UnsafeCell;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::guarded::Guarded;
 use crate::py::native::method;
 use crate::py::{Args, Owned, bytes};
 use crate::streams::coroutine::StreamCoroutine;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::read::Read;
 use crate::streams::state::StreamState;
-use crate::streams::stock::{Guarded, Stock};
+use crate::streams::stock::Stock;
 
 /// An instance of a class that has its state in its dictionary. Its count of
 /// references changes while it is borrowed, hence the cell.

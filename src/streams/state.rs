@@ -20,10 +20,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyString, PyType};
 
-use crate::py::Owned;
+use crate::guarded::Guarded;
 use crate::py::native::{self, NativeClass, Visitor};
+use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
-use crate::streams::stock::Guarded;
 
 /// One attribute.
 #[derive(Clone, Copy)]
@@ -58,6 +58,8 @@ pub(crate) const WRITER: &[Field] =
     &[Field::CompleteFuture, Field::Loop, Field::Protocol, Field::Reader, Field::Transport];
 
 const COUNT: usize = 11;
+/// Where a message is kept for the one who waits for it.
+const PENDING: usize = COUNT;
 
 /// asyncio's names, in the order of [`Field`].
 const NAMES: [&CStr; COUNT] = [
@@ -78,8 +80,9 @@ const NAMES: [&CStr; COUNT] = [
 #[repr(C)]
 pub(crate) struct Slots {
     ob_base: ffi::PyObject,
-    /// A reference each, or null for what has been deleted.
-    values: [AtomicPtr<ffi::PyObject>; COUNT],
+    /// A reference each, or null for what has been deleted; at the end the
+    /// pending message.
+    values: [AtomicPtr<ffi::PyObject>; COUNT + 1],
 }
 
 /// A strong reference to the slots of a stream.
@@ -228,7 +231,35 @@ impl StreamState {
     /// The buffer, if it is the `bytearray` that asyncio makes.
     #[inline]
     pub(crate) fn buffer(&self, py: Python<'_>) -> Option<Buffer> {
-        self.get(py, Field::Buffer).and_then(Buffer::of)
+        let buffer = self.get(py, Field::Buffer).and_then(Buffer::of)?;
+        // Where this fails, asyncio's code comes to the same error.
+        self.slots().settle(py).is_ok().then_some(buffer)
+    }
+
+    /// Keeps a whole message for the `read` that waits for it, instead of
+    /// copying it into the buffer, which is empty, and out again. Whoever looks
+    /// at the buffer before that finds the message there.
+    #[inline]
+    pub(crate) fn hold(&self, py: Python<'_>, message: Owned) {
+        self.slots().replace(py, PENDING, Some(message));
+    }
+
+    /// The message that was kept, if it is one that `wanted` takes whole.
+    #[inline]
+    pub(crate) fn take_held(
+        &self,
+        py: Python<'_>,
+        wanted: impl FnOnce(usize) -> bool,
+    ) -> Option<Owned> {
+        if self.slots().peek(PENDING).is_null() {
+            return None;
+        }
+        let message = self.slots().take(py, PENDING)?;
+        if wanted(bytes::exact(&message.bind(py)).map_or(0, <[u8]>::len)) {
+            return Some(message);
+        }
+        self.hold(py, message);
+        None
     }
 
     /// The limit, if it is a plain number of bytes.
@@ -297,6 +328,36 @@ impl Slots {
     }
 
     #[inline]
+    fn take(&self, py: Python<'_>, index: usize) -> Option<Owned> {
+        let slot = self.values.get(index)?;
+        let value = self.locked(py, || slot.swap(ptr::null_mut(), Ordering::Relaxed));
+        // SAFETY: a filled slot owns a reference, which it has given up.
+        (!value.is_null()).then(|| unsafe { Owned::from_raw(value) })
+    }
+
+    /// Puts the message that is kept where asyncio would have put it.
+    #[inline]
+    fn settle(&self, py: Python<'_>) -> PyResult<()> {
+        if self.peek(PENDING).is_null() { Ok(()) } else { self.settle_now(py) }
+    }
+
+    #[cold]
+    fn settle_now(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(message) = self.take(py, PENDING) else { return Ok(()) };
+        let buffer = self.get(py, Field::Buffer as usize).and_then(Buffer::of);
+        let content = message.bind(py);
+        let extended = match (buffer, bytes::exact(&content)) {
+            (Some(buffer), Some(content)) => buffer.extend(py, content),
+            // Somebody has put another buffer there, and dropped this one.
+            _ => Ok(()),
+        };
+        if extended.is_err() {
+            self.replace(py, PENDING, Some(message));
+        }
+        extended
+    }
+
+    #[inline]
     fn replace(&self, py: Python<'_>, index: usize, value: Option<Owned>) {
         let value = value.map_or(ptr::null_mut(), Owned::into_raw);
         let old = self.locked(py, || {
@@ -328,6 +389,9 @@ unsafe extern "C" fn get_field(
     let index = closure.addr();
     native::answer(py, || {
         let (state, _) = StreamState::find(py, stream)?;
+        if let Some(state) = state.as_ref().filter(|_| index == Field::Buffer as usize) {
+            state.slots().settle(py)?;
+        }
         state
             .and_then(|state| state.slots().get(py, index))
             .ok_or_else(|| missing(py, stream, index))
@@ -355,6 +419,10 @@ unsafe extern "C" fn set_field(
         };
         if value.is_null() && state.slots().peek(index).is_null() {
             return Err(missing(py, stream, index));
+        }
+        if index == Field::Buffer as usize {
+            // What was in the old buffer goes with it.
+            drop(state.slots().take(py, PENDING));
         }
         // SAFETY: a value that is given is alive.
         let value = (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) });
@@ -404,7 +472,7 @@ unsafe impl NativeClass for Slots {
     const SUBCLASSABLE: bool = false;
 
     fn traverse(&self, visitor: &mut Visitor) {
-        for index in 0..COUNT {
+        for index in 0..=PENDING {
             visitor.pointer(self.peek(index));
         }
     }

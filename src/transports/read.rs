@@ -337,7 +337,7 @@ fn hand_over(
         }
     };
     // Feeding a reader runs nobody's code, so it needs no context.
-    let fed = if stream { streams::feed(py, &protocol, message.content()) } else { Ok(false) };
+    let fed = if stream { streams::feed(py, &protocol, data) } else { Ok(false) };
     let result = match fed {
         Ok(true) => Ok(Ok(())),
         Ok(false) => context::run(py, context.as_ptr(), call),

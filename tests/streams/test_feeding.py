@@ -67,6 +67,99 @@ def test_a_waiting_reader_is_woken_once(loop: Loop) -> None:
     run(loop, converse)
 
 
+async def answered(coroutine: Any) -> None:
+    """Starts a read that has to wait, and waits for its data without going on with it."""
+    future = coroutine.send(None)
+    await eventually(future.done)
+
+
+def test_data_for_a_waiting_read_lies_in_the_buffer_meanwhile(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
+        buffer = reader._buffer
+        for look in (False, True):
+            coroutine = reader.read(100)
+            peer.sendall(b"message")
+            await answered(coroutine)
+            if look:
+                assert reader._buffer is buffer
+                assert buffer == b"message"
+                assert not reader.at_eof()
+            with pytest.raises(StopIteration) as end:
+                coroutine.send(None)
+            assert end.value.value == b"message"
+            assert reader._buffer == b""
+
+    run(loop, converse)
+
+
+@pytest.mark.parametrize("count", [3, 7, 20])
+@pytest.mark.parametrize("method", ["read", "readexactly", "readline", "readuntil"])
+def test_data_that_a_closed_read_has_left_is_read_by_the_next(
+    loop: Loop, method: str, count: int
+) -> None:
+    async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
+        coroutine = reader.read(count)
+        peer.sendall(b"abc\ndef")
+        await answered(coroutine)
+        coroutine.close()
+        peer.sendall(b"ghi\njklmnopqrs")
+        args = {"readline": (), "readuntil": (b"\n",)}.get(method, (count,))
+        got = b"".join([await getattr(reader, method)(*args) for _ in range(1)])
+        peer.shutdown(socket.SHUT_WR)
+        assert got + await reader.read() == b"abc\ndefghi\njklmnopqrs"
+
+    run(loop, converse)
+
+
+def test_a_read_that_wants_less_leaves_the_rest(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
+        coroutine = reader.read(3)
+        peer.sendall(b"message")
+        await answered(coroutine)
+        with pytest.raises(StopIteration) as end:
+            coroutine.send(None)
+        assert end.value.value == b"mes"
+        assert reader._buffer == b"sage"
+        assert await reader.readexactly(4) == b"sage"
+
+    run(loop, converse)
+
+
+def test_a_buffer_put_in_place_of_unread_data_is_what_is_read(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
+        coroutine = reader.read(100)
+        peer.sendall(b"message")
+        await answered(coroutine)
+        reader._buffer = bytearray(b"another")
+        with pytest.raises(StopIteration) as end:
+            coroutine.send(None)
+        assert end.value.value == b"another"
+
+    run(loop, converse)
+
+
+def test_a_read_waits_with_what_the_loop_makes(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    original = type(loop).create_future
+
+    def create_future(*_self: Any) -> Any:
+        made.append(original(loop))
+        return made[-1]
+
+    async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
+        for owner in (type(loop), loop):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, "create_future", create_future)
+                made.clear()
+                task = asyncio.ensure_future(reader.read(10))
+                await asyncio.sleep(0)
+                assert reader._waiter in made
+            peer.sendall(b"data")
+            assert await task == b"data"
+
+    run(loop, converse)
+
+
 def test_a_cancelled_read_takes_no_data(loop: Loop) -> None:
     async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
         task = asyncio.ensure_future(reader.read(100))
