@@ -23,6 +23,7 @@ from typing import Any
 from tokioloop import _children as children
 from tokioloop import _core
 from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
+from tokioloop._sendfile import sendfile
 from tokioloop._transports import DatagramTransport, SocketTransport
 from tokioloop.observe.loop_methods import ObservedLoop
 
@@ -390,17 +391,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     async def _sendfile_native(
         self, transp: SocketTransport, file: Any, offset: int, count: int | None
     ) -> int:
-        resume_reading = transp.is_reading()
-        transp.pause_reading()
-        await transp._make_empty_waiter()
-        try:
-            with socket.socket(fileno=os.dup(transp._sock_fd)) as sock:
-                sock.setblocking(False)
-                return await self.sock_sendfile(sock, file, offset, count, fallback=False)
-        finally:
-            transp._reset_empty_waiter()
-            if resume_reading:
-                transp.resume_reading()
+        return await sendfile(self, transp, file, offset, count)
 
 
 def new_event_loop() -> TokioLoop:

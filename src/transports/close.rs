@@ -14,7 +14,7 @@ use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::Interior;
 use crate::transports::shape::{StreamTransport, Transport, TransportRef};
-use crate::transports::write;
+use crate::transports::{sendfile, write};
 
 /// `close()`: what waits is sent first, then the protocol is told.
 pub(crate) fn close(
@@ -177,7 +177,11 @@ pub(crate) fn connection_lost<I: Interior>(
     let none = Owned::none(py);
     let error = error.map_or(none.as_ptr(), |error| error.as_ptr());
     let result = call::method(py, &protocol, intern!(py, "connection_lost"), [error]).map(drop);
+    let waiter = transport.with(inside, I::take_sendfile_waiter);
     let server = dispose(py, inside, transport);
+    if let Some(waiter) = waiter {
+        sendfile::fail(py, &waiter)?;
+    }
     if let Some(server) = server {
         let server = server.bind(py);
         let name = intern!(py, "_detach");

@@ -172,6 +172,10 @@ impl Interior for Inner {
         None
     }
 
+    fn take_sendfile_waiter(&mut self) -> Option<Owned> {
+        None
+    }
+
     fn drop_unsent(&mut self) -> Box<dyn Any> {
         self.state.blocked = false;
         Box::new((std::mem::take(&mut self.queue), self.write_context.take()))

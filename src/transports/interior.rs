@@ -33,6 +33,9 @@ pub(crate) trait Interior: Sized + Any {
     fn flow(&mut self) -> Flow<'_>;
     /// The server that counts this transport; it is told of the end once.
     fn take_server(&mut self) -> Option<Owned>;
+    /// The future of a `sendfile` that is under way; the end of the transport
+    /// ends it.
+    fn take_sendfile_waiter(&mut self) -> Option<Owned>;
     /// Takes everything out that waits to be sent, with what belongs to it.
     fn drop_unsent(&mut self) -> Box<dyn Any>;
     /// The peer's address, where the socket has one.

@@ -3,7 +3,6 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -18,7 +17,7 @@ use crate::transports::common_methods::{
 use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{batch, close, flow, read, stream, write};
+use crate::transports::{batch, close, flow, read, sendfile, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -164,7 +163,6 @@ fn deliver_batch<'py>(
     Ok(Owned::none(py))
 }
 
-/// `sendfile` waits for an empty queue; writes are refused meanwhile.
 fn make_empty_waiter<'py>(
     py: Python<'py>,
     t: &StreamTransport,
@@ -172,18 +170,17 @@ fn make_empty_waiter<'py>(
 ) -> PyResult<Owned> {
     args.none("_make_empty_waiter")?;
     on_loop(py, t, "_make_empty_waiter", |this, inside| {
-        write::uncork(py, this, inside, t)?;
-        if t.with(inside, |inner| inner.empty_waiter.is_some()) {
-            return Err(pyo3::exceptions::PyRuntimeError::new_err("Empty waiter is already set"));
-        }
-        let waiter = this.bind(py).call_method0(intern!(py, "create_future"))?;
-        if t.with(inside, |inner| inner.queue.is_empty()) {
-            waiter.call_method1("set_result", (py.None(),))?;
-        }
-        let kept = Owned::from(&waiter);
-        t.with(inside, |inner| inner.empty_waiter = Some(kept));
-        Ok(Owned::from(waiter))
+        sendfile::wait_until_empty(py, this, inside, t)
     })
+}
+
+fn wait_for_room<'py>(
+    py: Python<'py>,
+    t: &StreamTransport,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("_wait_for_room")?;
+    on_loop(py, t, "_wait_for_room", |this, inside| sendfile::wait_for_room(py, this, inside, t))
 }
 
 fn reset_empty_waiter<'py>(
@@ -192,11 +189,10 @@ fn reset_empty_waiter<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     args.none("_reset_empty_waiter")?;
-    let waiter = on_loop(py, t, "_reset_empty_waiter", |_, inside| {
-        Ok(t.with(inside, |inner| inner.empty_waiter.take()))
-    })?;
-    drop(waiter);
-    Ok(Owned::none(py))
+    on_loop(py, t, "_reset_empty_waiter", |_, inside| {
+        sendfile::end(inside, t);
+        Ok(Owned::none(py))
+    })
 }
 
 fn server_value(py: Python<'_>, t: &StreamTransport) -> PyResult<Owned> {
@@ -260,6 +256,7 @@ fn methods() -> Vec<ffi::PyMethodDef> {
         method!(T, c"_force_close", force_close, c"_force_close($self, exc)\n--\n\n"),
         method!(T, c"_fatal_error", fatal_error, c"_fatal_error($self, exc, message='Fatal error on transport')\n--\n\n"),
         method!(T, c"_make_empty_waiter", make_empty_waiter, c"_make_empty_waiter($self)\n--\n\n"),
+        method!(T, c"_wait_for_room", wait_for_room, c"_wait_for_room($self)\n--\n\n"),
         method!(T, c"_reset_empty_waiter", reset_empty_waiter, c"_reset_empty_waiter($self)\n--\n\n"),
     ]
 }

@@ -14,6 +14,7 @@ mod flow;
 pub(crate) mod interior;
 mod methods;
 mod read;
+mod sendfile;
 pub(crate) mod shape;
 pub(crate) mod stream;
 pub(crate) mod write;

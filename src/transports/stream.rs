@@ -46,8 +46,8 @@ pub(crate) struct Inner {
     pub(crate) queue: WriteQueue<Chunk>,
     pub(crate) marks: WaterMarks,
     pub(crate) server: Option<Owned>,
-    /// The future that `sendfile` waits with for an empty queue.
-    pub(crate) empty_waiter: Option<Owned>,
+    /// What `sendfile` waits with, for an empty queue and then for room.
+    pub(crate) sendfile_waiter: Option<Owned>,
     pub(crate) batch: Option<Box<batch::Batch>>,
     pub(crate) peer: Option<Address>,
     pub(crate) local: Option<Address>,
@@ -108,7 +108,7 @@ impl Inner {
             queue: WriteQueue::new(),
             marks: WaterMarks::default(),
             server: None,
-            empty_waiter: None,
+            sendfile_waiter: None,
             batch: None,
             peer: None,
             local: None,
@@ -134,7 +134,7 @@ impl Interior for Inner {
         for slot in [&self.protocol, &self.context, &self.write_context, &self.server] {
             visitor.maybe(slot);
         }
-        visitor.maybe(&self.empty_waiter);
+        visitor.maybe(&self.sendfile_waiter);
         self.delivery.traverse(visitor);
         if let Descriptor::Lent(socket, _) = &self.descriptor {
             visitor.object(socket);
@@ -148,7 +148,7 @@ impl Interior for Inner {
             self.context.take(),
             self.write_context.take(),
             self.server.take(),
-            self.empty_waiter.take(),
+            self.sendfile_waiter.take(),
             std::mem::take(&mut self.queue),
             self.batch.take(),
         ))
@@ -184,6 +184,10 @@ impl Interior for Inner {
 
     fn take_server(&mut self) -> Option<Owned> {
         self.server.take()
+    }
+
+    fn take_sendfile_waiter(&mut self) -> Option<Owned> {
+        self.sendfile_waiter.take()
     }
 
     fn drop_unsent(&mut self) -> Box<dyn Any> {
@@ -310,8 +314,9 @@ pub(crate) fn start_reading(py: Python<'_>, transport: &StreamTransport) -> PyRe
             None => Ok(()),
         }
     });
-    // A write before this moment may already wait for room.
-    let blocked = transport.with(&inside, |inner| inner.state.blocked);
+    // A write or a file before this moment may already wait for room.
+    let blocked =
+        transport.with(&inside, |inner| inner.state.blocked || inner.sendfile_waiter.is_some());
     match result {
         Ok(()) if blocked => write::watch_writing(&inside, transport),
         Ok(()) => Ok(()),

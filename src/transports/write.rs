@@ -13,10 +13,10 @@ use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::imports::Imports;
 use crate::py::{Owned, buffer, bytes, context};
-use crate::transports::close;
 use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Chunk, Inner, TransportRef};
+use crate::transports::{close, sendfile};
 
 /// asyncio says nothing of the first few writes after a loss.
 const SILENT_WRITES_AFTER_LOSS: u32 = 5;
@@ -84,7 +84,7 @@ fn try_write(
             if inner.state.eof_written {
                 return Ok(Outcome::EofWritten);
             }
-            if inner.empty_waiter.is_some() {
+            if inner.sendfile_waiter.is_some() {
                 return Ok(Outcome::Sendfile);
             }
             if content.is_empty() {
@@ -250,7 +250,7 @@ pub(crate) fn watch_writing(
     })
 }
 
-fn unwatch_writing(inside: &Inside<'_>, transport: &StreamTransport) {
+pub(crate) fn unwatch_writing(inside: &Inside<'_>, transport: &StreamTransport) {
     inside.with(|state| {
         transport.with(inside, |inner| {
             let tcp = inner.local.as_ref().is_some_and(tokioloop_reactor::Address::is_inet);
@@ -279,7 +279,7 @@ pub(crate) fn writelines(
     // is looked at, and a bad element sends nothing.
     let chunks = collect(py, list)?;
     let (eof, sendfile) =
-        transport.with(inside, |inner| (inner.state.eof_written, inner.empty_waiter.is_some()));
+        transport.with(inside, |inner| (inner.state.eof_written, inner.sendfile_waiter.is_some()));
     if eof {
         let name = if cfg!(Py_3_12) { "writelines" } else { "write" };
         return Err(PyRuntimeError::new_err(format!("Cannot call {name}() after write_eof()")));
@@ -390,18 +390,13 @@ fn flushed(
     }
     maybe_resume_protocol(py, this, inside, transport)?;
     // The protocol may have written again.
-    let (empty, waiter, closing, eof) = transport.with(inside, |inner| {
+    let (empty, closing, eof) = transport.with(inside, |inner| {
         let empty = inner.queue.is_empty();
-        let waiter =
-            if empty { inner.empty_waiter.as_ref().map(|w| w.clone_ref(py)) } else { None };
         let lose = empty && inner.state.closing && inner.lost == 0;
-        (empty, waiter, lose, inner.state.eof_written && inner.lost == 0)
+        (empty, lose, inner.state.eof_written && inner.lost == 0)
     });
-    if let Some(waiter) = waiter {
-        let waiter = waiter.bind(py);
-        if !waiter.call_method0("done")?.is_truthy()? {
-            waiter.call_method1("set_result", (py.None(),))?;
-        }
+    if empty {
+        sendfile::go_on(py, inside, transport)?;
     }
     if closing {
         return close::lose_after_flush(py, this, inside, transport);
@@ -421,13 +416,10 @@ fn flush_failed(
     error: &std::io::Error,
 ) -> PyResult<()> {
     let waiter =
-        transport.with(inside, |inner| inner.empty_waiter.as_ref().map(|w| w.clone_ref(py)));
+        transport.with(inside, |inner| inner.sendfile_waiter.as_ref().map(|w| w.clone_ref(py)));
     let error = errors::os_error(py, error);
     if let Some(waiter) = waiter {
-        let waiter = waiter.bind(py);
-        if !waiter.call_method0("done")?.is_truthy()? {
-            waiter.call_method1("set_exception", (error.value(py),))?;
-        }
+        sendfile::fail_with(py, &waiter, &error)?;
     }
     let message = "Fatal write error on socket transport";
     close::fatal_error(py, this, inside, &transport.reference(), error, message)
@@ -441,14 +433,15 @@ pub(crate) fn on_writable(
     transport: &TransportRef,
 ) -> PyResult<()> {
     let object = transport.get();
-    let context = object.with(inside, |inner| {
+    let (context, sendfile) = object.with(inside, |inner| {
         if !inner.state.blocked || inner.lost > 0 {
-            return None;
+            return (None, inner.sendfile_waiter.is_some() && inner.queue.is_empty());
         }
-        inner.write_context.as_ref().map(|context| context.clone_ref(py))
+        (inner.write_context.as_ref().map(|context| context.clone_ref(py)), false)
     });
     match context {
         Some(context) => context::run(py, context.as_ptr(), || flush(py, this, inside, object))?,
+        None if sendfile => sendfile::go_on(py, inside, object),
         None => Ok(()),
     }
 }
