@@ -139,6 +139,21 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         elif self._signal_handlers and current == ours:
             signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
 
+    @functools.wraps(asyncio.SelectorEventLoop.remove_signal_handler)
+    def remove_signal_handler(self, sig: int) -> bool:
+        if any(sig in loop._signal_handlers for loop in all_loops() if loop is not self):
+            # Another loop has taken the signal over: it keeps it.
+            self._check_signal(sig)
+            return self._signal_handlers.pop(sig, None) is not None
+        if threading.current_thread() is not threading.main_thread():
+            return super().remove_signal_handler(sig)
+        current = signal.set_wakeup_fd(-1)
+        try:
+            return super().remove_signal_handler(sig)
+        finally:
+            if current != -1 and (current != self._csock.fileno() or self._signal_handlers):
+                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+
     @property
     def _csock(self) -> socket.socket:
         """The socket that C signal handlers write to; made when first needed."""
