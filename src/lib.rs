@@ -2,8 +2,9 @@
 //!
 //! `py/` and `loop_cell.rs` are the layer over CPython; `event_loop/` is the
 //! class that `TokioLoop` puts before CPython's own; `transports/` is what
-//! protocols talk to; `streams/` stands in for asyncio's streams over them. Nothing here is reachable from Python but through the
-//! module's classes.
+//! protocols talk to; `streams/` stands in for asyncio's streams over them, and
+//! `tls/` for parts of its TLS. Nothing here is reachable from Python but through
+//! the module's classes.
 #![deny(unsafe_code)]
 
 mod errors;
@@ -18,6 +19,7 @@ mod ready;
 mod report;
 mod streams;
 mod threadsafe_cancel;
+mod tls;
 mod transports;
 
 use pyo3::prelude::*;
@@ -33,5 +35,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("BUILD_PROFILE", BUILD_PROFILE)?;
     event_loop::add_to_module(module)?;
     streams::add_to_module(module)?;
-    transports::add_to_module(module)
+    transports::add_to_module(module)?;
+    tls::add_to_module(module)
 }

@@ -40,6 +40,7 @@ UNSAFE_FILES = re.compile(
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"  # fast calls and buffers of sock_*
     r"|src/transports/(read|shape|descriptor|stream)\.rs"
     r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols
+    r"|src/tls/(slots|app_transport|openssl)\.rs"  # attributes as slots, the session of ssl
     # the slots of asyncio's stream objects, and coroutines as heap types
     r"|src/streams/\w+\.rs"
 )

@@ -209,6 +209,35 @@ class DatagramTransport(asyncio.Transport):
         self, exc: BaseException, message: str = "Fatal error on transport"
     ) -> None: ...
 
+class TlsProtocol(asyncio.BufferedProtocol):
+    """The records' way through an asyncio.sslproto.SSLProtocol."""
+
+    _state: Any
+    _sslobj: Any
+    _incoming: Any
+    _outgoing: Any
+    _transport: Any
+    _app_protocol: Any
+    _app_protocol_is_buffer: bool
+    _write_backlog: Any
+    _write_buffer_size: int
+    _ssl_writing_paused: bool
+    _ssl_reading_paused: bool
+    _app_reading_paused: bool
+    _app_writing_paused: bool
+    _incoming_high_water: int
+    _outgoing_high_water: int
+    def _do_read(self) -> None: ...
+    def _write_appdata(self, list_of_data: Any) -> None: ...
+    def _process_outgoing(self) -> None: ...
+
+class TlsTransport(asyncio.Transport):
+    """The records' way through an asyncio.sslproto._SSLProtocolTransport."""
+
+    _ssl_protocol: Any
+    def write(self, data: Any) -> None: ...
+    def writelines(self, list_of_data: Any) -> None: ...
+
 def datagram_transport(
     event_loop: asyncio.AbstractEventLoop,
     class_: type[DatagramTransport],

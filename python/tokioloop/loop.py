@@ -16,12 +16,12 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import sslproto, unix_events
+from asyncio import unix_events
 from collections.abc import Callable
 from typing import Any
 
 from tokioloop import _children as children
-from tokioloop import _core
+from tokioloop import _core, _tls
 from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
 from tokioloop._sendfile import sendfile
 from tokioloop._transports import DatagramTransport, SocketTransport
@@ -246,11 +246,13 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         server: Any = None,
         **timeouts: Any,
     ) -> asyncio.Transport:
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = _tls.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    start_tls = _tls.start_tls
 
     async def _make_subprocess_transport(
         self,

@@ -190,6 +190,10 @@ pub(crate) unsafe trait NativeClass: Sized {
     fn slots() -> Vec<ffi::PyType_Slot> {
         Vec::new()
     }
+    /// Attributes that are slots of the memory.
+    fn members() -> Vec<ffi::PyMemberDef> {
+        Vec::new()
+    }
     /// Shows every reference to the garbage collector.
     fn traverse(&self, visitor: &mut Visitor);
     /// Drops every reference that can be part of a cycle.
@@ -224,6 +228,7 @@ pub(crate) fn make_class<'py, T: NativeClass>(
     let members: Vec<_> = [(c"__weaklistoffset__", T::WEAKLIST), (c"__dictoffset__", T::DICT)]
         .into_iter()
         .filter_map(|(name, offset)| offset.map(|offset| offset_member(name, offset)))
+        .chain(T::members())
         .chain([END_OF_MEMBERS])
         .collect();
     let methods = methods.into_iter().chain([ffi::PyMethodDef::zeroed()]).collect::<Vec<_>>();

@@ -108,6 +108,13 @@ impl Owned {
         unsafe { Borrowed::from_ptr(py, self.as_ptr()) }
     }
 
+    /// The same reference out of PyO3's type.
+    #[inline]
+    pub(crate) fn of_py(object: &Py<PyAny>) -> &Self {
+        // SAFETY: both are one non-null pointer that counts as one reference.
+        unsafe { &*(&raw const *object).cast::<Self>() }
+    }
+
     /// PyO3's type for the same reference, for `PyVisit`.
     #[inline]
     pub(crate) fn as_py(&self) -> &Py<PyAny> {

@@ -2,13 +2,13 @@
 //! arguments, enters the loop and hands on.
 
 use pyo3::exceptions::PyValueError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use pyo3::{ffi, intern};
 
 use crate::py::native::{self, getter, method};
-use crate::py::{Args, Owned};
+use crate::py::{Args, Owned, call};
 use crate::transports::common_methods::{
     abort, call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
     force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
@@ -37,6 +37,19 @@ fn write<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyRe
     let data = args.one("_SelectorTransport.write", "data")?;
     on_loop(py, t, "write", |this, inside| write::write(py, this, inside, t, &data))?;
     Ok(Owned::none(py))
+}
+
+/// `transport.write(data)`, whosever transport it is.
+///
+/// # Errors
+/// What `write` raises.
+// HOT: tls
+pub(crate) fn write_to(py: Python<'_>, transport: &Owned, data: &Owned) -> PyResult<()> {
+    let class = base_class(py)?;
+    let Some(t) = StreamTransport::of(transport, &class) else {
+        return call::method(py, transport, intern!(py, "write"), [data.as_ptr()]).map(drop);
+    };
+    on_loop(py, t, "write", |this, inside| write::write(py, this, inside, t, &data.bind(py)))
 }
 
 fn writelines<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {

@@ -14,10 +14,11 @@ mod flow;
 pub(crate) mod interior;
 mod methods;
 mod read;
+mod records;
 mod sendfile;
 pub(crate) mod shape;
 pub(crate) mod stream;
 pub(crate) mod write;
 
 pub(crate) use common_methods::on_loop;
-pub(crate) use methods::add_to_module;
+pub(crate) use methods::{add_to_module, write_to};

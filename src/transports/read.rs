@@ -12,12 +12,12 @@ use crate::py::message::{Filling, Message};
 use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
-use crate::streams;
 use crate::transports::batch::{hold_back, release_batch};
 use crate::transports::buffered::receive_buffered;
-use crate::transports::close;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
+use crate::transports::{close, records};
+use crate::{streams, tls};
 
 /// Most that one callback gets, as in asyncio.
 pub(crate) const MAX_DELIVERY: usize = 256 * 1024;
@@ -33,6 +33,8 @@ pub(crate) enum Delivery {
     /// asyncio's own `StreamReaderProtocol`, whose function is kept for what
     /// is out of the ordinary.
     Stream { function: Owned },
+    /// Ciphertext for our own half of an `SSLProtocol`.
+    Records,
     /// `BufferedProtocol`.
     Buffer { get_buffer: Owned, buffer_updated: Owned },
     /// The connection has ended.
@@ -46,6 +48,9 @@ impl Delivery {
     /// # Errors
     /// AttributeError where it has none.
     pub(crate) fn of(py: Python<'_>, protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if tls::is_records_protocol(protocol)? {
+            return Ok(Self::Records);
+        }
         if protocol.is_instance(Imports::get(py)?.buffered_protocol.bind(py))? {
             return Ok(Self::Buffer {
                 get_buffer: protocol.getattr(intern!(py, "get_buffer"))?.into(),
@@ -74,7 +79,7 @@ impl Delivery {
                 visitor.object(get_buffer);
                 visitor.object(buffer_updated);
             }
-            Self::Nothing => {}
+            Self::Records | Self::Nothing => {}
         }
     }
 }
@@ -82,6 +87,7 @@ impl Delivery {
 /// What to do with a readable transport.
 enum Plan {
     Receive,
+    Records,
     Buffer,
     Nothing,
 }
@@ -106,12 +112,15 @@ pub(crate) fn on_readable(
     let object = transport.get();
     let plan = object.with(inside, |inner| plan(inner, closed));
     match plan {
-        Plan::Receive => {}
+        Plan::Receive | Plan::Records => {}
         Plan::Buffer => return receive_buffered(py, this, inside, transport),
         Plan::Nothing => return Ok(()),
     }
     let incoming = inside.with(|state| object.with(inside, |inner| receive(py, state, inner)));
     match incoming {
+        Ok(Incoming::Data(data)) if matches!(plan, Plan::Records) => {
+            records::deliver(py, this, inside, transport, data)
+        }
         Ok(Incoming::Data(data)) if this.event_loop.options.batches() => {
             hold_back(py, this, inside, transport, data.content())
         }
@@ -157,6 +166,7 @@ fn plan(inner: &mut Inner, closed: bool) -> Plan {
     }
     match inner.delivery {
         Delivery::Buffer { .. } => Plan::Buffer,
+        Delivery::Records => Plan::Records,
         _ => Plan::Receive,
     }
 }

@@ -74,6 +74,21 @@ pub(crate) struct Transport<I> {
     inner: UnsafeCell<MaybeUninit<I>>,
 }
 
+impl StreamTransport {
+    /// The transport behind an object, if it is one; `class` is that of stream
+    /// transports.
+    #[inline]
+    pub(crate) fn of<'a>(object: &'a Owned, class: &Bound<'_, PyType>) -> Option<&'a Self> {
+        // SAFETY: a live object and a live class.
+        if unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) } == 0 {
+            return None;
+        }
+        // SAFETY: an instance of the class begins with this memory, and lives
+        // as long as the reference.
+        Some(unsafe { &*object.as_ptr().cast() })
+    }
+}
+
 impl<I: Interior> Transport<I> {
     /// Makes an object of `class` around its inner part. Nothing can fail once
     /// the inner part, and with it the descriptor, has been handed over.

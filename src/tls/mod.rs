@@ -1,0 +1,31 @@
+//! TLS: asyncio's own state machine, with the way of the records in Rust.
+//!
+//! `asyncio.sslproto` stays in charge of handshakes, shutdowns, timeouts, flow
+//! control and errors, under its own attribute names. The class here comes
+//! before asyncio's in the method order of `tokioloop._tls.SSLProtocol` and
+//! does three of its steps: `_do_read`, `_write_appdata`, `_process_outgoing`.
+//! Its attributes are slots of native memory, so that both sides see one state.
+//! Where anything is out of the ordinary, asyncio's method of that name is
+//! called and does the whole step; nothing has happened before then.
+//!
+//! Encryption is that of the interpreter's `ssl` module, on the session that
+//! the user's `SSLContext` made.
+
+mod app_transport;
+mod engine;
+mod protocol;
+mod reading;
+mod slots;
+mod tools;
+mod writing;
+
+use pyo3::prelude::*;
+
+pub(crate) use reading::{is_records_protocol, records_received};
+
+/// Adds the classes that `tokioloop._tls` derives from.
+pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("TlsProtocol", protocol::class(py)?)?;
+    module.add("TlsTransport", app_transport::class(py)?)
+}

@@ -1,0 +1,82 @@
+//! The class that comes before asyncio's `SSLProtocol`, and its methods.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::py::native::{self, method};
+use crate::py::{Args, Owned};
+use crate::tls::slots::TlsProtocol;
+use crate::tls::tools::Tools;
+use crate::tls::{reading, writing};
+
+static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// The class.
+pub(crate) fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    Ok(CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?.bind(py).clone())
+}
+
+/// The native half of an object, where it has one.
+#[inline]
+pub(crate) fn native_half<'a>(py: Python<'_>, object: &'a Owned) -> Option<&'a TlsProtocol> {
+    TlsProtocol::of(object, CLASS.get(py)?.bind(py))
+}
+
+/// asyncio's own version of a method, for the receiver.
+pub(crate) fn asyncio_method<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    Tools::get(py)?.protocol.bind(py).getattr(name)
+}
+
+/// An exception that asyncio's method would catch and report as fatal.
+///
+/// # Errors
+/// The exception itself where it would not: what is not an `Exception`.
+#[cold]
+pub(crate) fn failed(py: Python<'_>, this: &TlsProtocol, error: PyErr) -> PyResult<()> {
+    let this = this.object();
+    this.bind(py).call_method1(intern!(py, "_step_failed"), (error.value(py),)).map(drop)
+}
+
+fn do_read<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("SSLProtocol._do_read")?;
+    reading::do_read(py, this)?;
+    Ok(Owned::none(py))
+}
+
+fn write_appdata<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let list = args.one("SSLProtocol._write_appdata", "list_of_data")?;
+    writing::write_list(py, this, &list)?;
+    Ok(Owned::none(py))
+}
+
+fn process_outgoing<'py>(
+    py: Python<'py>,
+    this: &TlsProtocol,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    args.none("SSLProtocol._process_outgoing")?;
+    writing::process_outgoing(py, this)?;
+    Ok(Owned::none(py))
+}
+
+fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let base = py.import("asyncio.protocols")?.getattr("BufferedProtocol")?;
+    type T = TlsProtocol;
+    native::make_class::<T>(
+        base.cast::<PyType>()?,
+        vec![
+            method!(T, c"_do_read", do_read, c"_do_read($self)\n--\n\n"),
+            method!(
+                T,
+                c"_write_appdata",
+                write_appdata,
+                c"_write_appdata($self, list_of_data)\n--\n\n"
+            ),
+            method!(T, c"_process_outgoing", process_outgoing, c"_process_outgoing($self)\n--\n\n"),
+        ],
+        Vec::new(),
+        c"The records' way through an asyncio.sslproto.SSLProtocol.",
+    )
+}
