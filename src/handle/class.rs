@@ -54,7 +54,7 @@ handle_class!(PlainHandle, c"tokioloop.Handle", HANDLE_SIZE, Kind::Plain);
 handle_class!(TimerHandle, c"tokioloop.TimerHandle", TIMER_HANDLE_SIZE, Kind::Timer);
 handle_class!(
     ThreadsafeHandle,
-    c"tokioloop.ThreadSafeHandle",
+    c"tokioloop._ThreadSafeHandle",
     THREADSAFE_HANDLE_SIZE,
     Kind::Threadsafe
 );

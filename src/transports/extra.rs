@@ -20,14 +20,16 @@ pub(crate) fn get<'py, I: Interior>(
     transport: &Transport<I>,
     name: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
-    // A dictionary is asked, in asyncio: what it cannot hold is an error.
-    name.hash()?;
     if let Some(extra) = transport.extra() {
         if let Some(value) = extra.bind(py).cast::<PyDict>()?.get_item(name)? {
             return Ok(Some(value));
         }
     }
-    let Ok(known) = name.extract::<&str>() else { return Ok(None) };
+    let Ok(known) = name.extract::<&str>() else {
+        // A dictionary is asked, in asyncio: what it cannot hold is an error, in
+        // the words of the running Python.
+        return PyDict::new(py).get_item(name);
+    };
     let value = match known {
         "peername" => transport.with(inside, |inner| inner.peer()),
         "sockname" => transport.with(inside, |inner| inner.local()),
