@@ -151,7 +151,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         try:
             return super().remove_signal_handler(sig)
         finally:
-            if current != -1 and (current != self._csock.fileno() or self._signal_handlers):
+            own = self._signal_socket
+            ours = current == (-1 if own is None else own.fileno())
+            if current != -1 and (self._signal_handlers or not ours):
                 signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
     @property
@@ -311,6 +313,14 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             self._sockets_of_callers.add(sock)
         return await super().create_unix_connection(protocol_factory, *args, sock=sock, **kwargs)
 
+    @functools.wraps(asyncio.SelectorEventLoop.create_datagram_endpoint)
+    async def create_datagram_endpoint(
+        self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
+    ) -> Any:
+        if isinstance(sock, socket.socket):
+            self._sockets_of_callers.add(sock)
+        return await super().create_datagram_endpoint(protocol_factory, *args, sock=sock, **kwargs)
+
     async def _create_connection_transport(
         self, sock: socket.socket, *args: Any, **kwargs: Any
     ) -> Any:
@@ -366,10 +376,15 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> asyncio.DatagramTransport:
-        self._ensure_fd_no_transport(sock)
-        return _core.datagram_transport(
-            self, DatagramTransport, sock, protocol, address, waiter, extra
-        )
+        try:
+            self._ensure_fd_no_transport(sock)
+            return _core.datagram_transport(
+                self, DatagramTransport, sock, protocol, address, waiter, extra
+            )
+        except BaseException:
+            if sock not in self._sockets_of_callers:
+                sock.close()
+            raise
 
     def _start_serving(
         self,
