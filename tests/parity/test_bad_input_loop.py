@@ -128,6 +128,10 @@ KEYWORDS: dict[str, dict[str, Any]] = {
          "ssl_handshake_timeout", "start_serving")
     ),
     "create_unix_connection": dict.fromkeys(("ssl", "sock", "server_hostname", "ssl_handshake_timeout")),
+    "create_unix_server": dict.fromkeys(
+        ("sock", "backlog", "ssl", "ssl_handshake_timeout", "start_serving")
+    ),
+    "getaddrinfo": dict.fromkeys(("family", "type", "proto", "flags")),
     "connect_accepted_socket": dict.fromkeys(("ssl", "ssl_handshake_timeout")),
     "create_datagram_endpoint": dict.fromkeys(
         ("remote_addr", "family", "proto", "flags", "reuse_port", "allow_broadcast", "sock")

@@ -121,6 +121,7 @@ SENDING = [
     Method("abort"),
     Method("sendto", lambda r: (b"x", (HOST, 9))),
     Method("get_write_buffer_size"),
+    Method("get_write_buffer_limits"),
     Method("set_write_buffer_limits", lambda r: (1000, 10)),
 ]
 CHILD = [
@@ -133,7 +134,7 @@ CHILD = [
 ]
 TABLE: dict[str, list[Method]] = {
     "stream": BASE + READING + WRITING,
-    "datagram": BASE + SENDING,
+    "datagram": BASE + (READING if sys.version_info >= (3, 11) else []) + SENDING,
     "connected datagram": SENDING,
     "read pipe": BASE + READING,
     "write pipe": BASE + WRITING,
