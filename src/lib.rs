@@ -30,6 +30,7 @@ const BUILD_PROFILE: &str = env!("TOKIOLOOP_PROFILE");
 /// The extension module.
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    py::interpreter::require_main(module.py())?;
     logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BUILD_PROFILE", BUILD_PROFILE)?;

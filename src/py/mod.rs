@@ -11,6 +11,7 @@ pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod detached;
+pub(crate) mod interpreter;
 pub(crate) mod message;
 pub(crate) mod native;
 mod owned;

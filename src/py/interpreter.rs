@@ -1,0 +1,26 @@
+//! Which interpreter of the process this is.
+#![allow(unsafe_code)]
+
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Refuses sub-interpreters. Classes and cached objects of the extension are the
+/// process's, and an object of one interpreter in another ends it.
+///
+/// # Errors
+/// ImportError in any interpreter but the main one.
+pub(crate) fn require_main(_py: Python<'_>) -> PyResult<()> {
+    // SAFETY: an attached thread has an interpreter.
+    let current = unsafe { ffi::PyInterpreterState_Get() };
+    // SAFETY: the interpreter runs this very call.
+    if unsafe { ffi::PyInterpreterState_GetID(current) } == MAIN {
+        return Ok(());
+    }
+    Err(PyImportError::new_err(
+        "tokioloop cannot be loaded in a sub-interpreter; use threads (tokioloop.serve) or processes",
+    ))
+}
+
+/// The number that CPython gives the interpreter that it starts with.
+const MAIN: i64 = 0;
