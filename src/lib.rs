@@ -2,11 +2,13 @@
 //!
 //! `py/` and `loop_cell.rs` are the layer over CPython; `event_loop/` is the
 //! class that `TokioLoop` puts before CPython's own; `transports/` is what
-//! protocols talk to; `streams/` stands in for asyncio's streams over them, and
-//! `tls/` for parts of its TLS. Nothing here is reachable from Python but through
-//! the module's classes.
+//! protocols talk to; `streams/` stands in for asyncio's streams over them,
+//! `tls/` for parts of its TLS; `sockets/` has the `sock_*` methods; what streams
+//! and sockets await is a `coroutine/`. Nothing here is reachable from Python but
+//! through the module's classes.
 #![deny(unsafe_code)]
 
+mod coroutine;
 mod errors;
 mod event_loop;
 mod guarded;
@@ -17,6 +19,7 @@ mod loop_cell;
 mod py;
 mod ready;
 mod report;
+mod sockets;
 mod streams;
 mod threadsafe_cancel;
 mod tls;

@@ -35,14 +35,16 @@ UNSAFE_KEYWORD = re.compile(r"\bunsafe\s*(?:\{|fn\b|impl\b|extern\b)")
 UNSAFE_FILES = re.compile(
     r"reactor/src/(sys|read_ring|address|raw_address|datagram)\.rs"  # system calls and the buffers they fill
     r"|src/loop_cell\.rs"  # the loop's memory, opened by its own thread only
+    r"|src/guarded\.rs"  # the versions of classes
     r"|src/py/\w+\.rs"  # CPython's C API behind safe types
     r"|src/handle/(mod|class)\.rs"  # handles as heap types over asyncio's own
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"  # fast calls and buffers of sock_*
     r"|src/transports/(read|shape|descriptor|stream)\.rs"
     r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols
     r"|src/tls/(slots|app_transport|openssl)\.rs"  # attributes as slots, the session of ssl
-    # the slots of asyncio's stream objects, and coroutines as heap types
-    r"|src/streams/\w+\.rs"
+    r"|src/streams/\w+\.rs"  # the slots of asyncio's stream objects
+    r"|src/coroutine/\w+\.rs"  # coroutines as heap types
+    r"|src/sockets/\w+\.rs"  # sockets' fields and buffers, a method as a heap type
 )
 
 

@@ -413,13 +413,6 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         self._unlisten(sock.fileno())
         super()._stop_serving(sock)
 
-    @functools.wraps(asyncio.SelectorEventLoop.sock_sendall)
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        if isinstance(data, memoryview) and data.nbytes != len(data):
-            # asyncio counts elements, and would wait for bytes that never go out.
-            data = data.cast("B")
-        await super().sock_sendall(sock, data)
-
     async def _sendfile_native(
         self, transp: SocketTransport, file: Any, offset: int, count: int | None
     ) -> int:

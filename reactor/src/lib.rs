@@ -17,6 +17,7 @@ mod poller;
 mod raw_address;
 mod read_ring;
 mod readiness;
+pub mod socket;
 pub mod stream;
 pub mod sys;
 mod timers;

@@ -121,6 +121,16 @@ impl Poller {
         sys::unwatch_level(self.poll_fd, fd, was)
     }
 
+    /// Watches a socket edge-triggered in both directions, whether or not it is
+    /// watched already. What is ready now is told by the next wait in any case.
+    ///
+    /// # Errors
+    /// What the kernel says: EPERM for what is no socket, EBADF, ENOMEM.
+    pub fn keep(&self, fd: RawFd, token: Token) -> io::Result<()> {
+        log::debug!("descriptor {fd} kept as {token:?}");
+        sys::watch_edges(self.poll_fd, fd, token.to_bits())
+    }
+
     /// Waits for events or the end of the timeout.
     ///
     /// # Errors
@@ -241,6 +251,21 @@ mod tests {
             peer.write_all(b"x").unwrap();
             assert_eq!(ready(&mut poller).len(), 1);
         }
+    }
+
+    #[test]
+    fn a_kept_socket_tells_what_is_ready_each_time_it_is_kept() {
+        let (a, mut b) = pair();
+        let mut poller = Poller::new().unwrap();
+        let mut sources = Sources::new();
+        let (first, second) = (sources.insert(()), sources.insert(()));
+        b.write_all(b"x").unwrap();
+        let both = Readiness::READABLE.with(Readiness::WRITABLE);
+        poller.keep(a.as_raw_fd(), first).unwrap();
+        assert_eq!(ready(&mut poller), [(first, both)]);
+        assert_eq!(ready(&mut poller), []);
+        poller.keep(a.as_raw_fd(), second).unwrap();
+        assert_eq!(ready(&mut poller), [(second, both)]);
     }
 
     #[test]

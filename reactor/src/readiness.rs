@@ -13,6 +13,11 @@ impl Readiness {
     /// not mean that everything has been read, because no other edge follows.
     pub const READ_CLOSED: Self = Self(4);
 
+    /// Urgent data is on its way or here: a read stops at its mark, so a short
+    /// one does not mean that everything has been read. Only sockets that are
+    /// kept are asked for it.
+    pub const URGENT: Self = Self(16);
+
     /// Readable still: the rest of an event whose source has given way to the
     /// others.
     pub const AGAIN: Self = Self(1 | 8);
@@ -32,6 +37,9 @@ impl Readiness {
         if event.is_read_closed() || failed {
             bits |= 4;
         }
+        if event.is_priority() {
+            bits |= 16;
+        }
         Self(bits)
     }
 
@@ -44,7 +52,7 @@ impl Readiness {
     /// The inverse of [`Readiness::bits`].
     #[inline]
     pub fn from_bits(bits: u8) -> Self {
-        Self(bits & 15)
+        Self(bits & 31)
     }
 
     /// Whether reading is worth a try.
@@ -63,6 +71,12 @@ impl Readiness {
     #[inline]
     pub fn read_closed(self) -> bool {
         self.0 & 4 != 0
+    }
+
+    /// Whether urgent data makes short reads mean nothing.
+    #[inline]
+    pub fn urgent(self) -> bool {
+        self.0 & 16 != 0
     }
 
     /// Whether this is the rest of an earlier event.

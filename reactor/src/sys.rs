@@ -65,6 +65,64 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     Ok(n as usize)
 }
 
+/// Receives once without waiting, whatever the descriptor's mode.
+#[inline]
+pub(crate) fn recv_now(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let n = check!(libc::recv(
+        fd.as_raw_fd(),
+        buffer.as_mut_ptr().cast(),
+        buffer.len(),
+        libc::MSG_DONTWAIT
+    ))?;
+    Ok(n as usize)
+}
+
+/// Sends one buffer without waiting, whatever the descriptor's mode.
+#[inline]
+pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
+    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), flags))?;
+    Ok(n as usize)
+}
+
+/// Whether `poll` finds a descriptor writable, or failed, at this moment.
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    check!(libc::poll(&mut entry, 1, 0)).is_ok_and(|found| found > 0)
+}
+
+/// Whether a descriptor is a TCP socket.
+pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let option = |name| socket_option(fd, name).ok();
+        matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6))
+            && option(libc::SO_PROTOCOL) == Some(libc::IPPROTO_TCP)
+            && option(libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        // Neither the family nor the protocol can be asked for.
+        let _ = fd;
+        false
+    }
+}
+
+/// An option of the socket level that is an `int`.
+#[cfg(target_os = "linux")]
+fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = mem::size_of_val(&value) as libc::socklen_t;
+    check!(libc::getsockopt(
+        fd.as_raw_fd(),
+        libc::SOL_SOCKET,
+        name,
+        (&raw mut value).cast(),
+        &raw mut length
+    ))?;
+    Ok(value)
+}
+
 /// Sends several buffers with one call.
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: an all-zero msghdr is valid: no name, no control data.
@@ -362,6 +420,29 @@ pub(crate) fn watch_level(
         }
         result => result.map(drop),
     }
+}
+
+/// Watches a socket edge-triggered in both directions, and for urgent data.
+/// Where the kernel has the socket already, the watch becomes this one, and
+/// what is ready now is told again.
+#[cfg(target_os = "linux")]
+pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
+    let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
+    let mut event = libc::epoll_event { events: events as u32, u64: token as u64 };
+    match check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_ADD, fd, &mut event)) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_MOD, fd, &mut event)).map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
+/// As above; kqueue adds and changes with one call.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
+    let flags = libc::EV_ADD | libc::EV_CLEAR;
+    kevent_change(poll, fd, libc::EVFILT_READ, flags, token)?;
+    kevent_change(poll, fd, libc::EVFILT_WRITE, flags, token)
 }
 
 /// Ends what [`watch_level`] began.

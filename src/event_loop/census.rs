@@ -1,4 +1,5 @@
-//! What is open on a loop, for reports: each connection and each watch.
+//! What a loop has to do, for reports and for asyncio's private attributes:
+//! each connection, watch, timer and callback.
 
 use std::os::fd::AsRawFd;
 
@@ -7,6 +8,8 @@ use pyo3::types::PyDict;
 use tokioloop_reactor::sys;
 
 use crate::event_loop::{EventLoop, Source};
+use crate::py::Owned;
+use crate::ready::Ready;
 use crate::transports::address;
 
 /// Every open connection as a dictionary: its transport and protocol, its
@@ -81,4 +84,81 @@ pub(crate) fn watches(event_loop: &Bound<'_, EventLoop>) -> PyResult<Vec<(i32, b
         .into_iter()
         .map(|(fd, write, handle)| (fd, write, handle.object().as_py().clone_ref(py)))
         .collect())
+}
+
+/// A descriptor, whether it is waited for to be writable, the future, and a weak
+/// reference to the socket.
+type SocketWait = (i32, bool, Py<PyAny>, Py<PyAny>);
+
+/// The futures that `sock_recv` and its kin wait with.
+#[pyfunction]
+pub(crate) fn socket_waits(event_loop: &Bound<'_, EventLoop>) -> PyResult<Vec<SocketWait>> {
+    let py = event_loop.py();
+    let inside = event_loop.get().enter(py, "socket_waits")?;
+    let found = inside.with(|state| {
+        let kept = state.sources.iter().filter_map(|source| match source {
+            Source::Socket(kept) => Some(kept),
+            _ => None,
+        });
+        let waits = kept.flat_map(|kept| {
+            let each = move |(future, writes): (&Owned, bool)| {
+                (kept.number(), writes, future.clone_ref(py), kept.reference(py))
+            };
+            kept.waiters().map(each)
+        });
+        waits.collect::<Vec<_>>()
+    });
+    let object = |object: &Owned| object.as_py().clone_ref(py);
+    Ok(found
+        .iter()
+        .map(|(fd, writes, future, socket)| (*fd, *writes, object(future), object(socket)))
+        .collect())
+}
+
+/// The handles that are due.
+pub(super) fn ready_handles(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<Py<PyAny>>> {
+    let py = slf.py();
+    let inside = slf.get().enter(py, "_ready")?;
+    let handles = inside.with(|state| {
+        let handles = state.ready.iter().filter_map(|entry| match entry {
+            Ready::Handle(handle) => Some(handle.object().clone_ref(py)),
+            Ready::Foreign(handle) => Some(handle.clone_ref(py)),
+            Ready::Io(..) => None,
+        });
+        handles.collect::<Vec<_>>()
+    });
+    Ok(handles.iter().map(|handle| handle.as_py().clone_ref(py)).collect())
+}
+
+/// Every descriptor that `add_reader` or `add_writer` watches.
+pub(super) fn watched_descriptors(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<i32>> {
+    let inside = slf.get().enter(slf.py(), "_selector")?;
+    Ok(inside.with(|state| {
+        let numbers = state.fds.iter().filter(|(_, token)| {
+            // What is kept between calls of sock_recv is watched by nobody.
+            !matches!(state.sources.get(*token), Some(Source::Socket(_)))
+        });
+        numbers.map(|(fd, _)| fd).collect::<Vec<_>>()
+    }))
+}
+
+/// The handles of all timers, in no particular order.
+pub(super) fn timer_handles(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<Py<PyAny>>> {
+    let py = slf.py();
+    let inside = slf.get().enter(py, "_scheduled")?;
+    let timers = inside.with(|state| {
+        state.timers.iter().map(|handle| handle.object().clone_ref(py)).collect::<Vec<_>>()
+    });
+    Ok(timers.iter().map(|handle| handle.as_py().clone_ref(py)).collect())
+}
+
+/// Every open transport.
+pub(super) fn open_transports(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<Py<PyAny>>> {
+    let py = slf.py();
+    let inside = slf.get().enter(py, "_transports")?;
+    let open = inside.with(|state| {
+        let open = state.sources.iter().filter_map(Source::transport);
+        open.map(|transport| transport.clone_ref(py)).collect::<Vec<_>>()
+    });
+    Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
 }

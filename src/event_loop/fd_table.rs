@@ -18,12 +18,6 @@ impl FdTable {
         self.tokens.get(usize::try_from(fd).ok()?).copied().flatten()
     }
 
-    /// Every number that belongs to a source.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = RawFd> {
-        let used = self.tokens.iter().enumerate().filter(|(_, token)| token.is_some());
-        used.filter_map(|(index, _)| RawFd::try_from(index).ok())
-    }
-
     pub(crate) fn set(&mut self, fd: RawFd, token: Token) {
         let Ok(index) = usize::try_from(fd) else { return };
         if index >= self.tokens.len() {

@@ -16,6 +16,7 @@ use crate::imports::Imports;
 use crate::py::args::missing_arguments;
 use crate::py::{Args, Owned, context};
 use crate::ready::Ready;
+use crate::sockets;
 
 /// Which of a descriptor's two callbacks.
 #[derive(Clone, Copy)]
@@ -74,8 +75,16 @@ fn add<'py>(
     // The handle is kept past each of its calls, so the collector must know it.
     handle.get().track();
     let held = handle.clone_ref(py);
-    let (result, old, dropped) = inside.with(|state| watch(state, fd, direction, held));
+    let mut displaced = sockets::Waiting::default();
+    let (result, old, dropped) = inside.with(|state| {
+        let way = sockets::make_way(state, fd);
+        let known = way.is_some();
+        displaced = way.unwrap_or_default();
+        watch(state, fd, direction, held, known)
+    });
     drop(dropped);
+    drop(displaced.forget(matches!(direction, Direction::Read)));
+    sockets::wake(py, displaced)?;
     result.map_err(|error| errors::os_error(py, &error))?;
     if let Some(old) = old {
         old.get().cancel(py)?;
@@ -83,13 +92,14 @@ fn add<'py>(
     Ok(handle.into_object())
 }
 
-/// Puts a callback on a descriptor; returns the one that it replaces, and the
-/// watch where that has failed.
+/// Puts a callback on a descriptor, of which the poll may have a registration;
+/// returns the callback that it replaces, and the watch where that has failed.
 fn watch(
     state: &mut LoopState,
     fd: RawFd,
     direction: Direction,
     handle: HandleRef,
+    registered: bool,
 ) -> (std::io::Result<()>, Option<HandleRef>, Option<Source>) {
     let known = state
         .fds
@@ -106,7 +116,7 @@ fn watch(
     let interest = watch.interest();
     state.registered = true;
     let result = match &state.poller {
-        Some(poller) => poller.watch(fd, token, interest, known.is_some()),
+        Some(poller) => poller.watch(fd, token, interest, registered || known.is_some()),
         None => Ok(()),
     };
     match result {
@@ -143,8 +153,11 @@ pub(crate) fn unwatch(
         Direction::Write => "remove_writer",
     };
     let inside = event_loop.get().enter(py, name)?;
+    let reading = matches!(direction, Direction::Read);
+    // A call that waits goes on: in asyncio it would now wait for ever.
+    let waits = inside.with(|state| sockets::waits(state, fd, reading));
     let (handle, source) = inside.with(|state| take(state, fd, direction));
-    let found = handle.is_some();
+    let found = waits || handle.is_some();
     if let Some(handle) = handle {
         handle.get().cancel(py)?;
     }

@@ -148,6 +148,8 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
                 Source::Datagram(transport) => endpoints.push(transport.clone_ref(py)),
                 Source::Listener(_) => open.listeners += 1,
                 Source::Watch(_) => open.watches += 1,
+                // Between two calls nothing is watched that anybody knows of.
+                Source::Socket(kept) => open.watches += usize::from(!kept.is_idle()),
                 Source::Signals(_) => {}
             }
         }

@@ -26,6 +26,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use tokioloop_reactor::{Inbox, Poller, ReadRing, Sources, Timers, Waker};
 
+pub(crate) use self::fd_table::FdTable;
 pub(crate) use self::native::This;
 pub(crate) use self::state::{LoopState, Source};
 use crate::errors;
@@ -36,6 +37,7 @@ use crate::loop_cell::{LoopCell, OnLoop};
 use crate::py::Owned;
 use crate::py::message::Spare;
 use crate::ready::Ready;
+use crate::sockets::{self, Keeping};
 use observer::Observer;
 use options::Options;
 
@@ -107,6 +109,7 @@ impl EventLoop {
                 spare: Spare::default(),
                 datagrams: None,
                 handles: Handles::default(),
+                keeping: Keeping::default(),
                 corked: Vec::new(),
                 serial: 0,
                 task_factory: None,
@@ -241,17 +244,7 @@ impl EventLoop {
 
     /// The handles that are due.
     fn _ready_handles(slf: &Bound<'_, Self>) -> PyResult<Vec<Py<PyAny>>> {
-        let py = slf.py();
-        let inside = slf.get().enter(py, "_ready")?;
-        let handles = inside.with(|state| {
-            let handles = state.ready.iter().filter_map(|entry| match entry {
-                Ready::Handle(handle) => Some(handle.object().clone_ref(py)),
-                Ready::Foreign(handle) => Some(handle.clone_ref(py)),
-                Ready::Io(..) => None,
-            });
-            handles.collect::<Vec<_>>()
-        });
-        Ok(handles.iter().map(|handle| handle.as_py().clone_ref(py)).collect())
+        census::ready_handles(slf)
     }
 
     /// The reader's and the writer's handle of a watched descriptor.
@@ -266,29 +259,17 @@ impl EventLoop {
 
     /// Every descriptor that `add_reader` or `add_writer` watches.
     fn _watched_descriptors(slf: &Bound<'_, Self>) -> PyResult<Vec<i32>> {
-        let inside = slf.get().enter(slf.py(), "_selector")?;
-        Ok(inside.with(|state| state.fds.numbers().collect::<Vec<_>>()))
+        census::watched_descriptors(slf)
     }
 
     /// The handles of all timers, in no particular order.
     fn _timer_handles(slf: &Bound<'_, Self>) -> PyResult<Vec<Py<PyAny>>> {
-        let py = slf.py();
-        let inside = slf.get().enter(py, "_scheduled")?;
-        let timers = inside.with(|state| {
-            state.timers.iter().map(|handle| handle.object().clone_ref(py)).collect::<Vec<_>>()
-        });
-        Ok(timers.iter().map(|handle| handle.as_py().clone_ref(py)).collect())
+        census::timer_handles(slf)
     }
 
     /// Every open transport.
     fn _open_transports(slf: &Bound<'_, Self>) -> PyResult<Vec<Py<PyAny>>> {
-        let py = slf.py();
-        let inside = slf.get().enter(py, "_transports")?;
-        let open = inside.with(|state| {
-            let open = state.sources.iter().filter_map(Source::transport);
-            open.map(|transport| transport.clone_ref(py)).collect::<Vec<_>>()
-        });
-        Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
+        census::open_transports(slf)
     }
 
     /// Drop every callback that waits. Events stay: the poll tells of each only
@@ -445,19 +426,7 @@ impl EventLoop {
             visit.call(handle.object().as_py())?;
         }
         for source in state.sources.iter() {
-            if let Some(transport) = source.transport() {
-                visit.call(transport.as_py())?;
-            }
-            match source {
-                Source::Stream(_) | Source::Datagram(_) => {}
-                Source::Listener(listener) => listener.traverse(&visit)?,
-                Source::Watch(watch) => {
-                    for handle in watch.reader.iter().chain(&watch.writer) {
-                        visit.call(handle.object().as_py())?;
-                    }
-                }
-                Source::Signals(_) => {}
-            }
+            source.traverse(&visit)?;
         }
         for transport in &state.corked {
             visit.call(transport.object().as_py())?;
@@ -566,6 +535,7 @@ impl EventLoop {
         let dropped = inside.with(|state| {
             state.fds = fd_table::FdTable::default();
             state.signal_token = None;
+            state.keeping = Keeping::default();
             (
                 std::mem::take(&mut state.ready),
                 state.timers.drain(),
@@ -603,8 +573,10 @@ pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(observer::observe, module)?)?;
     module.add_function(wrap_pyfunction!(census::connections, module)?)?;
     module.add_function(wrap_pyfunction!(census::watches, module)?)?;
+    module.add_function(wrap_pyfunction!(census::socket_waits, module)?)?;
     let class = module.getattr("EventLoop")?.cast_into::<PyType>()?;
-    native::install(&class)
+    native::install(&class)?;
+    sockets::install(&class)
 }
 
 /// The arguments of a Python-level call that a native method hands on.

@@ -29,6 +29,16 @@ impl EventLoop {
     }
 }
 
+impl EventLoop {
+    /// Whether an object is a loop of ours.
+    #[inline]
+    pub(crate) fn is_instance(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+        let class = <Self as pyo3::PyTypeInfo>::type_object_raw(py);
+        // SAFETY: a live object and a live class.
+        unsafe { ffi::PyObject_TypeCheck(object, class) != 0 }
+    }
+}
+
 /// A loop in the hands of one of its methods.
 #[derive(Clone, Copy)]
 pub(crate) struct This<'a> {
@@ -54,6 +64,16 @@ impl<'a> This<'a> {
     #[inline]
     pub(crate) fn with_object(event_loop: &'a EventLoop, object: &'a Owned) -> Self {
         Self { event_loop, object: object.as_ptr() }
+    }
+
+    /// A loop by the object that a method was called for.
+    ///
+    /// # Safety
+    /// The object is an instance of `EventLoop`, alive for 'a.
+    #[inline]
+    pub(crate) unsafe fn of_object(py: Python<'_>, object: *mut ffi::PyObject) -> Self {
+        // SAFETY: the caller's promise.
+        Self { event_loop: unsafe { EventLoop::borrow(py, object) }, object }
     }
 
     /// The loop of a binding.

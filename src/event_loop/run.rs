@@ -16,6 +16,7 @@ use crate::event_loop::{EventLoop, Inside, Source, io, observer};
 use crate::logging;
 use crate::py::detached::detached;
 use crate::ready::Ready;
+use crate::sockets;
 use crate::transports::stream::TransportRef;
 use crate::transports::{accept, datagram, stream};
 use crate::{py::Owned, report};
@@ -211,8 +212,14 @@ fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
         let mut found = 0;
         for (token, ready) in poller.events() {
             found += 1;
-            match state.sources.get(token) {
+            match state.sources.get_mut(token) {
                 Some(Source::Watch(_)) => io::queue_watch(py, state, token, ready),
+                Some(Source::Socket(kept)) => {
+                    let is_waited_for = kept.note(ready);
+                    if is_waited_for {
+                        state.ready.push_back(Ready::Io(token, ready));
+                    }
+                }
                 Some(_) => state.ready.push_back(Ready::Io(token, ready)),
                 // It went away after the kernel had noted the event.
                 None => {}
@@ -329,6 +336,7 @@ enum Found {
     Stream(TransportRef),
     Datagram(TransportRef<datagram::Inner>),
     Listener,
+    Socket,
     Signals,
     /// It went away while the event waited for its turn.
     Nothing,
@@ -346,6 +354,7 @@ fn serve_source(
         Some(Source::Stream(transport)) => Found::Stream(transport.clone_ref(py)),
         Some(Source::Datagram(transport)) => Found::Datagram(transport.clone_ref(py)),
         Some(Source::Listener(_)) => Found::Listener,
+        Some(Source::Socket(_)) => Found::Socket,
         Some(Source::Signals(_)) => Found::Signals,
         _ => Found::Nothing,
     });
@@ -353,6 +362,7 @@ fn serve_source(
         Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready),
         Found::Datagram(transport) => datagram::on_event(py, this, inside, &transport, ready),
         Found::Listener => accept::on_event(py, this, inside, token, ready),
+        Found::Socket => sockets::on_event(py, inside, token, ready),
         Found::Signals => deliver_signals(py, this, inside, token),
         Found::Nothing => Ok(()),
     }

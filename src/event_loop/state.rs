@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use pyo3::{PyTraverseError, PyVisit};
 use tokioloop_reactor::datagram::DatagramBatch;
 use tokioloop_reactor::{Interest, Poller, ReadRing, Sources, Timers, Token};
 
@@ -12,6 +13,7 @@ use crate::handle::{HandleRef, Handles};
 use crate::py::Owned;
 use crate::py::message::Spare;
 use crate::ready::Ready;
+use crate::sockets::{Keeping, Kept};
 use crate::transports::accept::Listener;
 use crate::transports::datagram;
 use crate::transports::stream::TransportRef;
@@ -32,6 +34,7 @@ pub(crate) struct LoopState {
     /// while one delivers a batch.
     pub(crate) datagrams: Option<Box<DatagramBatch>>,
     pub(crate) handles: Handles,
+    pub(crate) keeping: Keeping,
     /// Transports that hold a write back until the current callback returns.
     pub(crate) corked: Vec<TransportRef>,
     /// Counts the callbacks run, so that a transport knows two writes of one.
@@ -58,6 +61,8 @@ pub(crate) enum Source {
     Listener(Box<Listener>),
     /// A descriptor of `add_reader` and `add_writer`.
     Watch(Box<Watch>),
+    /// A socket of `sock_recv` and its kin, between and during calls.
+    Socket(Box<Kept>),
     /// The pipe that C signal handlers write to.
     Signals(OwnedFd),
 }
@@ -69,6 +74,23 @@ impl Source {
             Self::Stream(transport) => Some(transport.object()),
             Self::Datagram(transport) => Some(transport.object()),
             _ => None,
+        }
+    }
+
+    /// Shows every reference to the collector.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Stream(transport) => visit.call(transport.object().as_py()),
+            Self::Datagram(transport) => visit.call(transport.object().as_py()),
+            Self::Listener(listener) => listener.traverse(visit),
+            Self::Watch(watch) => {
+                let mut handles = watch.reader.iter().chain(&watch.writer);
+                handles.try_for_each(|handle| visit.call(handle.object().as_py()))
+            }
+            Self::Socket(kept) => {
+                kept.waiters().try_for_each(|(future, _)| visit.call(future.as_py()))
+            }
+            Self::Signals(_) => Ok(()),
         }
     }
 }

@@ -125,6 +125,33 @@ impl<'a, 'py> Args<'a, 'py> {
         unsafe { Owned::from_result(self.py, result) }
     }
 
+    /// Passes the arguments on to a function as they are.
+    ///
+    /// # Errors
+    /// What the function raises.
+    pub(crate) fn call(&self, function: &Bound<'py, PyAny>) -> PyResult<Owned> {
+        // SAFETY: the callable and all values are alive during the call, and
+        // the names belong to the last of the values.
+        let result = unsafe {
+            ffi::PyObject_Vectorcall(
+                function.as_ptr(),
+                self.values.as_ptr(),
+                self.positional,
+                self.names,
+            )
+        };
+        // SAFETY: a new reference, or null with an exception.
+        unsafe { Owned::from_result(self.py, result) }
+    }
+
+    /// A borrowed view of one of the values.
+    #[inline]
+    pub(crate) fn borrow(&self, value: *mut ffi::PyObject) -> Borrowed<'a, 'py, PyAny> {
+        debug_assert!(self.values.contains(&value), "no argument of this call");
+        // SAFETY: the caller of the method keeps its arguments alive.
+        unsafe { Borrowed::from_ptr(self.py, value) }
+    }
+
     /// No argument at all.
     ///
     /// # Errors
@@ -215,6 +242,21 @@ impl<'a, 'py> Args<'a, 'py> {
         }
         Ok(bound)
     }
+}
+
+/// An exact `int` of this machine's size.
+#[inline]
+pub(crate) fn exact_size(value: &Bound<'_, PyAny>) -> Option<isize> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyLong_CheckExact(value.as_ptr()) } == 0 {
+        return None;
+    }
+    // SAFETY: an int.
+    let size = unsafe { ffi::PyLong_AsSsize_t(value.as_ptr()) };
+    if size == -1 && PyErr::take(value.py()).is_some() {
+        return None;
+    }
+    Some(size)
 }
 
 /// CPython's words for parameters that got no value.

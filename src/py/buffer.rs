@@ -74,6 +74,11 @@ impl View {
         unsafe { std::slice::from_raw_parts_mut(self.0.buf.cast(), self.len()) }
     }
 
+    /// The object that the memory belongs to, which the view holds.
+    pub(crate) fn exporter(&self) -> *mut ffi::PyObject {
+        self.0.obj
+    }
+
     /// How many bytes there are, whatever their format.
     pub(crate) fn len(&self) -> usize {
         self.0.len as usize

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::any::Any;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_int, c_ulong, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -185,6 +185,10 @@ pub(crate) unsafe trait NativeClass: Sized {
     const DICT: Option<usize>;
     /// Whether Python code may derive from it.
     const SUBCLASSABLE: bool;
+    /// Where the function for calls is, where instances can be called.
+    const VECTORCALL: Option<usize> = None;
+    /// Flags of the type besides the usual ones.
+    const FLAGS: c_ulong = 0;
 
     /// Slots of its own, such as those of an awaitable.
     fn slots() -> Vec<ffi::PyType_Slot> {
@@ -225,12 +229,16 @@ pub(crate) fn make_class<'py, T: NativeClass>(
             T::BASE_SIZE,
         )));
     }
-    let members: Vec<_> = [(c"__weaklistoffset__", T::WEAKLIST), (c"__dictoffset__", T::DICT)]
-        .into_iter()
-        .filter_map(|(name, offset)| offset.map(|offset| offset_member(name, offset)))
-        .chain(T::members())
-        .chain([END_OF_MEMBERS])
-        .collect();
+    let members: Vec<_> = [
+        (c"__weaklistoffset__", T::WEAKLIST),
+        (c"__dictoffset__", T::DICT),
+        (c"__vectorcalloffset__", T::VECTORCALL),
+    ]
+    .into_iter()
+    .filter_map(|(name, offset)| offset.map(|offset| offset_member(name, offset)))
+    .chain(T::members())
+    .chain([END_OF_MEMBERS])
+    .collect();
     let methods = methods.into_iter().chain([ffi::PyMethodDef::zeroed()]).collect::<Vec<_>>();
     let getters = getters.into_iter().chain([ffi::PyGetSetDef::default()]).collect::<Vec<_>>();
     // The type keeps pointers to these tables and lives as long as the process.
@@ -255,7 +263,7 @@ pub(crate) fn make_class<'py, T: NativeClass>(
         name: T::NAME.as_ptr(),
         basicsize: size_of::<T>() as c_int,
         itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | extra) as _,
+        flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | extra | T::FLAGS) as _,
         slots: slots.as_mut_ptr(),
     };
     let bases = PyTuple::new(py, [base])?;

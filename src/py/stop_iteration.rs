@@ -5,6 +5,7 @@
 //! one is kept and raised again whenever nobody holds it.
 #![allow(unsafe_code)]
 
+use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -15,9 +16,14 @@ use crate::py::Owned;
 pub(crate) fn raise(py: Python<'_>, value: Owned) {
     #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
     let Some(value) = spare::raise(py, value) else { return };
-    let _ = py;
-    // SAFETY: both are alive. What callers return is no tuple and no exception,
-    // which the call would unpack.
+    // SAFETY: a live object.
+    if unsafe { ffi::PyTuple_Check(value.as_ptr()) } != 0 {
+        // It would be taken for the arguments of the exception.
+        PyStopIteration::new_err((value.as_py().clone_ref(py),)).restore(py);
+        return;
+    }
+    // SAFETY: both are alive. What callers return is no exception, which would
+    // be taken for the one to be raised.
     unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
 }
 

@@ -14,7 +14,6 @@
 mod attributes;
 mod buffer;
 mod classes;
-mod coroutine;
 mod drain;
 mod feed;
 mod operation;
@@ -29,6 +28,7 @@ mod writer;
 use pyo3::prelude::*;
 
 pub(crate) use feed::{feed, is_stream_protocol};
+pub(crate) use operation::Operation;
 pub(crate) use upgrade::upgrade;
 
 /// Notes asyncio's classes before users can have changed them.

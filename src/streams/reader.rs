@@ -6,10 +6,11 @@ use std::cell::UnsafeCell;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::coroutine::{self, NativeCoroutine};
 use crate::guarded::Guarded;
+use crate::py::args::exact_size;
 use crate::py::native::method;
 use crate::py::{Args, Owned, bytes};
-use crate::streams::coroutine::StreamCoroutine;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::read::Read;
 use crate::streams::state::StreamState;
@@ -58,33 +59,21 @@ fn start<'py>(
         if let Some(read) = parse(&args)? {
             let reader = this.object();
             if let Some(state) = StreamState::of(py, reader.as_ptr(), stock)? {
-                return StreamCoroutine::make(py, Operation::new(reader, Task::Read(read, state)));
+                return NativeCoroutine::make(
+                    py,
+                    coroutine::Operation::Stream(Operation::new(reader, Task::Read(read, state))),
+                );
             }
         }
     }
     this.ordinary(py, stock, name, args)
 }
 
-/// An exact `int` of this machine's size.
-#[inline]
-fn size(value: &Bound<'_, PyAny>) -> Option<isize> {
-    // SAFETY: a live object.
-    if unsafe { ffi::PyLong_CheckExact(value.as_ptr()) } == 0 {
-        return None;
-    }
-    // SAFETY: an int.
-    let size = unsafe { ffi::PyLong_AsSsize_t(value.as_ptr()) };
-    if size == -1 && PyErr::take(value.py()).is_some() {
-        return None;
-    }
-    Some(size)
-}
-
 // HOT: stream
 fn read<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
     start(py, this, "read", args, |args| {
         let [n] = args.bind("StreamReader.read", ["n"], 0)?;
-        let Some(count) = n.map_or(Some(-1), |n| size(&n)) else { return Ok(None) };
+        let Some(count) = n.map_or(Some(-1), |n| exact_size(&n)) else { return Ok(None) };
         Ok(Some(match usize::try_from(count) {
             Ok(count) => Read::Some { count, waited: false },
             Err(_) => Read::All { blocks: Vec::new(), waited: false },
@@ -96,7 +85,9 @@ fn readexactly<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> Py
     start(py, this, "readexactly", args, |args| {
         let n = args.one("StreamReader.readexactly", "n")?;
         // A negative size is an error once the coroutine is awaited.
-        Ok(size(&n).and_then(|n| usize::try_from(n).ok()).map(|count| Read::Exactly { count }))
+        Ok(exact_size(&n)
+            .and_then(|n| usize::try_from(n).ok())
+            .map(|count| Read::Exactly { count }))
     })
 }
 

@@ -5,9 +5,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{ffi, intern};
 
+use crate::coroutine::{self, NativeCoroutine};
 use crate::py::native::method;
 use crate::py::{Args, Owned, call};
-use crate::streams::coroutine::StreamCoroutine;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::reader::Instance;
 use crate::streams::state::{Field, StreamState};
@@ -81,7 +81,10 @@ fn drain<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult
     if args.positional().is_empty() && !args.has_keywords() && stock.is_unmodified(py) {
         let writer = this.object();
         if let Some(state) = StreamState::of_writer(py, writer.as_ptr())? {
-            return StreamCoroutine::make(py, Operation::new(writer, Task::Drain(state)));
+            return NativeCoroutine::make(
+                py,
+                coroutine::Operation::Stream(Operation::new(writer, Task::Drain(state))),
+            );
         }
     }
     this.ordinary(py, stock, "drain", args)

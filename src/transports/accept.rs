@@ -16,6 +16,7 @@ use crate::imports::Imports;
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::report::{call_exception_handler, leaves_loop};
+use crate::sockets;
 use crate::transports::descriptor::Descriptor;
 use crate::transports::stream::{self, Parts};
 
@@ -74,7 +75,8 @@ pub(crate) fn listen(
         resting: false,
         queued: false,
     });
-    let (result, old) = inside.with(|state| {
+    let (result, old, displaced) = inside.with(|state| {
+        let displaced = sockets::displace(state, fd);
         let old = state.fds.get(fd).and_then(|token| {
             let serving = matches!(state.sources.get(token), Some(Source::Listener(_)));
             if serving { state.sources.remove(token) } else { None }
@@ -86,9 +88,10 @@ pub(crate) fn listen(
             Some(poller) => poller.register(fd, token, Interest::READABLE),
             None => Ok(()),
         };
-        (result, old)
+        (result, old, displaced)
     });
     drop(old);
+    sockets::wake(py, displaced)?;
     log::debug!("listening on descriptor {fd}, at most {backlog} connections a turn");
     result.map_err(|error| errors::os_error(py, &error))
 }

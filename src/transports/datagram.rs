@@ -25,6 +25,7 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
+use crate::sockets;
 use crate::transports::begin;
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::{Flow, Interior, Stage};
@@ -231,11 +232,13 @@ fn datagram_transport(
         DatagramTransport::install(object, this.owned(py), Some(extra), inner)
     };
     let held = transport.clone_ref(py);
-    let token = inside.with(|state| {
+    let (token, displaced) = inside.with(|state| {
+        let displaced = sockets::displace(state, number);
         let token = state.sources.insert(Source::Datagram(held));
         state.fds.set(number, token);
-        token
+        (token, displaced)
     });
+    sockets::wake(py, displaced)?;
     transport.get().with(&inside, |inner| inner.token = Some(token));
     begin::begin(py, this, &transport, &connection_made, waiter)?;
     Ok(transport.object().as_py().clone_ref(py))

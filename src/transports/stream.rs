@@ -13,6 +13,7 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
+use crate::sockets;
 use crate::transports::descriptor::{self, Descriptor};
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
@@ -273,11 +274,13 @@ pub(crate) fn make(
         attach(server, &transport)?;
     }
     let held = transport.clone_ref(py);
-    let token = inside.with(|state| {
+    let (token, displaced) = inside.with(|state| {
+        let displaced = sockets::displace(state, number);
         let token = state.sources.insert(Source::Stream(held));
         state.fds.set(number, token);
-        token
+        (token, displaced)
     });
+    sockets::wake(py, displaced)?;
     transport.get().with(&inside, |inner| inner.token = Some(token));
     begin::begin(py, this, &transport, &connection_made, parts.waiter)?;
     Ok(transport)

@@ -145,6 +145,7 @@ class _Awaited:
         self._timeouts: dict[int, float] = {}
         self._index_timers(loop)
         self._index_watches(loop)
+        self._index_socket_waits(loop)
         self._index_connections(loop)
 
     def by(self, task: asyncio.Task[Any], frames: list[types.FrameType]) -> str:
@@ -183,13 +184,14 @@ class _Awaited:
     def _index_watches(self, loop: Any) -> None:
         for fd, is_write, handle in _core.watches(loop):
             arguments = handle._args or ()
-            peer = next(filter(None, map(_socket_peer, arguments)), None)
-            text = f"descriptor {fd} to be {'writable' if is_write else 'readable'}"
-            if peer is not None:
-                text += f" ({peer})"
+            text = _descriptor(fd, is_write, arguments)
             for argument in arguments:
                 if asyncio.isfuture(argument):
                     self._behind[id(argument)] = text
+
+    def _index_socket_waits(self, loop: Any) -> None:
+        for fd, is_write, future, reference in _core.socket_waits(loop):
+            self._behind[id(future)] = _descriptor(fd, is_write, (reference(),))
 
     def _index_connections(self, loop: Any) -> None:
         for connection in _core.connections(loop):
@@ -228,6 +230,13 @@ def _synchroniser(frames: list[types.FrameType]) -> str | None:
         if isinstance(owner, _SYNCHRONISERS):
             return f"{type(owner).__name__.lower()} {owner!r}"
     return None
+
+
+def _descriptor(fd: int, is_write: bool, objects: Iterable[Any]) -> str:
+    """Name a descriptor that is waited for, with the peer of its socket."""
+    text = f"descriptor {fd} to be {'writable' if is_write else 'readable'}"
+    peer = next(filter(None, map(_socket_peer, objects)), None)
+    return text if peer is None else f"{text} ({peer})"
 
 
 def _socket_peer(value: Any) -> str | None:

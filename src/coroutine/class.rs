@@ -1,6 +1,7 @@
-//! The object that `await reader.read(n)` awaits: a coroutine whose body is
-//! Rust. It costs no frame of the interpreter, and returns through `am_send`
-//! where the interpreter asks that way.
+//! The object that `await reader.read(n)` or `await loop.sock_recv(sock, n)`
+//! awaits: a coroutine whose body is Rust. It costs no frame of the
+//! interpreter, and returns through `am_send` where the interpreter asks that
+//! way.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
@@ -15,18 +16,19 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 
+use crate::coroutine::operation::Operation;
+use crate::coroutine::step::{Input, Step};
 use crate::py::native::{self, NativeClass, Reserve, Visitor, getter, method};
 use crate::py::{Args, Owned, stop_iteration};
-use crate::streams::operation::{Input, Operation, Step};
 
 /// The object.
 #[repr(C)]
-pub(crate) struct StreamCoroutine {
+pub(crate) struct NativeCoroutine {
     ob_base: ffi::PyObject,
     /// A step is under way, in this thread or another.
     running: AtomicBool,
-    /// Whether there is an operation inside: it is taken out for each step, and
-    /// stays away once it has ended.
+    /// Whether there is an operation inside that anybody may look at: there is
+    /// none during a step, nor once it has ended.
     filled: Cell<bool>,
     /// Qualified name of the method; a thin pointer, of which null is None.
     name: Cell<Option<&'static &'static str>>,
@@ -37,7 +39,7 @@ static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// A `drain` ends before the next `read` begins, and so on.
 static RESERVE: Reserve = Reserve::new();
 
-impl StreamCoroutine {
+impl NativeCoroutine {
     /// A coroutine that has not begun.
     #[inline]
     pub(crate) fn make(py: Python<'_>, operation: Operation) -> PyResult<Owned> {
@@ -83,16 +85,38 @@ impl StreamCoroutine {
         if self.running.swap(true, Ordering::Acquire) {
             return Err(PyValueError::new_err("coroutine already executing"));
         }
-        let Some(mut operation) = self.take() else {
+        if !self.filled.replace(false) {
             self.running.store(false, Ordering::Release);
             return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
-        };
-        let result = operation.resume(py, input);
-        if matches!(result, Ok(Step::Yield(_))) {
-            self.put(operation);
         }
+        // In place, but out of everybody's sight: to the collector, too, it is
+        // empty meanwhile.
+        let mut under_way = UnderWay { coroutine: self, ended: true };
+        // SAFETY: it was filled, and nobody else looks into an empty one.
+        let result = unsafe { (*self.operation.get()).assume_init_mut() }.resume(py, input);
+        under_way.ended = !matches!(result, Ok(Step::Yield(_)));
+        drop(under_way);
         self.running.store(false, Ordering::Release);
         result
+    }
+}
+
+/// An operation that is taking a step.
+struct UnderWay<'a> {
+    coroutine: &'a NativeCoroutine,
+    ended: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.ended {
+            // SAFETY: the step has left the operation whole, and nobody looks
+            // into an empty one.
+            unsafe { (*self.coroutine.operation.get()).assume_init_drop() };
+        } else {
+            self.coroutine.filled.set(true);
+        }
     }
 }
 
@@ -107,7 +131,7 @@ unsafe extern "C" fn am_send(
     let mut state = ffi::PySendResult::PYGEN_ERROR;
     let object = native::answer(py, || {
         // SAFETY: the slot of this class.
-        match unsafe { &*this.cast::<StreamCoroutine>() }.step(py, Input::Send(value))? {
+        match unsafe { &*this.cast::<NativeCoroutine>() }.step(py, Input::Send(value))? {
             Step::Yield(object) => {
                 state = ffi::PySendResult::PYGEN_NEXT;
                 Ok(object)
@@ -130,7 +154,7 @@ unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let mut returned = None;
     let object = native::answer(py, || {
         // SAFETY: the slot of this class; None lives as long as the interpreter.
-        let (this, none) = unsafe { (&*this.cast::<StreamCoroutine>(), ffi::Py_None()) };
+        let (this, none) = unsafe { (&*this.cast::<NativeCoroutine>(), ffi::Py_None()) };
         match this.step(py, Input::Send(none))? {
             Step::Yield(object) => Ok(object),
             Step::Return(object) => {
@@ -146,7 +170,6 @@ unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
         value.as_ptr() == ffi::Py_None()
     };
     // Null without an exception is the end of an iterator whose value is None.
-    // Any other value here is bytes.
     if !is_none {
         stop_iteration::raise(py, value);
     }
@@ -163,7 +186,7 @@ unsafe extern "C" fn repr(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let py = unsafe { Python::assume_attached() };
     native::answer(py, || {
         // SAFETY: the slot of this class.
-        let name = unsafe { &*this.cast::<StreamCoroutine>() }.name();
+        let name = unsafe { &*this.cast::<NativeCoroutine>() }.name();
         Ok(Owned::from(
             format!("<coroutine object {name} at {this:p}>").into_pyobject(py)?.into_any(),
         ))
@@ -179,7 +202,7 @@ fn value_or_stop(py: Python<'_>, step: Step) -> PyResult<Owned> {
     }
 }
 
-fn send<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+fn send<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     let value = args.one("send", "value")?;
     if !value.is_none() && t.peek().is_some_and(Operation::is_new) {
         return Err(pyo3::exceptions::PyTypeError::new_err(
@@ -189,7 +212,7 @@ fn send<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyRes
     value_or_stop(py, t.step(py, Input::Send(value.as_ptr()))?)
 }
 
-fn throw<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+fn throw<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     let [kind, value, traceback] = args.bind("throw", ["type", "value", "traceback"], 1)?;
     let Some(kind) = kind else { return Ok(Owned::none(py)) };
     let value = value.filter(|value| !value.is_none());
@@ -205,7 +228,7 @@ fn throw<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyRe
     value_or_stop(py, t.step(py, Input::Throw(&error))?)
 }
 
-fn close<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+fn close<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("close")?;
     if t.peek().is_none_or(Operation::is_new) && !t.running.load(Ordering::Relaxed) {
         drop(t.take());
@@ -225,41 +248,41 @@ fn close<'py>(py: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyRe
     }
 }
 
-fn await_<'py>(_: Python<'py>, t: &StreamCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
+fn await_<'py>(_: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("__await__")?;
     // SAFETY: a live object during its own method.
     Ok(unsafe { Owned::from_borrowed((&raw const *t).cast_mut().cast()) })
 }
 
-fn name(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+fn name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     let full = t.name();
     let name = full.rsplit('.').next().unwrap_or(full);
     Ok(name.into_pyobject(py)?.into_any().into())
 }
 
-fn qualified_name(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+fn qualified_name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     Ok(t.name().into_pyobject(py)?.into_any().into())
 }
 
-fn is_running(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+fn is_running(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     Ok(Owned::bool(py, t.running.load(Ordering::Relaxed)))
 }
 
-fn awaited(py: Python<'_>, t: &StreamCoroutine) -> PyResult<Owned> {
+fn awaited(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     let awaited = t.peek().and_then(Operation::awaited);
     Ok(awaited.map_or_else(|| Owned::none(py), |awaited| awaited.clone_ref(py)))
 }
 
 /// There is no frame: what looks for one in a coroutine takes None for an end
 /// that has been reached.
-fn frame(py: Python<'_>, _: &StreamCoroutine) -> PyResult<Owned> {
+fn frame(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
     Ok(Owned::none(py))
 }
 
 /// Makes the class and has it known as a coroutine.
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    type T = StreamCoroutine;
-    let class = native::make_class::<StreamCoroutine>(
+    type T = NativeCoroutine;
+    let class = native::make_class::<NativeCoroutine>(
         &py.get_type::<PyAny>(),
         vec![
             method!(T, c"send", send, c"send($self, value, /)\n--\n\nResume with a value; raises StopIteration with the result at the end."),
@@ -274,15 +297,15 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
             getter!(T, c"cr_await", awaited),
             getter!(T, c"cr_frame", frame),
         ],
-        c"A coroutine of a stream; a collections.abc.Coroutine.",
+        c"A coroutine of a stream or of the loop; a collections.abc.Coroutine.",
     )?;
     py.import("collections.abc")?.getattr("Coroutine")?.call_method1("register", (&class,))?;
     Ok(class)
 }
 
 // SAFETY: zero is valid: it says that there is no operation inside.
-unsafe impl NativeClass for StreamCoroutine {
-    const NAME: &'static CStr = c"tokioloop._core.StreamCoroutine";
+unsafe impl NativeClass for NativeCoroutine {
+    const NAME: &'static CStr = c"tokioloop._core.NativeCoroutine";
     const BASE_SIZE: usize = offset_of!(Self, running);
     const WEAKLIST: Option<usize> = None;
     const DICT: Option<usize> = None;
@@ -306,7 +329,9 @@ unsafe impl NativeClass for StreamCoroutine {
     }
 
     fn clear(&self) {
-        drop(self.take());
+        if let Some(operation) = self.take() {
+            operation.abandon();
+        }
     }
 
     unsafe fn dealloc(this: *mut Self) {
@@ -317,7 +342,7 @@ unsafe impl NativeClass for StreamCoroutine {
             if operation.is_new() {
                 warn_never_awaited(operation.name());
             }
-            drop(operation);
+            operation.abandon();
         }
         // SAFETY: objects die on attached threads.
         stop_iteration::forget_value(unsafe { Python::assume_attached() });

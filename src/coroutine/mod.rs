@@ -1,0 +1,10 @@
+//! Coroutines whose body is Rust: one class for all of them, so that whatever
+//! takes a coroutine takes them alike.
+
+mod class;
+mod operation;
+mod step;
+
+pub(crate) use class::NativeCoroutine;
+pub(crate) use operation::Operation;
+pub(crate) use step::{Input, Step, pass};

@@ -1,0 +1,318 @@
+//! One try of each call, on the socket itself.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use tokioloop_reactor::{READ_RING_BYTES, socket, sys};
+
+use crate::errors;
+use crate::event_loop::{Inside, LoopState};
+use crate::py::buffer::View;
+use crate::py::message::Spare;
+use crate::py::{Owned, bytes, call};
+use crate::sockets::keeping::find;
+use crate::sockets::kept::{Kept, Side};
+use crate::sockets::stock::Stock;
+use crate::transports::address;
+
+/// What a try has come to.
+pub(super) enum Attempt {
+    Done(Owned),
+    /// The socket has to be waited for.
+    Blocked,
+    /// asyncio's own coroutine has to do it.
+    Delegate,
+}
+
+/// Messages that are expected to be larger go straight into their own object:
+/// copying them would cost more than making it.
+const LARGE: u32 = 32 * 1024;
+/// The largest object that is made on expectation alone.
+const MOST_EXPECTED: usize = 256 * 1024;
+
+/// A call on a socket, for the length of one try.
+pub(super) struct Try<'a> {
+    pub(super) inside: &'a Inside<'a>,
+    pub(super) socket: &'a Owned,
+    pub(super) fd: RawFd,
+    /// Nobody has waited for it yet: what is known to be in vain is not tried.
+    pub(super) first: bool,
+}
+
+impl Try<'_> {
+    /// What is kept of the socket, where its direction is worth a try; an error
+    /// where it is known not to be.
+    #[inline]
+    fn gate<'s>(&self, state: &'s mut LoopState, side: Side) -> Result<Option<&'s mut Kept>, ()> {
+        let mut kept = find(&state.fds, &mut state.sources, self.fd, self.socket);
+        if let Some(kept) = &mut kept {
+            kept.used();
+            if self.first && kept.half(side).would_block() {
+                return Err(());
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Notes that the kernel has said no.
+    pub(super) fn has_blocked(&self, side: Side) {
+        self.inside.with(|state| {
+            if let Some(kept) = find(&state.fds, &mut state.sources, self.fd, self.socket) {
+                kept.half(side).has_blocked();
+            }
+        });
+    }
+
+    /// `socket.recv(count)`, with at least one byte to receive.
+    // HOT: raw
+    #[inline]
+    pub(super) fn recv(&self, py: Python<'_>, count: usize) -> PyResult<Attempt> {
+        let result = self.inside.with(|state| {
+            let Ok(kept) = self.gate(state, Side::Read) else { return Ok(Received::Blocked) };
+            let expected = kept.map_or(0, |kept| kept.expected);
+            let (received, asked) = if expected > LARGE && count > LARGE as usize {
+                // Some slack, so that the read that takes everything is a short one.
+                let capacity = (expected as usize + 1).next_power_of_two();
+                let capacity = capacity.min(MOST_EXPECTED).min(count);
+                (self.recv_large(py, capacity, &[])?, capacity)
+            } else {
+                self.recv_small(py, state, count)?
+            };
+            if let Some(kept) = find(&state.fds, &mut state.sources, self.fd, self.socket) {
+                match &received {
+                    Received::Data(_, length) => {
+                        kept.has_read(*length, asked);
+                        expect(kept, *length, asked);
+                    }
+                    Received::Blocked => kept.read.has_blocked(),
+                    Received::Delegate => {}
+                }
+            }
+            Ok(received)
+        });
+        match result {
+            Ok(Received::Data(data, _)) => Ok(Attempt::Done(data)),
+            Ok(Received::Blocked) => Ok(Attempt::Blocked),
+            Ok(Received::Delegate) => Ok(Attempt::Delegate),
+            Err(Failed::System(error)) => Err(errors::os_error(py, &error)),
+            Err(Failed::Python(error)) => Err(error),
+        }
+    }
+
+    /// Receives by way of the loop's ring, and says how much was asked for. A
+    /// full ring means more: the rest is joined to it.
+    #[inline]
+    fn recv_small(
+        &self,
+        py: Python<'_>,
+        state: &mut LoopState,
+        count: usize,
+    ) -> Result<(Received, usize), Failed> {
+        // A transport has it for the length of one read, which runs no code.
+        let Some(ring) = &mut state.ring else { return Ok((Received::Delegate, 0)) };
+        let asked = count.min(READ_RING_BYTES);
+        let space = ring.space().get_mut(..asked).unwrap_or_default();
+        let Some(length) = socket::receive(sys::borrow(self.fd), space)? else {
+            return Ok((Received::Blocked, asked));
+        };
+        // SAFETY: the kernel has just filled so many bytes.
+        let filled = unsafe { ring.filled(length) };
+        if length == READ_RING_BYTES && count > length {
+            let capacity = count.min(MOST_EXPECTED);
+            return Ok((self.recv_large(py, capacity, filled)?, capacity));
+        }
+        Ok((Received::Data(bytes::copy(py, filled)?, length), asked))
+    }
+
+    /// Receives into an object of its own, behind what is there already.
+    fn recv_large(
+        &self,
+        py: Python<'_>,
+        capacity: usize,
+        begin: &[u8],
+    ) -> Result<Received, Failed> {
+        let mut large = Spare::default().filling(py, capacity)?;
+        large.begin_with(begin);
+        let more = socket::receive(sys::borrow(self.fd), large.space(begin.len()));
+        let length = match more {
+            Ok(Some(more)) => begin.len() + more,
+            Ok(None) if begin.is_empty() => return Ok(Received::Blocked),
+            // The next read tells it again.
+            Err(error) if begin.is_empty() => return Err(error.into()),
+            Ok(None) | Err(_) => begin.len(),
+        };
+        // SAFETY: the kernel, and the copy before it, have filled so many bytes.
+        let message = unsafe { large.finish(py, length, true)? };
+        Ok(Received::Data(message.object().clone_ref(py), length))
+    }
+
+    /// `socket.recv_into(buffer)`.
+    pub(super) fn recv_into(&self, py: Python<'_>, buffer: &Owned) -> PyResult<Attempt> {
+        // What is no writable buffer is refused in CPython's words.
+        let Ok(mut view) = View::writable(&buffer.bind(py)) else { return Ok(Attempt::Delegate) };
+        let asked = view.len();
+        if asked == 0 {
+            return Ok(Attempt::Delegate);
+        }
+        let result = self.inside.with(|state| {
+            if self.gate(state, Side::Read).is_err() {
+                return Ok(None);
+            }
+            let result = socket::receive(sys::borrow(self.fd), view.space());
+            if let Some(kept) = find(&state.fds, &mut state.sources, self.fd, self.socket) {
+                match result {
+                    Ok(Some(length)) => kept.has_read(length, asked),
+                    Ok(None) => kept.read.has_blocked(),
+                    Err(_) => {}
+                }
+            }
+            result
+        });
+        drop(view);
+        match result {
+            Ok(Some(length)) => Ok(Attempt::Done(length.into_pyobject(py)?.into_any().into())),
+            Ok(None) => Ok(Attempt::Blocked),
+            Err(error) => Err(errors::os_error(py, &error)),
+        }
+    }
+
+    /// `socket.send(data)`: moves `sent` on, and is done where that is all.
+    // HOT: raw
+    #[inline]
+    pub(super) fn send(&self, py: Python<'_>, data: &[u8], sent: &mut usize) -> PyResult<Attempt> {
+        let result = self.inside.with(|state| {
+            if self.gate(state, Side::Write).is_err() {
+                return Ok(false);
+            }
+            loop {
+                let rest = data.get(*sent..).unwrap_or_default();
+                let taken = socket::send(sys::borrow(self.fd), rest)?;
+                *sent += taken.unwrap_or(0);
+                if taken == Some(rest.len()) {
+                    return Ok(true);
+                }
+                let kept = find(&state.fds, &mut state.sources, self.fd, self.socket);
+                let is_full = match (taken, kept) {
+                    (None, None) => true,
+                    (None, Some(kept)) => {
+                        kept.write.has_blocked();
+                        true
+                    }
+                    (Some(_), Some(kept)) => kept.has_written_some(),
+                    (Some(_), None) => false,
+                };
+                if is_full {
+                    return Ok(false);
+                }
+            }
+        });
+        match result {
+            Ok(true) => Ok(Attempt::Done(Owned::none(py))),
+            Ok(false) => Ok(Attempt::Blocked),
+            Err(error) => Err(errors::os_error(py, &error)),
+        }
+    }
+
+    /// A method of the socket by its name, done by CPython.
+    pub(super) fn method<const N: usize>(
+        &self,
+        py: Python<'_>,
+        side: Side,
+        name: &Bound<'_, PyString>,
+        arguments: [&Owned; N],
+    ) -> PyResult<Attempt> {
+        if self.inside.with(|state| self.gate(state, side).is_err()) {
+            return Ok(Attempt::Blocked);
+        }
+        match call::method(py, self.socket, name, arguments.map(Owned::as_ptr)) {
+            Ok(result) => Ok(Attempt::Done(result)),
+            Err(error) if Stock::get(py)?.is_again(py, &error) => {
+                self.has_blocked(side);
+                Ok(Attempt::Blocked)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `socket.accept()`, and the connection made non-blocking.
+    pub(super) fn accept(&self, py: Python<'_>) -> PyResult<Attempt> {
+        let stock = Stock::get(py)?;
+        let listener = self.socket.bind(py);
+        let family = listener.getattr(intern!(py, "family"))?;
+        // The addresses of others have forms of their own.
+        let known = matches!(family.extract()?, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
+        if !known || !stock.is_current(py)? || !stock.layout.never_waits(py, self.socket)? {
+            return Ok(Attempt::Delegate);
+        }
+        if self.inside.with(|state| self.gate(state, Side::Read).is_err()) {
+            return Ok(Attempt::Blocked);
+        }
+        let accepted = socket::accept(sys::borrow(self.fd));
+        let Some((fd, peer)) = accepted.map_err(|error| errors::os_error(py, &error))? else {
+            self.has_blocked(Side::Read);
+            return Ok(Attempt::Blocked);
+        };
+        let address = address::to_python(py, &peer)?;
+        let kind = listener.getattr(intern!(py, "type"))?;
+        let protocol = listener.getattr(intern!(py, "proto"))?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "fileno"), fd.as_raw_fd())?;
+        let connection =
+            stock.socket(py).call((family, non_blocking(&kind)?, protocol), Some(&keywords))?;
+        // The object closes it from now on.
+        let _ = sys::release(fd);
+        if !cfg!(target_os = "linux") {
+            connection.call_method1(intern!(py, "setblocking"), (false,))?;
+        }
+        Ok(Attempt::Done((connection, address).into_pyobject(py)?.into_any().into()))
+    }
+}
+
+/// A socket type that says how the descriptor is: CPython then need not make it
+/// so.
+fn non_blocking<'py>(kind: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    #[cfg(target_os = "linux")]
+    {
+        let flagged = kind.extract::<i32>()? | libc::SOCK_NONBLOCK;
+        Ok(flagged.into_pyobject(kind.py())?.into_any())
+    }
+    #[cfg(not(target_os = "linux"))]
+    Ok(kind.clone())
+}
+
+/// Notes how large a message was. A full read was one of a larger message; a
+/// short one makes the expectation fall slowly, since messages come in parts.
+fn expect(kept: &mut Kept, length: usize, asked: usize) {
+    let length = length.min(MOST_EXPECTED);
+    kept.expected = if length == asked {
+        (2 * length).min(MOST_EXPECTED) as u32
+    } else {
+        (length as u32).max(kept.expected - kept.expected / 8)
+    };
+}
+
+enum Received {
+    Data(Owned, usize),
+    Blocked,
+    Delegate,
+}
+
+enum Failed {
+    System(std::io::Error),
+    Python(PyErr),
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<PyErr> for Failed {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}

@@ -1,0 +1,97 @@
+//! The descriptor and the timeout inside of a plain socket object.
+//!
+//! Both are asked for several times per message, and the methods that tell
+//! them would cost more than the rest of a call. The layout is CPython's
+//! private matter: it is tried on real sockets when the module is made, and
+//! where it does not hold the methods are called.
+#![allow(unsafe_code)]
+
+use std::mem::{offset_of, size_of};
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
+use pyo3::ffi;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyFloat;
+
+use crate::py::{Owned, call};
+
+/// The beginning of `PySocketSockObject`, the same in every version so far.
+#[repr(C)]
+struct Fields {
+    ob_base: ffi::PyObject,
+    sock_fd: AtomicI32,
+    sock_family: AtomicI32,
+    sock_type: AtomicI32,
+    sock_proto: AtomicI32,
+    errorhandler: usize,
+    /// Nanoseconds; negative where calls block.
+    sock_timeout: AtomicI64,
+}
+
+/// How the fields of plain sockets are read.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    is_known: bool,
+}
+
+impl Layout {
+    /// Looks whether sockets of this interpreter are laid out as expected.
+    ///
+    /// # Errors
+    /// What Python raises while sockets are made.
+    pub(super) fn probe(class: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = class.py();
+        let size = class.getattr(intern!(py, "__basicsize__"))?.extract::<usize>()?;
+        let mut is_known = size >= size_of::<Fields>();
+        for timeout in [None, Some(0.0), Some(1.5), Some(86_400.25)] {
+            if !is_known {
+                break;
+            }
+            let socket = class.call0()?;
+            socket.call_method1("settimeout", (timeout,))?;
+            let number = socket.call_method0("fileno")?.extract::<i32>()?;
+            // SAFETY: an object of at least this size.
+            let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
+            let nanos = timeout.map_or(-1, |seconds| (seconds * 1e9) as i64);
+            let found = fields.sock_timeout.load(Ordering::Relaxed);
+            is_known = fields.sock_fd.load(Ordering::Relaxed) == number
+                && (found == nanos || (found < 0 && nanos < 0))
+                && fields.sock_family.load(Ordering::Relaxed) == libc::AF_INET
+                && fields.sock_type.load(Ordering::Relaxed) == libc::SOCK_STREAM;
+            socket.call_method0("close")?;
+            is_known &= fields.sock_fd.load(Ordering::Relaxed) == -1;
+        }
+        debug_assert!(
+            is_known,
+            "{} is not where sock_timeout is",
+            offset_of!(Fields, sock_timeout)
+        );
+        Ok(Self { is_known })
+    }
+
+    /// The descriptor of a plain socket; -1 where it was closed.
+    // HOT: raw
+    #[inline]
+    pub(super) fn descriptor(self, py: Python<'_>, socket: &Owned) -> PyResult<i32> {
+        if self.is_known {
+            // SAFETY: a plain socket, laid out as probed.
+            let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
+            return Ok(fields.sock_fd.load(Ordering::Relaxed));
+        }
+        call::method(py, socket, intern!(py, "fileno"), [])?.bind(py).extract()
+    }
+
+    /// Whether a plain socket never waits: a timeout of zero.
+    // HOT: raw-wait
+    #[inline]
+    pub(super) fn never_waits(self, py: Python<'_>, socket: &Owned) -> PyResult<bool> {
+        if self.is_known {
+            // SAFETY: a plain socket, laid out as probed.
+            let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
+            return Ok(fields.sock_timeout.load(Ordering::Relaxed) == 0);
+        }
+        let timeout = call::method(py, socket, intern!(py, "gettimeout"), [])?;
+        Ok(timeout.bind(py).cast_exact::<PyFloat>().is_ok_and(|timeout| timeout.value() == 0.0))
+    }
+}

@@ -1,0 +1,125 @@
+//! The `sock_*` methods of `EventLoop`: their arguments, and nothing else.
+//!
+//! Like an `async def` they only make a coroutine. What asyncio would refuse is
+//! left to asyncio's function, which knows the words.
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use pyo3::{Borrowed, ffi};
+
+use crate::coroutine::{NativeCoroutine, Operation};
+use crate::event_loop::This;
+use crate::py::Owned;
+use crate::py::args::{Args, exact_size};
+use crate::sockets::call::{Call, Connecting, Sending, Task};
+use crate::sockets::method::{Body, CoroutineMethod};
+use crate::sockets::stock::Stock;
+
+/// Puts the methods that this Python's asyncio has on the class.
+///
+/// # Errors
+/// What Python raises while one is made.
+pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let methods: [(&str, Body); 8] = [
+        ("sock_recv", recv),
+        ("sock_recv_into", recv_into),
+        ("sock_recvfrom", recvfrom),
+        ("sock_recvfrom_into", recvfrom_into),
+        ("sock_sendall", sendall),
+        ("sock_sendto", sendto),
+        ("sock_accept", accept),
+        ("sock_connect", connect),
+    ];
+    let py = class.py();
+    let stock = Stock::get(py)?;
+    let method_class = CoroutineMethod::class(py)?;
+    for (name, body) in methods {
+        if let Some(function) = stock.inherited(py, name) {
+            let method = CoroutineMethod::make(&method_class, function, body)?;
+            class.setattr(name, method.bind(py))?;
+        }
+    }
+    Ok(())
+}
+
+/// The coroutine.
+#[inline]
+fn start(
+    py: Python<'_>,
+    this: This<'_>,
+    socket: &Bound<'_, PyAny>,
+    task: Task,
+) -> PyResult<Option<Owned>> {
+    let call = Call::new(this.owned(py), Owned::from(socket), task);
+    NativeCoroutine::make(py, Operation::Socket(call)).map(Some)
+}
+
+/// The arguments, where there are so many and none is named.
+#[inline]
+fn values<'a, 'py, const N: usize>(args: &Args<'a, 'py>) -> Option<[Borrowed<'a, 'py, PyAny>; N]> {
+    if args.has_keywords() {
+        return None;
+    }
+    let values: &[*mut ffi::PyObject; N] = args.positional().try_into().ok()?;
+    Some(values.map(|value| args.borrow(value)))
+}
+
+// HOT: raw
+fn recv<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket, count]) = values(&args) else { return Ok(None) };
+    // CPython makes an object of the whole size first, which may fail.
+    match exact_size(&count) {
+        Some(count @ 1..=LARGEST) => start(py, this, &socket, Task::Recv(count as usize)),
+        _ => Ok(None),
+    }
+}
+
+fn recv_into<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket, buffer]) = values(&args) else { return Ok(None) };
+    start(py, this, &socket, Task::RecvInto(Owned::from(&*buffer)))
+}
+
+fn recvfrom<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket, count]) = values(&args) else { return Ok(None) };
+    start(py, this, &socket, Task::RecvFrom(Owned::from(&*count)))
+}
+
+fn recvfrom_into<'py>(
+    py: Python<'py>,
+    this: This<'_>,
+    args: Args<'_, 'py>,
+) -> PyResult<Option<Owned>> {
+    let (socket, buffer, count) = match values(&args) {
+        Some([socket, buffer, count]) => (socket, buffer, Owned::from(&*count)),
+        None => match values(&args) {
+            Some([socket, buffer]) => (socket, buffer, 0_u8.into_pyobject(py)?.into_any().into()),
+            None => return Ok(None),
+        },
+    };
+    start(py, this, &socket, Task::RecvFromInto(Owned::from(&*buffer), count))
+}
+
+// HOT: raw
+fn sendall<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket, data]) = values(&args) else { return Ok(None) };
+    start(py, this, &socket, Task::SendAll(Sending::new(Owned::from(&*data))))
+}
+
+fn sendto<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket, data, address]) = values(&args) else { return Ok(None) };
+    start(py, this, &socket, Task::SendTo(Owned::from(&*data), Owned::from(&*address)))
+}
+
+fn accept<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket]) = values(&args) else { return Ok(None) };
+    start(py, this, &socket, Task::Accept)
+}
+
+fn connect<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let Some([socket, address]) = values(&args) else { return Ok(None) };
+    let connecting = Connecting { address: Owned::from(&*address), is_under_way: false };
+    start(py, this, &socket, Task::Connect(connecting))
+}
+
+/// The largest size that `socket.recv` is sure to find room for.
+const LARGEST: isize = 1 << 30;

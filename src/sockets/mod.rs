@@ -1,0 +1,24 @@
+//! The `sock_*` methods of the loop, without the interpreter in between.
+//!
+//! A call tries the socket at once, as asyncio does, and waits only where the
+//! kernel has nothing. What it waits with is kept: the socket stays in the
+//! poll between calls, edge-triggered, and a call that is known to find nothing
+//! does not ask. Whatever is out of the ordinary (other classes than
+//! `socket.socket`, blocking sockets, descriptors with readers or transports)
+//! is left to the coroutines of the running CPython.
+
+mod attempt;
+mod call;
+mod connect;
+mod fields;
+mod interpreted;
+mod keeping;
+mod kept;
+mod method;
+mod methods;
+mod stock;
+
+pub(crate) use call::Call;
+pub(crate) use keeping::{Keeping, Waiting, displace, make_way, on_event, waits, wake};
+pub(crate) use kept::Kept;
+pub(crate) use methods::install;

@@ -1,0 +1,128 @@
+//! CPython's own socket class and coroutines, as they were when tokioloop was
+//! imported.
+#![allow(unsafe_code)]
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+use crate::guarded::Guarded;
+use crate::imports::Imports;
+use crate::py::Owned;
+use crate::sockets::fields::Layout;
+
+/// What native calls stand in for.
+pub(super) struct Stock {
+    /// `socket.socket`; instances of other classes may do anything.
+    socket: Guarded,
+    /// The class whose coroutines take over.
+    event_loop: Py<PyType>,
+    /// Where a plain socket has its descriptor and its timeout.
+    pub(super) layout: Layout,
+    /// `asyncio.Future.set_result`, of the class that loops make.
+    pub(super) set_result: Py<PyAny>,
+    /// `BlockingIOError` and `InterruptedError`: try again later.
+    again: [Py<PyAny>; 2],
+}
+
+static STOCK: PyOnceLock<Stock> = PyOnceLock::new();
+
+/// What the native calls use of a socket, or do themselves.
+const SOCKET: [&str; 17] = [
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "send",
+    "sendto",
+    "accept",
+    "_accept",
+    "connect",
+    "fileno",
+    "gettimeout",
+    "setblocking",
+    "getsockopt",
+    "family",
+    "type",
+    "proto",
+    "__getattribute__",
+];
+
+impl Stock {
+    /// The classes; looked up on first use, which is when the module is made.
+    ///
+    /// # Errors
+    /// ImportError where this interpreter has no sockets.
+    #[inline]
+    pub(super) fn get(py: Python<'_>) -> PyResult<&Self> {
+        match STOCK.get(py) {
+            Some(stock) => Ok(stock),
+            None => STOCK.get_or_try_init(py, || Self::load(py)),
+        }
+    }
+
+    #[cold]
+    fn load(py: Python<'_>) -> PyResult<Self> {
+        let socket = py.import("socket")?.getattr("socket")?.cast_into::<PyType>()?;
+        let event_loop = py.import("asyncio.selector_events")?.getattr("BaseSelectorEventLoop")?;
+        let builtins = py.import("builtins")?;
+        let future = Imports::get(py)?.future.bind(py);
+        Ok(Self {
+            layout: Layout::probe(&socket)?,
+            set_result: future.getattr("set_result")?.unbind(),
+            socket: Guarded::new(&socket, &SOCKET, is_genuine)?,
+            event_loop: event_loop.cast_into::<PyType>()?.unbind(),
+            again: [
+                builtins.getattr("BlockingIOError")?.unbind(),
+                builtins.getattr("InterruptedError")?.unbind(),
+            ],
+        })
+    }
+
+    /// Whether an object is a socket as CPython makes it, and nothing else.
+    #[inline]
+    pub(super) fn is_plain(&self, py: Python<'_>, socket: &Owned) -> bool {
+        self.socket.is_exact(socket.as_ptr()) && self.socket.is_unmodified(py)
+    }
+
+    /// Whether a future is of the class that loops make themselves.
+    #[inline]
+    pub(super) fn is_future(&self, py: Python<'_>, future: &Owned) -> bool {
+        // SAFETY: a live object; the type is only compared.
+        let class = unsafe { pyo3::ffi::Py_TYPE(future.as_ptr()) };
+        Imports::get(py).is_ok_and(|imports| class.cast() == imports.future.as_ptr())
+    }
+
+    /// The class of plain sockets.
+    pub(super) fn socket<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyType> {
+        self.socket.class(py)
+    }
+
+    /// Whether `socket.socket` is still what the module of that name calls so.
+    pub(super) fn is_current(&self, py: Python<'_>) -> PyResult<bool> {
+        let current = py.import("socket")?.getattr(intern!(py, "socket"))?;
+        Ok(current.is(self.socket.class(py)))
+    }
+
+    /// asyncio's function of this name; none where this version has none.
+    pub(super) fn inherited<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
+        self.event_loop.bind(py).getattr(name).ok()
+    }
+
+    /// Whether an error says that the socket has nothing for now.
+    pub(super) fn is_again(&self, py: Python<'_>, error: &PyErr) -> bool {
+        self.again.iter().any(|class| error.matches(py, class).unwrap_or(false))
+    }
+}
+
+/// Whether a member is what CPython put there, and not a patch that was there
+/// before tokioloop was imported.
+fn is_genuine(member: &Bound<'_, PyAny>) -> bool {
+    let function = member.getattr("fget").unwrap_or_else(|_| member.clone());
+    match function.getattr("__module__").and_then(|module| module.extract::<String>()) {
+        Ok(module) => module == "socket",
+        // Methods written in C have no module.
+        Err(_) => function.hasattr("__objclass__").unwrap_or(false),
+    }
+}
