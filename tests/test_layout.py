@@ -39,9 +39,10 @@ UNSAFE_FILES = re.compile(
     r"|src/py/\w+\.rs"  # CPython's C API behind safe types
     r"|src/handle/(mod|class)\.rs"  # handles as heap types over asyncio's own
     r"|src/event_loop/(native|io|mod|scheduling)\.rs"  # fast calls and buffers of sock_*
-    r"|src/transports/(read|shape|descriptor|stream)\.rs"
+    r"|src/transports/(read|records|shape|descriptor|stream)\.rs"
     r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols
-    r"|src/tls/(slots|app_transport|openssl)\.rs"  # attributes as slots, the session of ssl
+    # attributes as slots, the session of ssl, the buffers that it fills
+    r"|src/tls/(slots|app_transport|openssl|plaintext|writing)\.rs"
     r"|src/streams/\w+\.rs"  # the slots of asyncio's stream objects
     r"|src/coroutine/\w+\.rs"  # coroutines as heap types
     r"|src/sockets/\w+\.rs"  # sockets' fields and buffers, a method as a heap type

@@ -223,6 +223,8 @@ class DatagramTransport(asyncio.Transport):
 class TlsProtocol(asyncio.BufferedProtocol):
     """The records' way through an asyncio.sslproto.SSLProtocol."""
 
+    @property
+    def _engine(self) -> str: ...
     _state: Any
     _sslobj: Any
     _incoming: Any

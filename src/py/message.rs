@@ -36,6 +36,11 @@ impl Message {
         Ok(Self { object: bytes::copy(py, data)?, room })
     }
 
+    /// An object whose memory is not used again.
+    pub(crate) fn of(object: Owned) -> Self {
+        Self { object, room: 0 }
+    }
+
     pub(crate) fn object(&self) -> &Owned {
         &self.object
     }

@@ -2,15 +2,13 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyType};
+use pyo3::types::PyType;
 
 use crate::py::native::Visitor;
-use crate::py::{Owned, bytes, call};
+use crate::py::{Owned, call};
+use crate::tls::openssl::Session;
 use crate::tls::slots::{Slot, TlsProtocol};
 use crate::tls::tools::Tools;
-
-/// Plaintext in one record.
-const RECORD_BYTES: usize = 16 * 1024;
 
 /// What an `SSLProtocol` encrypts with.
 pub(crate) struct Engine {
@@ -19,15 +17,7 @@ pub(crate) struct Engine {
     session: Owned,
     incoming: Owned,
     outgoing: Owned,
-}
-
-/// What the ciphertext that has come contained.
-#[derive(Default)]
-pub(crate) struct Plaintext {
-    /// Everything that was decrypted, joined.
-    pub(crate) data: Option<Owned>,
-    /// The peer has sent its close_notify.
-    pub(crate) closed: bool,
+    direct: Option<Session>,
 }
 
 /// What became of a try to encrypt.
@@ -60,7 +50,8 @@ impl Engine {
         if !is(&session, &tools.session) {
             return Ok(None);
         }
-        Ok(Some(Self { ssl_object, session, incoming, outgoing }))
+        let direct = Session::of(py, &session, &incoming, &outgoing)?;
+        Ok(Some(Self { ssl_object, session, incoming, outgoing, direct }))
     }
 
     /// Whether these are still the parts of the protocol.
@@ -77,6 +68,12 @@ impl Engine {
         }
     }
 
+    /// The same session without the methods of `ssl` in between.
+    #[inline]
+    pub(crate) fn direct(&self) -> Option<&Session> {
+        self.direct.as_ref()
+    }
+
     /// Takes ciphertext, a `bytes` object, in.
     pub(crate) fn feed(&self, py: Python<'_>, ciphertext: &Owned) -> PyResult<()> {
         call::call_method1(py, Owned::of_py(&Tools::get(py)?.bio_write), &self.incoming, ciphertext)
@@ -84,12 +81,20 @@ impl Engine {
     }
 
     /// How much ciphertext waits to be decrypted.
+    #[inline]
     pub(crate) fn incoming_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        if let Some(session) = &self.direct {
+            return Ok(session.incoming_bytes());
+        }
         self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()
     }
 
     /// How much ciphertext waits to be sent.
+    #[inline]
     pub(crate) fn outgoing_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        if let Some(session) = &self.direct {
+            return Ok(session.outgoing_bytes());
+        }
         self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()
     }
 
@@ -98,44 +103,42 @@ impl Engine {
         call::call1(py, Owned::of_py(&Tools::get(py)?.bio_read), &self.outgoing)
     }
 
-    /// Decrypts what there is.
+    /// `SSLObject.read`; none where more records have to come first.
     ///
     /// # Errors
-    /// Those of `SSLObject.read`; what was decrypted before is lost then, as in
-    /// asyncio.
-    pub(crate) fn read(&self, py: Python<'_>) -> PyResult<Plaintext> {
+    /// As of that.
+    pub(crate) fn read(&self, py: Python<'_>, size: usize) -> PyResult<Option<Owned>> {
         let tools = Tools::get(py)?;
-        let mut chunks = Chunks::default();
-        let mut waiting = self.incoming_bytes(py)?;
-        loop {
-            let size = Owned::from(waiting.clamp(1, RECORD_BYTES).into_pyobject(py)?.into_any());
-            let chunk = match call::call_method1(
-                py,
-                Owned::of_py(&tools.session_read),
-                &self.session,
-                &size,
-            ) {
-                Ok(chunk) => chunk,
-                Err(error) if tools.is_again(py, &error) => break,
-                Err(error) => return Err(error),
-            };
-            if chunk.bind(py).len()? == 0 {
-                return Ok(Plaintext { data: chunks.join(py)?, closed: true });
-            }
-            chunks.push(chunk);
-            waiting = self.incoming_bytes(py)?;
-            if waiting == 0 {
-                // A record of which a part was taken.
-                waiting = call::call1(py, Owned::of_py(&tools.session_pending), &self.session)?
-                    .bind(py)
-                    .extract()?;
-            }
-            if waiting == 0 {
-                // Another read would raise SSLWantReadError.
-                break;
-            }
+        let size = Owned::from(size.into_pyobject(py)?.into_any());
+        let read = Owned::of_py(&tools.session_read);
+        match call::call_method1(py, read, &self.session, &size) {
+            Ok(chunk) => Ok(Some(chunk)),
+            Err(error) if tools.is_again(py, &error) => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(Plaintext { data: chunks.join(py)?, closed: false })
+    }
+
+    /// `SSLObject.read` into a buffer.
+    ///
+    /// # Errors
+    /// As of that.
+    pub(crate) fn read_into(
+        &self,
+        py: Python<'_>,
+        size: usize,
+        buffer: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<usize>> {
+        match self.session.bind(py).call_method1(intern!(py, "read"), (size, buffer)) {
+            Ok(count) => count.extract().map(Some),
+            Err(error) if Tools::get(py)?.is_again(py, &error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `SSLObject.pending`: plaintext of a record of which a part was read.
+    pub(crate) fn pending(&self, py: Python<'_>) -> PyResult<usize> {
+        let pending = Owned::of_py(&Tools::get(py)?.session_pending);
+        call::call1(py, pending, &self.session)?.bind(py).extract()
     }
 
     /// Encrypts `data`, an object with a buffer.
@@ -149,41 +152,5 @@ impl Engine {
             Err(error) if tools.is_again(py, &error) => Ok(Encrypted::Again),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// Pieces of plaintext, which are joined only where there are several.
-#[derive(Default)]
-struct Chunks {
-    first: Option<Owned>,
-    rest: Vec<Owned>,
-}
-
-impl Chunks {
-    fn push(&mut self, chunk: Owned) {
-        match self.first {
-            None => self.first = Some(chunk),
-            Some(_) => self.rest.push(chunk),
-        }
-    }
-
-    fn join(self, py: Python<'_>) -> PyResult<Option<Owned>> {
-        if self.rest.is_empty() {
-            return Ok(self.first);
-        }
-        let chunks: Vec<&Owned> = self.first.iter().chain(&self.rest).collect();
-        let bound: Vec<_> = chunks.iter().map(|chunk| chunk.bind(py)).collect();
-        let parts: Vec<&[u8]> =
-            bound.iter().map(|chunk| bytes::exact(chunk).unwrap_or_default()).collect();
-        let length = parts.iter().map(|part| part.len()).sum();
-        let joined = PyBytes::new_with(py, length, |mut room| {
-            for part in parts {
-                let (to, rest) = std::mem::take(&mut room).split_at_mut(part.len());
-                to.copy_from_slice(part);
-                room = rest;
-            }
-            Ok(())
-        })?;
-        Ok(Some(joined.into_any().into()))
     }
 }

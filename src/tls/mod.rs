@@ -13,6 +13,8 @@
 
 mod app_transport;
 mod engine;
+mod openssl;
+mod plaintext;
 mod protocol;
 mod reading;
 mod slots;
@@ -21,7 +23,9 @@ mod writing;
 
 use pyo3::prelude::*;
 
-pub(crate) use reading::{is_records_protocol, records_received};
+pub(crate) use openssl::Session;
+pub(crate) use plaintext::Lender;
+pub(crate) use reading::{Ciphertext, is_records_protocol, records_received, with_session};
 
 /// Adds the classes that `tokioloop._tls` derives from.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::py::native::{self, method};
+use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned};
 use crate::tls::slots::TlsProtocol;
 use crate::tls::tools::Tools;
@@ -41,7 +41,7 @@ pub(crate) fn failed(py: Python<'_>, this: &TlsProtocol, error: PyErr) -> PyResu
 
 fn do_read<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("SSLProtocol._do_read")?;
-    reading::do_read(py, this)?;
+    reading::do_read(py, this, None)?;
     Ok(Owned::none(py))
 }
 
@@ -61,6 +61,17 @@ fn process_outgoing<'py>(
     Ok(Owned::none(py))
 }
 
+/// What encrypts: `openssl`, `ssl` by its methods, or `asyncio` with whatever
+/// it was given.
+fn engine_value(py: Python<'_>, this: &TlsProtocol) -> PyResult<Owned> {
+    let name = match this.engine(py)? {
+        Some(engine) if engine.direct().is_some() => intern!(py, "openssl"),
+        Some(_) => intern!(py, "ssl"),
+        None => intern!(py, "asyncio"),
+    };
+    Ok(Owned::from(name.as_any()))
+}
+
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let base = py.import("asyncio.protocols")?.getattr("BufferedProtocol")?;
     type T = TlsProtocol;
@@ -76,7 +87,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
             ),
             method!(T, c"_process_outgoing", process_outgoing, c"_process_outgoing($self)\n--\n\n"),
         ],
-        Vec::new(),
+        vec![getter!(T, c"_engine", engine_value)],
         c"The records' way through an asyncio.sslproto.SSLProtocol.",
     )
 }

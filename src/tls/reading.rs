@@ -3,8 +3,10 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::{Owned, call};
-use crate::tls::engine::{Engine, Plaintext};
+use crate::py::{Owned, buffer, call};
+use crate::tls::engine::Engine;
+use crate::tls::openssl::Session;
+use crate::tls::plaintext::{self, Lender, Plaintext, Stop};
 use crate::tls::protocol::{asyncio_method, failed, native_half};
 use crate::tls::slots::{Slot, TlsProtocol};
 use crate::tls::tools::Tools;
@@ -21,23 +23,49 @@ pub(crate) fn is_records_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool>
     Ok(own.is(&Tools::get(py)?.buffer_updated))
 }
 
-/// What `buffer_updated` does, for ciphertext that is a `bytes` object.
+/// Ciphertext on its way to a protocol.
+pub(crate) enum Ciphertext<'a> {
+    /// A `bytes` object.
+    Received(&'a Owned),
+    /// The session has taken it in already.
+    Fed,
+}
+
+/// Runs `body` with the session of a protocol, where it can be driven directly.
+#[inline]
+pub(crate) fn with_session<R>(
+    py: Python<'_>,
+    protocol: &Owned,
+    body: impl FnOnce(&Session) -> R,
+) -> PyResult<Option<R>> {
+    let Some(this) = native_half(py, protocol) else { return Ok(None) };
+    Ok(this.engine(py)?.and_then(Engine::direct).map(body))
+}
+
+/// What `buffer_updated` does.
 ///
 /// # Errors
 /// What `buffer_updated` would raise.
 // HOT: tls
-pub(crate) fn records_received(py: Python<'_>, protocol: &Owned, data: &Owned) -> PyResult<()> {
+pub(crate) fn records_received(
+    py: Python<'_>,
+    protocol: &Owned,
+    ciphertext: Ciphertext<'_>,
+    lender: Lender<'_>,
+) -> PyResult<()> {
     let tools = Tools::get(py)?;
     let Some(this) = native_half(py, protocol) else { return Ok(()) };
-    match this.engine(py)? {
-        Some(engine) => engine.feed(py, data)?,
-        None => {
-            let Some(incoming) = this.get(py, Slot::Incoming) else { return Ok(()) };
-            call::method(py, &incoming, intern!(py, "write"), [data.as_ptr()])?;
+    if let Ciphertext::Received(data) = ciphertext {
+        match this.engine(py)? {
+            Some(engine) => engine.feed(py, data)?,
+            None => {
+                let Some(incoming) = this.get(py, Slot::Incoming) else { return Ok(()) };
+                call::method(py, &incoming, intern!(py, "write"), [data.as_ptr()])?;
+            }
         }
     }
     if this.is(Slot::State, tools.wrapped.as_ptr()) {
-        return do_read(py, this);
+        return do_read(py, this, Some(lender));
     }
     let step = if this.is(Slot::State, tools.handshaking.as_ptr()) {
         intern!(py, "_do_handshake")
@@ -56,7 +84,11 @@ pub(crate) fn records_received(py: Python<'_>, protocol: &Owned, data: &Owned) -
 /// # Errors
 /// What is not an `Exception`, and what `_fatal_error` raises.
 // HOT: tls
-pub(crate) fn do_read(py: Python<'_>, this: &TlsProtocol) -> PyResult<()> {
+pub(crate) fn do_read(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    lender: Option<Lender<'_>>,
+) -> PyResult<()> {
     let tools = Tools::get(py)?;
     let readable = this.is(Slot::State, tools.wrapped.as_ptr())
         || this.is(Slot::State, tools.flushing.as_ptr());
@@ -70,19 +102,31 @@ pub(crate) fn do_read(py: Python<'_>, this: &TlsProtocol) -> PyResult<()> {
             return Ok(());
         }
     };
-    match read_and_answer(py, this, engine) {
+    match read_and_answer(py, this, engine, lender) {
         Ok(()) => Ok(()),
         Err(error) => failed(py, this, error),
     }
 }
 
 /// The part of `_do_read` whose exceptions are fatal to the connection.
-fn read_and_answer(py: Python<'_>, this: &TlsProtocol, engine: &Engine) -> PyResult<()> {
-    match this.flag(Slot::AppProtocolIsBuffer) {
-        Some(false) => read_copied(py, this, engine)?,
+fn read_and_answer(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    lender: Option<Lender<'_>>,
+) -> PyResult<()> {
+    let closed = match (this.flag(Slot::AppProtocolIsBuffer), engine.direct()) {
+        (Some(false), _) => read_copied(py, this, engine, lender)?,
+        (Some(true), Some(session)) => read_buffered(py, this, engine, session)?,
         _ => {
             call::method(py, &this.object(), intern!(py, "_do_read__buffered"), [])?;
+            false
         }
+    };
+    if closed {
+        let this = this.object();
+        call::method(py, &this, intern!(py, "_call_eof_received"), [])?;
+        call::method(py, &this, intern!(py, "_start_shutdown"), [])?;
     }
     if this.has_no_backlog(py) {
         writing::process_outgoing(py, this)?;
@@ -92,20 +136,65 @@ fn read_and_answer(py: Python<'_>, this: &TlsProtocol, engine: &Engine) -> PyRes
     control_reading(py, this, engine)
 }
 
-/// `_do_read__copied`.
+/// `_do_read__copied`; whether the peer has ended its side.
 // HOT: tls
-fn read_copied(py: Python<'_>, this: &TlsProtocol, engine: &Engine) -> PyResult<()> {
-    let Plaintext { data, closed } = engine.read(py)?;
-    if let Some(data) = data {
-        let Some(protocol) = this.get(py, Slot::AppProtocol) else { return Ok(()) };
-        call::method(py, &protocol, intern!(py, "data_received"), [data.as_ptr()])?;
+fn read_copied(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    lender: Option<Lender<'_>>,
+) -> PyResult<bool> {
+    let Plaintext { message, closed } = plaintext::read(py, engine, lender)?;
+    let Some(message) = message else { return Ok(closed) };
+    let Some(protocol) = this.get(py, Slot::AppProtocol) else { return Ok(closed) };
+    let data = message.object().as_ptr();
+    let result = call::method(py, &protocol, intern!(py, "data_received"), [data]);
+    if let Some(lender) = lender {
+        lender.give_back(message);
     }
-    if closed {
+    result.map(|_| closed)
+}
+
+/// `_do_read__buffered`; whether the peer has ended its side.
+fn read_buffered(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    session: &Session,
+) -> PyResult<bool> {
+    let slot = |slot, name: &str| match this.get(py, slot) {
+        Some(method) => Ok(method),
+        None => this.object().bind(py).getattr(name).map(Owned::from),
+    };
+    let get_buffer = slot(Slot::GetBuffer, "_app_protocol_get_buffer")?;
+    let hint = Owned::from(session.incoming_bytes().into_pyobject(py)?.into_any());
+    let given = call::call1(py, &get_buffer, &hint)?;
+    let given = given.bind(py);
+    let wants = given.len()?;
+    let (count, full, closed) = match buffer::View::writable(&given) {
+        Ok(mut view) if view.len() > 0 => {
+            let (count, stop) = plaintext::fill(py, engine, session, view.space())?;
+            (count, count == view.len(), matches!(stop, Stop::Closed))
+        }
+        // `ssl` has its own words, and asyncio its own ways, for such a buffer.
+        _ => match engine.read_into(py, wants, &given)? {
+            Some(0) => (0, false, true),
+            Some(count) => (count, count >= wants, false),
+            None => (0, false, false),
+        },
+    };
+    if full {
         let this = this.object();
-        call::method(py, &this, intern!(py, "_call_eof_received"), [])?;
-        call::method(py, &this, intern!(py, "_start_shutdown"), [])?;
+        let this = this.bind(py);
+        let read_on = this.getattr(intern!(py, "_do_read"))?;
+        this.getattr(intern!(py, "_loop"))?.call_method1(intern!(py, "call_soon"), (read_on,))?;
     }
-    Ok(())
+    if count > 0 {
+        let updated = slot(Slot::BufferUpdated, "_app_protocol_buffer_updated")?;
+        let count = Owned::from(count.into_pyobject(py)?.into_any());
+        call::call1(py, &updated, &count)?;
+    }
+    Ok(closed)
 }
 
 /// `_control_ssl_reading`, where it has something to do.

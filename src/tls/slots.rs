@@ -38,6 +38,8 @@ slots! {
     Transport c"_transport",
     AppProtocol c"_app_protocol",
     AppProtocolIsBuffer c"_app_protocol_is_buffer",
+    GetBuffer c"_app_protocol_get_buffer",
+    BufferUpdated c"_app_protocol_buffer_updated",
     WriteBacklog c"_write_backlog",
     WriteBufferSize c"_write_buffer_size",
     SslWritingPaused c"_ssl_writing_paused",

@@ -1,15 +1,26 @@
 //! From `transport.write` to ciphertext on its way.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyMemoryView, PySlice, PyTuple};
 
-use crate::py::{Owned, call};
+use crate::py::message::Spare;
+use crate::py::{Owned, buffer, bytes, call};
 use crate::tls::engine::{Encrypted, Engine};
+use crate::tls::openssl::Session;
 use crate::tls::protocol::{asyncio_method, failed};
 use crate::tls::slots::{Slot, TlsProtocol};
 use crate::tls::tools::Tools;
 use crate::transports;
+
+/// Seven records: with what they add still below the size from which glibc
+/// maps memory anew for each block.
+const PART_BYTES: usize = 7 * 16 * 1024;
+/// Ciphertext of up to so many bytes is sent from the stack.
+const SMALL_BYTES: usize = 4096;
 
 /// `_write_appdata` with one piece of data.
 ///
@@ -24,8 +35,9 @@ pub(crate) fn write_one(
     let Some(engine) = ready_to_write(py, this)? else {
         return leave_to_asyncio(py, this, PyTuple::new(py, [data])?.as_any());
     };
-    let data = Owned::from(data);
-    let result = encrypt(py, this, engine, &data).and_then(|()| process_outgoing(py, this));
+    let paused = this.flag(Slot::SslWritingPaused) != Some(false);
+    let result = encrypt(py, this, engine, &Owned::from(data), paused)
+        .and_then(|()| send(py, this, engine, paused));
     result.or_else(|error| failed(py, this, error))
 }
 
@@ -52,14 +64,12 @@ pub(crate) fn write_list(
     let Some(engine) = ready_to_write(py, this)? else {
         return leave_to_asyncio(py, this, PyTuple::new(py, pieces)?.as_any());
     };
-    let mut result = Ok(());
-    for piece in pieces {
-        result = encrypt(py, this, engine, &Owned::from(piece));
-        if result.is_err() {
-            break;
-        }
-    }
-    result.and_then(|()| process_outgoing(py, this)).or_else(|error| failed(py, this, error))
+    let paused = this.flag(Slot::SslWritingPaused) != Some(false);
+    pieces
+        .into_iter()
+        .try_for_each(|piece| encrypt(py, this, engine, &Owned::from(piece), paused))
+        .and_then(|()| send(py, this, engine, paused))
+        .or_else(|error| failed(py, this, error))
 }
 
 /// The session to encrypt with, where nothing waits before what is written.
@@ -79,17 +89,88 @@ fn leave_to_asyncio(py: Python<'_>, this: &TlsProtocol, list: &Bound<'_, PyAny>)
 
 /// Encrypts one piece; what the session does not take now waits in the backlog.
 #[inline]
-fn encrypt(py: Python<'_>, this: &TlsProtocol, engine: &Engine, data: &Owned) -> PyResult<()> {
-    if this.has_no_backlog(py) {
-        match engine.write(py, data)? {
-            Encrypted::All => return Ok(()),
-            Encrypted::Again => {}
+fn encrypt(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    data: &Owned,
+    paused: bool,
+) -> PyResult<()> {
+    if !this.has_no_backlog(py) {
+        return put_off(py, this, data.bind(py).to_owned());
+    }
+    let Some(session) = engine.direct() else { return encrypt_by_method(py, this, engine, data) };
+    let bound = data.bind(py);
+    if let Some(content) = bytes::exact(&bound) {
+        return encrypt_directly(py, this, engine, session, data, content, paused);
+    }
+    match buffer::View::readable(&bound) {
+        Ok(view) => encrypt_directly(py, this, engine, session, data, view.bytes(), paused),
+        // `ssl` has its own words for what is no buffer.
+        Err(_) => encrypt_by_method(py, this, engine, data),
+    }
+}
+
+/// In parts of whole records: what is encrypted goes out before the next part,
+/// so that the two copies of a large message are never there at once.
+// HOT: tls
+#[inline]
+fn encrypt_directly(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    session: &Session,
+    data: &Owned,
+    content: &[u8],
+    paused: bool,
+) -> PyResult<()> {
+    for (index, part) in content.chunks(PART_BYTES).enumerate() {
+        if !paused && session.outgoing_bytes() >= PART_BYTES {
+            send_ciphertext(py, this, session)?;
+        }
+        if !session.write(part) {
+            return encrypt_the_rest(py, this, engine, data, index * PART_BYTES);
         }
     }
+    Ok(())
+}
+
+/// A part was not taken, which `ssl` tells the reason of.
+#[cold]
+fn encrypt_the_rest(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    data: &Owned,
+    start: usize,
+) -> PyResult<()> {
+    if start == 0 {
+        return encrypt_by_method(py, this, engine, data);
+    }
+    let view = PyMemoryView::from(&data.bind(py))?.call_method1("cast", ("B",))?;
+    let rest = view.get_item(PySlice::new(py, start as isize, isize::MAX, 1))?;
+    encrypt_by_method(py, this, engine, &rest.into())
+}
+
+fn encrypt_by_method(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    data: &Owned,
+) -> PyResult<()> {
+    match engine.write(py, data)? {
+        Encrypted::All => Ok(()),
+        Encrypted::Again => put_off(py, this, data.bind(py).to_owned()),
+    }
+}
+
+/// Appends to the backlog, which asyncio's code works off.
+#[cold]
+fn put_off(py: Python<'_>, this: &TlsProtocol, data: Bound<'_, PyAny>) -> PyResult<()> {
     let this = this.object();
     let this = this.bind(py);
-    let length = data.bind(py).len()?;
-    this.getattr(intern!(py, "_write_backlog"))?.call_method1("append", (data.bind(py),))?;
+    let length = data.len()?;
+    this.getattr(intern!(py, "_write_backlog"))?.call_method1("append", (data,))?;
     let size = this.getattr(intern!(py, "_write_buffer_size"))?.extract::<usize>()?;
     this.setattr(intern!(py, "_write_buffer_size"), size + length)
 }
@@ -100,35 +181,73 @@ fn encrypt(py: Python<'_>, this: &TlsProtocol, engine: &Engine, data: &Owned) ->
 /// What the transport's `write` raises.
 // HOT: tls
 pub(crate) fn process_outgoing(py: Python<'_>, this: &TlsProtocol) -> PyResult<()> {
-    let engine = match (this.engine(py)?, this.flag(Slot::SslWritingPaused)) {
-        (Some(engine), Some(false)) => engine,
+    match (this.engine(py)?, this.flag(Slot::SslWritingPaused)) {
+        (Some(engine), Some(paused)) => send(py, this, engine, paused),
         _ => {
             asyncio_method(py, "_process_outgoing")?.call1((this.object().bind(py),))?;
-            return Ok(());
+            Ok(())
         }
-    };
-    if engine.outgoing_bytes(py)? > 0 {
-        let ciphertext = engine.take_outgoing(py)?;
-        let Some(transport) = this.get(py, Slot::Transport) else {
-            let missing = this.object().bind(py).getattr(intern!(py, "_transport"));
-            return missing.map(drop);
-        };
-        transports::write_to(py, &transport, &ciphertext)?;
     }
-    control_writing(py, this, engine)
+}
+
+/// Hands ciphertext over unless the transport below is `paused`, and looks
+/// after flow control.
+#[inline]
+fn send(py: Python<'_>, this: &TlsProtocol, engine: &Engine, paused: bool) -> PyResult<()> {
+    if paused {
+        return control_writing(py, this, engine.outgoing_bytes(py)?);
+    }
+    match engine.direct() {
+        Some(session) => send_ciphertext(py, this, session)?,
+        None if engine.outgoing_bytes(py)? > 0 => {
+            let ciphertext = engine.take_outgoing(py)?;
+            transports::write_to(py, &transport_of(py, this)?, &ciphertext)?;
+        }
+        None => {}
+    }
+    control_writing(py, this, 0)
+}
+
+// HOT: tls
+#[inline]
+fn send_ciphertext(py: Python<'_>, this: &TlsProtocol, session: &Session) -> PyResult<()> {
+    let waiting = session.outgoing_bytes();
+    if waiting == 0 {
+        return Ok(());
+    }
+    if waiting > SMALL_BYTES {
+        let mut filling = Spare::default().filling(py, waiting)?;
+        let length = session.take_outgoing(filling.space(0));
+        // SAFETY: so many bytes were written.
+        let message = unsafe { filling.finish(py, length, false)? };
+        return transports::write_to(py, &transport_of(py, this)?, message.object());
+    }
+    let mut room = [MaybeUninit::uninit(); SMALL_BYTES];
+    let length = session.take_outgoing(&mut room);
+    let filled = room.get(..length).unwrap_or_default();
+    // SAFETY: so many bytes were written.
+    let filled = unsafe { &*(std::ptr::from_ref(filled) as *const [u8]) };
+    transports::write_slice_to(py, &transport_of(py, this)?, filled)
+}
+
+/// `self._transport`.
+#[inline]
+fn transport_of(py: Python<'_>, this: &TlsProtocol) -> PyResult<Owned> {
+    match this.get(py, Slot::Transport) {
+        Some(transport) => Ok(transport),
+        None => Ok(this.object().bind(py).getattr(intern!(py, "_transport"))?.into()),
+    }
 }
 
 /// `_control_app_writing`, where it has something to do.
 #[inline]
-fn control_writing(py: Python<'_>, this: &TlsProtocol, engine: &Engine) -> PyResult<()> {
+fn control_writing(py: Python<'_>, this: &TlsProtocol, outgoing: usize) -> PyResult<()> {
     let idle = match (
         this.flag(Slot::AppWritingPaused),
         this.size(py, Slot::OutgoingHigh),
         this.size(py, Slot::WriteBufferSize),
     ) {
-        (Some(false), Some(high), Some(backlog)) => {
-            engine.outgoing_bytes(py)? as isize + backlog < high
-        }
+        (Some(false), Some(high), Some(backlog)) => outgoing as isize + backlog < high,
         _ => false,
     };
     if idle {

@@ -8,7 +8,7 @@ use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 
 use crate::py::native::{self, getter, method};
-use crate::py::{Args, Owned, call};
+use crate::py::{Args, Owned, bytes, call};
 use crate::transports::common_methods::{
     abort, call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
     force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
@@ -50,6 +50,20 @@ pub(crate) fn write_to(py: Python<'_>, transport: &Owned, data: &Owned) -> PyRes
         return call::method(py, transport, intern!(py, "write"), [data.as_ptr()]).map(drop);
     };
     on_loop(py, t, "write", |this, inside| write::write(py, this, inside, t, &data.bind(py)))
+}
+
+/// As [`write_to`], for bytes that are copied where they have to wait.
+///
+/// # Errors
+/// What `write` raises.
+// HOT: tls
+#[inline]
+pub(crate) fn write_slice_to(py: Python<'_>, transport: &Owned, data: &[u8]) -> PyResult<()> {
+    let class = base_class(py)?;
+    let Some(t) = StreamTransport::of(transport, &class) else {
+        return write_to(py, transport, &bytes::copy(py, data)?);
+    };
+    on_loop(py, t, "write", |this, inside| write::write_slice(py, this, inside, t, data))
 }
 
 fn writelines<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {

@@ -21,4 +21,4 @@ pub(crate) mod stream;
 pub(crate) mod write;
 
 pub(crate) use common_methods::on_loop;
-pub(crate) use methods::{add_to_module, write_to};
+pub(crate) use methods::{add_to_module, write_slice_to, write_to};

@@ -93,8 +93,10 @@ enum Plan {
 }
 
 /// What one receive brought, for the protocol.
-enum Incoming {
+pub(crate) enum Incoming {
     Data(Message),
+    /// The session of a TLS protocol has taken it in.
+    Fed,
     Eof,
     Nothing,
 }
@@ -116,10 +118,16 @@ pub(crate) fn on_readable(
         Plan::Buffer => return receive_buffered(py, this, inside, transport),
         Plan::Nothing => return Ok(()),
     }
-    let incoming = inside.with(|state| object.with(inside, |inner| receive(py, state, inner)));
+    let records = matches!(plan, Plan::Records);
+    let incoming = if records {
+        records::receive(py, inside, transport)
+    } else {
+        inside.with(|state| object.with(inside, |inner| receive(py, state, inner)))
+    };
     match incoming {
-        Ok(Incoming::Data(data)) if matches!(plan, Plan::Records) => {
-            records::deliver(py, this, inside, transport, data)
+        Ok(Incoming::Fed) => records::deliver(py, this, inside, transport, None),
+        Ok(Incoming::Data(data)) if records => {
+            records::deliver(py, this, inside, transport, Some(data))
         }
         Ok(Incoming::Data(data)) if this.event_loop.options.batches() => {
             hold_back(py, this, inside, transport, data.content())
@@ -171,7 +179,8 @@ fn plan(inner: &mut Inner, closed: bool) -> Plan {
     }
 }
 
-enum Failed {
+/// Why a receive failed.
+pub(crate) enum Failed {
     Io(std::io::Error),
     Python(PyErr),
 }
@@ -192,7 +201,11 @@ impl From<PyErr> for Failed {
 /// else into an object of its own. Making a `bytes` object runs no code.
 // HOT: proto
 #[inline]
-fn receive(py: Python<'_>, state: &mut LoopState, inner: &mut Inner) -> Result<Incoming, Failed> {
+pub(crate) fn receive(
+    py: Python<'_>,
+    state: &mut LoopState,
+    inner: &mut Inner,
+) -> Result<Incoming, Failed> {
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
     if inner.expected > LARGE_READ {
         return receive_large(py, state, inner);

@@ -71,6 +71,22 @@ pub(crate) fn write(
     }
 }
 
+/// `write(data)` for bytes that the caller keeps for the length of the call.
+// HOT: tls
+#[inline]
+pub(crate) fn write_slice(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    data: &[u8],
+) -> PyResult<()> {
+    match try_write(inside, transport, data, || bytes::copy(py, data))? {
+        Outcome::Done => Ok(()),
+        outcome => settle(py, this, inside, transport, outcome),
+    }
+}
+
 /// `keep` makes an exact `bytes` of the whole content.
 #[inline]
 fn try_write(

@@ -1,0 +1,270 @@
+//! The interpreter's own OpenSSL, for the session of an `ssl.SSLObject`.
+//!
+//! The functions come out of the library that the `_ssl` module has loaded,
+//! and the session is the very one that `_ssl` works on: what the user's
+//! `SSLContext` says, and callbacks that it names, hold here as well. Only what
+//! succeeds, or has to wait for more records, is done here; any other outcome
+//! is left to `_ssl`, which finds the session as it was left and makes the
+//! exception that it always makes.
+//!
+//! `_ssl` is no public interface. A session is used only if its memory is laid
+//! out as in the versions of CPython that are known here, which OpenSSL itself
+//! has to confirm; where it does not, or where `_ssl` is not a library of its
+//! own, `engine.rs` calls the methods of `ssl` instead. So it does without the
+//! GIL, which is what keeps other threads from the session meanwhile.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_int, c_ulong, c_void};
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use pyo3::exceptions::PyMemoryError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::{ffi, intern};
+
+use crate::py::Owned;
+
+/// An `SSL`, an `SSL_CTX` and a `BIO`; only OpenSSL looks inside.
+type Ssl = *mut c_void;
+type SslCtx = *mut c_void;
+type Bio = *mut c_void;
+
+const SSL_ERROR_WANT_READ: c_int = 2;
+
+macro_rules! functions {
+    ($($field:ident = $symbol:literal ($($argument:ty),*) -> $result:ty,)*) => {
+        struct Functions {
+            $($field: unsafe extern "C" fn($($argument),*) -> $result,)*
+        }
+
+        impl Functions {
+            /// All of them, or none.
+            fn find(find: impl Fn(&CStr) -> Option<NonNull<c_void>>) -> Option<Self> {
+                Some(Self {$(
+                    $field: {
+                        type Function = unsafe extern "C" fn($($argument),*) -> $result;
+                        let address = find($symbol)?.as_ptr();
+                        // SAFETY: the type is that of OpenSSL's header, the same
+                        // in all versions since 1.1.1.
+                        unsafe { std::mem::transmute::<*mut c_void, Function>(address) }
+                    },
+                )*})
+            }
+        }
+    };
+}
+
+functions! {
+    read = c"SSL_read" (Ssl, *mut c_void, c_int) -> c_int,
+    write = c"SSL_write" (Ssl, *const c_void, c_int) -> c_int,
+    pending = c"SSL_pending" (Ssl) -> c_int,
+    has_pending = c"SSL_has_pending" (Ssl) -> c_int,
+    get_error = c"SSL_get_error" (Ssl, c_int) -> c_int,
+    get_context = c"SSL_get_SSL_CTX" (Ssl) -> SslCtx,
+    get_rbio = c"SSL_get_rbio" (Ssl) -> Bio,
+    get_wbio = c"SSL_get_wbio" (Ssl) -> Bio,
+    bio_read = c"BIO_read" (Bio, *mut c_void, c_int) -> c_int,
+    bio_write = c"BIO_write" (Bio, *const c_void, c_int) -> c_int,
+    bio_pending = c"BIO_ctrl_pending" (Bio) -> usize,
+    peek_error = c"ERR_peek_error" () -> c_ulong,
+    clear_error = c"ERR_clear_error" () -> (),
+}
+
+/// What OpenSSL answers to a read.
+pub(crate) enum Read {
+    Plaintext(usize),
+    /// There is no whole record.
+    WantsMore,
+    /// Something that `_ssl` has to say.
+    Other,
+}
+
+/// A session whose owner, an `_ssl._SSLSocket`, is alive, as are its BIOs.
+pub(crate) struct Session {
+    functions: &'static Functions,
+    ssl: Ssl,
+    incoming: Bio,
+    outgoing: Bio,
+}
+
+impl Session {
+    /// The session behind `socket`, an exact `_ssl._SSLSocket`, and its two
+    /// exact `MemoryBIO`s, which live as long as what is returned.
+    ///
+    /// None where it is not known well enough.
+    pub(crate) fn of(
+        py: Python<'_>,
+        socket: &Owned,
+        incoming: &Owned,
+        outgoing: &Owned,
+    ) -> PyResult<Option<Self>> {
+        if !cfg!(Py_3_11) || cfg!(Py_3_15) || cfg!(Py_GIL_DISABLED) {
+            return Ok(None);
+        }
+        let Some(functions) = functions(py)? else { return Ok(None) };
+        let context = Owned::from(socket.bind(py).getattr(intern!(py, "context"))?);
+        // SAFETY: each object is larger than the words that are read of it: its
+        // type says how large its instances are.
+        let (layered_on, ssl, owner, native_context, rbio, wbio) = unsafe {
+            match (
+                word(socket, 0),
+                word(socket, 1),
+                word(socket, 2),
+                word(&context, 0),
+                word(incoming, 0),
+                word(outgoing, 0),
+            ) {
+                (Some(a), Some(b), Some(c), Some(d), Some(e), Some(f)) => (a, b, c, d, e, f),
+                _ => return Ok(None),
+            }
+        };
+        // A session over BIOs is layered on no socket, and its context's object
+        // comes right behind it.
+        if !layered_on.is_null() || owner != context.as_ptr().cast() || ssl.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: between the two neighbours that were found is the session.
+        let confirmed = unsafe {
+            (functions.get_context)(ssl) == native_context
+                && (functions.get_rbio)(ssl) == rbio
+                && (functions.get_wbio)(ssl) == wbio
+        };
+        Ok(confirmed.then_some(Self { functions, ssl, incoming: rbio, outgoing: wbio }))
+    }
+
+    /// Takes ciphertext in.
+    ///
+    /// # Errors
+    /// MemoryError.
+    #[inline]
+    pub(crate) fn feed(&self, ciphertext: &[u8]) -> PyResult<()> {
+        for part in ciphertext.chunks(c_int::MAX as usize) {
+            let length = part.len() as c_int;
+            // SAFETY: the BIO lives, and pointer and length describe the part.
+            let taken =
+                unsafe { (self.functions.bio_write)(self.incoming, part.as_ptr().cast(), length) };
+            if taken != length {
+                return Err(PyMemoryError::new_err(()));
+            }
+        }
+        Ok(())
+    }
+
+    /// How much ciphertext waits to be decrypted.
+    #[inline]
+    pub(crate) fn incoming_bytes(&self) -> usize {
+        // SAFETY: the BIO lives.
+        unsafe { (self.functions.bio_pending)(self.incoming) }
+    }
+
+    /// How much ciphertext waits to be sent.
+    #[inline]
+    pub(crate) fn outgoing_bytes(&self) -> usize {
+        // SAFETY: the BIO lives.
+        unsafe { (self.functions.bio_pending)(self.outgoing) }
+    }
+
+    /// Whether the session holds a part of a record, or plaintext.
+    #[inline]
+    pub(crate) fn has_pending(&self) -> bool {
+        // SAFETY: the session lives, and the GIL keeps others from it.
+        unsafe { (self.functions.has_pending)(self.ssl) != 0 }
+    }
+
+    /// Whether a read would find something to do.
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        // SAFETY: as above.
+        self.incoming_bytes() == 0 && unsafe { (self.functions.pending)(self.ssl) } == 0
+    }
+
+    /// Forgets errors of others who use the library in this thread: they would
+    /// be taken for the session's.
+    #[inline]
+    pub(crate) fn forget_old_errors(&self) {
+        // SAFETY: both look at memory of this thread only.
+        unsafe {
+            if (self.functions.peek_error)() != 0 {
+                (self.functions.clear_error)();
+            }
+        }
+    }
+
+    /// Decrypts at most one record. Callbacks of the context may run.
+    #[inline]
+    pub(crate) fn read(&self, room: &mut [MaybeUninit<u8>]) -> Read {
+        let length = room.len().min(c_int::MAX as usize) as c_int;
+        // SAFETY: the session lives, and pointer and length describe the room.
+        let count = unsafe { (self.functions.read)(self.ssl, room.as_mut_ptr().cast(), length) };
+        if count > 0 {
+            return Read::Plaintext(count as usize);
+        }
+        // SAFETY: right behind the call that it is about.
+        match unsafe { (self.functions.get_error)(self.ssl, count) } {
+            SSL_ERROR_WANT_READ => Read::WantsMore,
+            _ => Read::Other,
+        }
+    }
+
+    /// Encrypts all of `data`; false where `_ssl` has to try the same again.
+    #[inline]
+    pub(crate) fn write(&self, data: &[u8]) -> bool {
+        let length = data.len().min(c_int::MAX as usize) as c_int;
+        // SAFETY: the session lives, and pointer and length are within `data`.
+        let count = unsafe { (self.functions.write)(self.ssl, data.as_ptr().cast(), length) };
+        count as usize == data.len()
+    }
+
+    /// Takes ciphertext out that waits to be sent; how many bytes it is.
+    #[inline]
+    pub(crate) fn take_outgoing(&self, room: &mut [MaybeUninit<u8>]) -> usize {
+        let length = room.len().min(c_int::MAX as usize) as c_int;
+        // SAFETY: the BIO lives, and pointer and length describe the room.
+        let count =
+            unsafe { (self.functions.bio_read)(self.outgoing, room.as_mut_ptr().cast(), length) };
+        count.max(0) as usize
+    }
+}
+
+/// The word at `index` behind the header of an object, where it has so many.
+///
+/// # Safety
+/// The type of the object tells the size of its memory.
+unsafe fn word(object: &Owned, index: usize) -> Option<*mut c_void> {
+    let offset = size_of::<ffi::PyObject>() + index * size_of::<*mut c_void>();
+    // SAFETY: a live object has a live type.
+    let size = unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_basicsize };
+    if (size as usize) < offset + size_of::<*mut c_void>() {
+        return None;
+    }
+    // SAFETY: within the object's memory.
+    Some(unsafe { object.as_ptr().byte_add(offset).cast::<*mut c_void>().read() })
+}
+
+static FUNCTIONS: PyOnceLock<Option<Functions>> = PyOnceLock::new();
+
+/// The library, if it can be found.
+fn functions(py: Python<'_>) -> PyResult<Option<&'static Functions>> {
+    Ok(FUNCTIONS.get_or_try_init(py, || load(py))?.as_ref())
+}
+
+/// Asks the loader for the functions that `_ssl` itself calls. The module is
+/// loaded already, and no other library is looked into than those that it
+/// depends on.
+fn load(py: Python<'_>) -> PyResult<Option<Functions>> {
+    let Ok(file) = py.import("_ssl")?.getattr("__file__") else {
+        // Part of the interpreter: its OpenSSL has no names to ask for.
+        return Ok(None);
+    };
+    let Ok(file) = CString::new(file.extract::<String>()?) else { return Ok(None) };
+    // SAFETY: a string with its end; with this flag nothing is loaded.
+    let library = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+    if library.is_null() {
+        return Ok(None);
+    }
+    Ok(Functions::find(|name| {
+        // SAFETY: an open library, which is never closed, and a string.
+        NonNull::new(unsafe { libc::dlsym(library, name.as_ptr()) })
+    }))
+}
