@@ -70,14 +70,18 @@ impl Try<'_> {
     // HOT: raw
     #[inline]
     pub(super) fn recv(&self, py: Python<'_>, count: usize) -> PyResult<Attempt> {
+        let is_stream = Stock::get(py)?.layout.is_stream(py, self.socket)?;
         let result = self.inside.with(|state| {
             let Ok(kept) = self.gate(state, Side::Read) else { return Ok(Received::Blocked) };
             let expected = kept.map_or(0, |kept| kept.expected);
-            let (received, asked) = if expected > LARGE && count > LARGE as usize {
+            let (received, asked) = if count > READ_RING_BYTES && !is_stream {
+                // What does not fit would be lost.
+                (self.recv_large(py, count)?, count)
+            } else if expected > LARGE && count > LARGE as usize {
                 // Some slack, so that the read that takes everything is a short one.
                 let capacity = (expected as usize + 1).next_power_of_two();
                 let capacity = capacity.min(MOST_EXPECTED).min(count);
-                (self.recv_large(py, capacity, &[])?, capacity)
+                (self.recv_large(py, capacity)?, capacity)
             } else {
                 self.recv_small(py, state, count)?
             };
@@ -102,8 +106,9 @@ impl Try<'_> {
         }
     }
 
-    /// Receives by way of the loop's ring, and says how much was asked for. A
-    /// full ring means more: the rest is joined to it.
+    /// Receives by way of the loop's ring, and says how much was asked for. What
+    /// does not fit is left to the next call, which will expect more: a second
+    /// receive here could take an error that nobody would hear of.
     #[inline]
     fn recv_small(
         &self,
@@ -120,31 +125,16 @@ impl Try<'_> {
         };
         // SAFETY: the kernel has just filled so many bytes.
         let filled = unsafe { ring.filled(length) };
-        if length == READ_RING_BYTES && count > length {
-            let capacity = count.min(MOST_EXPECTED);
-            return Ok((self.recv_large(py, capacity, filled)?, capacity));
-        }
         Ok((Received::Data(bytes::copy(py, filled)?, length), asked))
     }
 
-    /// Receives into an object of its own, behind what is there already.
-    fn recv_large(
-        &self,
-        py: Python<'_>,
-        capacity: usize,
-        begin: &[u8],
-    ) -> Result<Received, Failed> {
+    /// Receives into an object of its own.
+    fn recv_large(&self, py: Python<'_>, capacity: usize) -> Result<Received, Failed> {
         let mut large = Spare::default().filling(py, capacity)?;
-        large.begin_with(begin);
-        let more = socket::receive(sys::borrow(self.fd), large.space(begin.len()));
-        let length = match more {
-            Ok(Some(more)) => begin.len() + more,
-            Ok(None) if begin.is_empty() => return Ok(Received::Blocked),
-            // The next read tells it again.
-            Err(error) if begin.is_empty() => return Err(error.into()),
-            Ok(None) | Err(_) => begin.len(),
+        let Some(length) = socket::receive(sys::borrow(self.fd), large.space(0))? else {
+            return Ok(Received::Blocked);
         };
-        // SAFETY: the kernel, and the copy before it, have filled so many bytes.
+        // SAFETY: the kernel has just filled so many bytes.
         let message = unsafe { large.finish(py, length, true)? };
         Ok(Received::Data(message.object().clone_ref(py), length))
     }

@@ -82,6 +82,20 @@ impl Layout {
         call::method(py, socket, intern!(py, "fileno"), [])?.bind(py).extract()
     }
 
+    /// Whether a plain socket is a stream of bytes: one that hands out messages
+    /// drops what a receive has no room for.
+    // HOT: raw
+    #[inline]
+    pub(super) fn is_stream(self, py: Python<'_>, socket: &Owned) -> PyResult<bool> {
+        if self.is_known {
+            // SAFETY: a plain socket, laid out as probed.
+            let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
+            return Ok(fields.sock_type.load(Ordering::Relaxed) == libc::SOCK_STREAM);
+        }
+        let kind = socket.bind(py).getattr(intern!(py, "type"))?.extract::<i32>()?;
+        Ok(kind == libc::SOCK_STREAM)
+    }
+
     /// Whether a plain socket never waits: a timeout of zero.
     // HOT: raw-wait
     #[inline]

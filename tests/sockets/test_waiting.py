@@ -267,6 +267,48 @@ def test_packets_come_one_at_a_time(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("kind", ["SOCK_DGRAM", "SOCK_SEQPACKET"])
+def test_large_packets_come_whole(loop: Loop, kind: str) -> None:
+    async def main() -> None:
+        if not hasattr(socket, kind):
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, getattr(socket, kind))
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            for size in (100, 70_000, 150_000, 65_536, 1, 65_537):
+                payload = bytes(range(256)) * (size // 256) + bytes(size % 256)
+                for waits in (False, True):
+                    if waits:
+                        receiving = asyncio.ensure_future(loop.sock_recv(ours, 1 << 18))
+                        await settled()
+                    await loop.sock_sendall(theirs, payload)
+                    if not waits:
+                        receiving = asyncio.ensure_future(loop.sock_recv(ours, 1 << 18))
+                    assert await receiving == payload
+                await loop.sock_sendall(theirs, payload)
+                assert await loop.sock_recv(ours, 50) == payload[:50]  # the rest is lost, as ever
+
+    loop.run_until_complete(main())
+
+
+def test_a_reset_behind_much_data_is_told(loop: Loop) -> None:
+    async def main() -> None:
+        for size in (1000, 65_536, 100_000):
+            with socket_pair() as (ours, theirs):
+                await exchanges(loop, ours, theirs)
+                theirs.send(bytes(size))
+                await settled()
+                reset(theirs)
+                await settled()
+                with pytest.raises(ConnectionResetError):
+                    while await loop.sock_recv(ours, 1 << 17):
+                        pass
+
+    loop.run_until_complete(main())
+
+
 @pytest.mark.min_python(3, 11)
 def test_datagrams_wait_in_both_directions(loop: Loop) -> None:
     async def main() -> None:
