@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyAssertionError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat};
@@ -132,8 +132,12 @@ pub(crate) fn call_at<'py>(
 ) -> PyResult<Owned> {
     let call = parse(py, "call_at", args, &["when"])?;
     let when = first(py, &args, "when")?;
-    if when.is_none() && cfg!(Py_3_11) {
-        return Err(PyTypeError::new_err("when cannot be None"));
+    if when.is_none() {
+        return Err(if cfg!(Py_3_11) {
+            PyTypeError::new_err("when cannot be None")
+        } else {
+            PyAssertionError::new_err(())
+        });
     }
     at(py, this, when.extract()?, Some(Owned::from(&*when)), call)
 }
