@@ -12,13 +12,15 @@ TESTS ?=
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 export PYO3_PYTHON := $(abspath $(PY))
+# maturin installs there; without it, only into one that is called .venv.
+export VIRTUAL_ENV := $(abspath $(VENV))
 # A loop under test is never chosen by what the caller's shell exports.
 unexport PYTHONPATH TOKIOLOOP_UNDER_TEST RUST_LOG
 
 LOOM_FLAGS := --cfg loom
 PROFILING_FLAGS := -C force-frame-pointers=yes
 
-.PHONY: help bench bench-full test check lint cargo-test loom pytest checked conformance \
+.PHONY: help bench bench-full test check lint cargo-test loom pytest checked conformance conformance-here \
         interop-programs memcheck build profiling profile setup tools fmt clean
 
 help:
@@ -112,9 +114,13 @@ interop-programs:
 memcheck: build
 	tests/stress/memcheck.sh $(PY)
 
-# CPython's own tests on TokioLoop, for the interpreter at hand.
-conformance: $(VENV)/.build-tools build
-	$(PY) tests/conformance/run.py
+# CPython's own tests on TokioLoop, with every interpreter of this machine (or those of PYTHONS).
+conformance: tools
+	$(PYTHON) tests/conformance/everywhere.py $(PYTHONS)
+
+# The same for PYTHON alone.
+conformance-here: $(VENV)/.build-tools build
+	$(PY) tests/conformance/run.py $(if $(REPORT),--report $(REPORT))
 
 fmt: $(VENV)/.build-tools
 	cargo fmt --all
