@@ -10,6 +10,8 @@ import socket
 import ssl
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 
 from tests.parity.wires import client_tls, server_tls
 from tests.support.leaks import open_descriptors
-from tests.support.net import LOOPBACK, eventually, receive_to_eof, settled
+from tests.support.net import LOOPBACK, eventually, receive_to_eof, reset, settled
 from tests.support.protocols import Recorder
 
 pytestmark = pytest.mark.flavours(
@@ -204,3 +206,63 @@ def test_sys_exit_over_tls_leaves_the_loop_and_it_runs_again(loop: Loop, where: 
     for each in opened:
         each.close() if isinstance(each, asyncio.AbstractServer) else each.abort()
     assert loop.run_until_complete(asyncio.sleep(0.01, "runs again")) == "runs again"
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_reset_inside_a_tls_handshake_is_no_matter_for_the_handler(
+    loop: Loop, loop_errors: Any, side: str
+) -> None:
+    """The call that waits for the connection is told; nobody waits on a server."""
+
+    async def main() -> None:
+        if side == "server":
+            server = await loop.create_server(Recorder, LOOPBACK, 0, ssl=server_tls())
+            for _ in range(3):
+                client = socket.create_connection(server.sockets[0].getsockname(), timeout=5)
+                client.send(b"\x16\x03\x01\x02\x00")  # the head of a record, and no more
+                await settled()
+                reset(client)
+                await settled()
+            server.close()
+            await asyncio.wait_for(server.wait_closed(), 5)
+            return
+        with socket.socket() as listener:
+            listener.bind((LOOPBACK, 0))
+            listener.listen()
+            address = listener.getsockname()
+            task = loop.create_task(loop.create_connection(Recorder, *address, ssl=client_tls()))
+            await settled()
+            peer, _ = listener.accept()
+            reset(peer)
+            with pytest.raises(ConnectionError):
+                await asyncio.wait_for(task, 5)
+
+    loop.set_debug(False)
+    loop.run_until_complete(main())
+    assert loop_errors == []
+
+
+@pytest.mark.min_python(3, 13)
+def test_an_executor_that_is_not_waited_for_ends_in_its_own_time(loop: Loop) -> None:
+    """The thread finds its loop closed, and says nothing."""
+    release = threading.Event()
+    raised: list[Any] = []
+    hook = threading.excepthook
+
+    async def main() -> None:
+        waiting = loop.run_in_executor(None, release.wait, 20)
+        with pytest.warns(RuntimeWarning, match="did not finishing joining its threads"):
+            await loop.shutdown_default_executor(0.01)
+        waiting.cancel()
+
+    threading.excepthook = raised.append
+    try:
+        before = threading.active_count()
+        loop.run_until_complete(main())
+        loop.close()
+        release.set()
+        while threading.active_count() > before:
+            time.sleep(0.001)
+    finally:
+        threading.excepthook = hook
+    assert raised == []
