@@ -70,7 +70,7 @@ impl Try<'_> {
     // HOT: raw
     #[inline]
     pub(super) fn recv(&self, py: Python<'_>, count: usize) -> PyResult<Attempt> {
-        let is_stream = Stock::get(py)?.layout.is_stream(py, self.socket)?;
+        let is_stream = Stock::get(py)?.layout(py).is_stream(py, self.socket)?;
         let result = self.inside.with(|state| {
             let Ok(kept) = self.gate(state, Side::Read) else { return Ok(Received::Blocked) };
             let expected = kept.map_or(0, |kept| kept.expected);
@@ -234,7 +234,7 @@ impl Try<'_> {
         let family = listener.getattr(intern!(py, "family"))?;
         // The addresses of others have forms of their own.
         let known = matches!(family.extract()?, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
-        if !known || !stock.is_current(py)? || !stock.layout.never_waits(py, self.socket)? {
+        if !known || !stock.is_current(py)? || !stock.layout(py).never_waits(py, self.socket)? {
             return Ok(Attempt::Delegate);
         }
         if self.inside.with(|state| self.gate(state, Side::Read).is_err()) {

@@ -205,7 +205,7 @@ impl Call {
         if !Stock::get(py)?.is_plain(py, &self.socket) {
             return self.delegate(py);
         }
-        if self.event_loop().debug() && !Stock::get(py)?.layout.never_waits(py, &self.socket)? {
+        if self.event_loop().debug() && !Stock::get(py)?.layout(py).never_waits(py, &self.socket)? {
             return Err(PyValueError::new_err("the socket must be non-blocking"));
         }
         match &mut self.task {
@@ -239,7 +239,7 @@ impl Call {
     }
 
     fn attempt(&mut self, py: Python<'_>, first: bool) -> PyResult<Attempt> {
-        let fd = Stock::get(py)?.layout.descriptor(py, &self.socket)?;
+        let fd = Stock::get(py)?.layout(py).descriptor(py, &self.socket)?;
         // SAFETY: only this call changes the reference, and not meanwhile.
         let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.as_ptr()) };
         let (true, Some(inside)) = (fd >= 0, event_loop.enter_for_socket(py)) else {
@@ -279,14 +279,14 @@ impl Call {
     // HOT: raw-wait
     fn begin_wait(&self, py: Python<'_>) -> PyResult<Wait> {
         // What would block in CPython's hands blocks in them.
-        if !Stock::get(py)?.layout.never_waits(py, &self.socket)? {
+        if !Stock::get(py)?.layout(py).never_waits(py, &self.socket)? {
             return Ok(Wait::Delegate);
         }
         if self.event_loop().closed() {
             return Err(errors::closed());
         }
         let future = call::method(py, &self.event_loop, intern!(py, "create_future"), [])?;
-        let fd = Stock::get(py)?.layout.descriptor(py, &self.socket)?;
+        let fd = Stock::get(py)?.layout(py).descriptor(py, &self.socket)?;
         let Some(inside) = self.event_loop().enter_for_socket(py) else {
             return Ok(Wait::Delegate);
         };

@@ -2,11 +2,11 @@
 //!
 //! Both are asked for several times per message, and the methods that tell
 //! them would cost more than the rest of a call. The layout is CPython's
-//! private matter: it is tried on real sockets when the module is made, and
-//! where it does not hold the methods are called.
+//! private matter: it is tried on real sockets before the first use, and where
+//! it does not hold the methods are called.
 #![allow(unsafe_code)]
 
-use std::mem::{offset_of, size_of};
+use std::mem::size_of;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use pyo3::ffi;
@@ -36,38 +36,40 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Looks whether sockets of this interpreter are laid out as expected.
-    ///
-    /// # Errors
-    /// What Python raises while sockets are made.
-    pub(super) fn probe(class: &Bound<'_, PyAny>) -> PyResult<Self> {
+    /// Looks whether sockets of this interpreter are laid out as expected. Where
+    /// none can be made to look at, that is as good as a no.
+    #[cold]
+    pub(super) fn probe(class: &Bound<'_, PyAny>) -> Self {
+        Self { is_known: Self::holds(class).unwrap_or(false) }
+    }
+
+    fn holds(class: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = class.py();
         let size = class.getattr(intern!(py, "__basicsize__"))?.extract::<usize>()?;
-        let mut is_known = size >= size_of::<Fields>();
+        if size < size_of::<Fields>() {
+            return Ok(false);
+        }
         for timeout in [None, Some(0.0), Some(1.5), Some(86_400.25)] {
-            if !is_known {
-                break;
-            }
             let socket = class.call0()?;
             socket.call_method1("settimeout", (timeout,))?;
             let number = socket.call_method0("fileno")?.extract::<i32>()?;
             // SAFETY: an object of at least this size.
             let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
-            let nanos = timeout.map_or(-1, |seconds| (seconds * 1e9) as i64);
             let found = fields.sock_timeout.load(Ordering::Relaxed);
-            is_known = fields.sock_fd.load(Ordering::Relaxed) == number
-                && (found == nanos || (found < 0 && nanos < 0))
+            let is_timeout = match timeout {
+                None => found < 0,
+                Some(seconds) => found == (seconds * 1e9) as i64,
+            };
+            let is_open = fields.sock_fd.load(Ordering::Relaxed) == number
                 && fields.sock_family.load(Ordering::Relaxed) == libc::AF_INET
                 && fields.sock_type.load(Ordering::Relaxed) == libc::SOCK_STREAM;
             socket.call_method0("close")?;
-            is_known &= fields.sock_fd.load(Ordering::Relaxed) == -1;
+            let is_closed = fields.sock_fd.load(Ordering::Relaxed) == -1;
+            if !(is_timeout && is_open && is_closed) {
+                return Ok(false);
+            }
         }
-        debug_assert!(
-            is_known,
-            "{} is not where sock_timeout is",
-            offset_of!(Fields, sock_timeout)
-        );
-        Ok(Self { is_known })
+        Ok(true)
     }
 
     /// The descriptor of a plain socket; -1 where it was closed.

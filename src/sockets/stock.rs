@@ -19,7 +19,7 @@ pub(super) struct Stock {
     /// The class whose coroutines take over.
     event_loop: Py<PyType>,
     /// Where a plain socket has its descriptor and its timeout.
-    pub(super) layout: Layout,
+    layout: PyOnceLock<Layout>,
     /// `asyncio.Future.set_result`, of the class that loops make.
     pub(super) set_result: Py<PyAny>,
     /// `BlockingIOError` and `InterruptedError`: try again later.
@@ -69,7 +69,7 @@ impl Stock {
         let builtins = py.import("builtins")?;
         let future = Imports::get(py)?.future.bind(py);
         Ok(Self {
-            layout: Layout::probe(&socket)?,
+            layout: PyOnceLock::new(),
             set_result: future.getattr("set_result")?.unbind(),
             socket: Guarded::new(&socket, &SOCKET, is_genuine)?,
             event_loop: event_loop.cast_into::<PyType>()?.unbind(),
@@ -92,6 +92,12 @@ impl Stock {
         // SAFETY: a live object; the type is only compared.
         let class = unsafe { pyo3::ffi::Py_TYPE(future.as_ptr()) };
         Imports::get(py).is_ok_and(|imports| class.cast() == imports.future.as_ptr())
+    }
+
+    /// How the fields of plain sockets are read.
+    #[inline]
+    pub(super) fn layout(&self, py: Python<'_>) -> Layout {
+        *self.layout.get_or_init(py, || Layout::probe(self.socket.class(py)))
     }
 
     /// The class of plain sockets.

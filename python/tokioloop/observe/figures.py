@@ -33,7 +33,7 @@ COUNTERS = {
 GAUGES = {
     "connections_open": "Open connections",
     "listeners_open": "Listening sockets",
-    "watches_open": "Descriptors watched by add_reader and add_writer",
+    "watches_open": "Descriptors that add_reader, add_writer and sock_* wait for",
     "bytes_queued": "Bytes waiting to be sent",
     "timers_scheduled": "Timers that wait",
     "callbacks_ready": "Callbacks that are due",
