@@ -92,7 +92,7 @@ pub fn receive(
 /// # Errors
 /// The connection's error; never `WouldBlock` or `Interrupted`.
 // HOT: proto
-#[inline]
+#[inline(always)]
 pub fn send(fd: BorrowedFd<'_>, kind: Kind, data: &[u8]) -> io::Result<usize> {
     loop {
         let result = match kind {

@@ -200,7 +200,8 @@ impl From<PyErr> for Failed {
 /// Receives once: into the ring where the message is expected to be small,
 /// else into an object of its own. Making a `bytes` object runs no code.
 // HOT: proto
-#[inline]
+// TLS calls it as well: see `write::write` for why it says always.
+#[inline(always)]
 pub(crate) fn receive(
     py: Python<'_>,
     state: &mut LoopState,
