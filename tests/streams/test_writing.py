@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -211,6 +212,7 @@ def test_the_servers_callback_is_what_the_user_gave(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio reports it since Python 3.11")
 def test_a_failing_callback_is_reported(loop: Loop, loop_errors: Any) -> None:
     async def main() -> None:
         done = asyncio.Event()
