@@ -45,6 +45,8 @@ Opened = Coroutine[Any, Any, Any]
 ROUNDS = {"asyncio": 24, "tokioloop": 500}
 # A TLS handshake or a child takes milliseconds, and several processes share a machine.
 DEAR_ROUNDS = {"asyncio": 12, "tokioloop": 500}
+# Caches of the interpreter fill at any time; the few rounds of asyncio are the control.
+STRAY_OBJECTS = 100
 WARM_UP = 24
 CANCEL_POINTS = 10
 MEMORY_SLACK = 8 << 20
@@ -329,5 +331,6 @@ def test_what_was_opened_is_gone(
         assert _children() <= children
     assert after.descriptors <= before.descriptors
     assert after.threads <= before.threads
-    assert after.objects <= before.objects + rounds // 4, "objects stay behind"
+    most = max(rounds // 4, STRAY_OBJECTS)
+    assert after.objects <= before.objects + most, "objects stay behind"
     assert after.memory <= before.memory + MEMORY_SLACK
