@@ -17,6 +17,7 @@ mod openssl;
 mod plaintext;
 mod protocol;
 mod reading;
+mod sink;
 mod slots;
 mod tools;
 mod writing;

@@ -14,28 +14,34 @@
 //! GIL, which is what keeps other threads from the session meanwhile.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_int, c_ulong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::{ffi, intern};
 
 use crate::py::Owned;
+use crate::tls::sink::{Sink, Written};
 
 /// An `SSL`, an `SSL_CTX` and a `BIO`; only OpenSSL looks inside.
-type Ssl = *mut c_void;
+pub(crate) type Ssl = *mut c_void;
 type SslCtx = *mut c_void;
-type Bio = *mut c_void;
+pub(crate) type Bio = *mut c_void;
+
+/// What a BIO of our own consists of.
+type OnWrite = unsafe extern "C" fn(Bio, *const c_char, c_int) -> c_int;
+type OnControl = unsafe extern "C" fn(Bio, c_int, c_long, *mut c_void) -> c_long;
+type OnDestroy = unsafe extern "C" fn(Bio) -> c_int;
 
 const SSL_ERROR_WANT_READ: c_int = 2;
 
 macro_rules! functions {
     ($($field:ident = $symbol:literal ($($argument:ty),*) -> $result:ty,)*) => {
-        struct Functions {
-            $($field: unsafe extern "C" fn($($argument),*) -> $result,)*
+        pub(crate) struct Functions {
+            $(pub(crate) $field: unsafe extern "C" fn($($argument),*) -> $result,)*
         }
 
         impl Functions {
@@ -69,6 +75,17 @@ functions! {
     bio_pending = c"BIO_ctrl_pending" (Bio) -> usize,
     peek_error = c"ERR_peek_error" () -> c_ulong,
     clear_error = c"ERR_clear_error" () -> (),
+    set_wbio = c"SSL_set0_wbio" (Ssl, Bio) -> (),
+    bio_new = c"BIO_new" (*mut c_void) -> Bio,
+    bio_free = c"BIO_free" (Bio) -> c_int,
+    bio_up_ref = c"BIO_up_ref" (Bio) -> c_int,
+    bio_set_data = c"BIO_set_data" (Bio, *mut c_void) -> (),
+    bio_get_data = c"BIO_get_data" (Bio) -> *mut c_void,
+    bio_set_init = c"BIO_set_init" (Bio, c_int) -> (),
+    meth_new = c"BIO_meth_new" (c_int, *const c_char) -> *mut c_void,
+    meth_set_write = c"BIO_meth_set_write" (*mut c_void, OnWrite) -> c_int,
+    meth_set_ctrl = c"BIO_meth_set_ctrl" (*mut c_void, OnControl) -> c_int,
+    meth_set_destroy = c"BIO_meth_set_destroy" (*mut c_void, OnDestroy) -> c_int,
 }
 
 /// What OpenSSL answers to a read.
@@ -86,6 +103,7 @@ pub(crate) struct Session {
     ssl: Ssl,
     incoming: Bio,
     outgoing: Bio,
+    sink: Sink,
 }
 
 impl Session {
@@ -130,7 +148,12 @@ impl Session {
                 && (functions.get_rbio)(ssl) == rbio
                 && (functions.get_wbio)(ssl) == wbio
         };
-        Ok(confirmed.then_some(Self { functions, ssl, incoming: rbio, outgoing: wbio }))
+        if !confirmed || rbio == wbio {
+            return Ok(None);
+        }
+        // SAFETY: confirmed above; the sink is dropped with what is returned.
+        let sink = unsafe { Sink::install(py, functions, ssl, wbio) };
+        Ok(sink.map(|sink| Self { functions, ssl, incoming: rbio, outgoing: wbio, sink }))
     }
 
     /// Takes ciphertext in.
@@ -216,6 +239,12 @@ impl Session {
         count as usize == data.len()
     }
 
+    /// Encrypts all of `data` into `room`; false as above.
+    #[inline]
+    pub(crate) fn write_into(&self, data: &[u8], room: &mut [MaybeUninit<u8>]) -> (bool, Written) {
+        self.sink.lend(room, || self.write(data))
+    }
+
     /// Takes ciphertext out that waits to be sent; how many bytes it is.
     #[inline]
     pub(crate) fn take_outgoing(&self, room: &mut [MaybeUninit<u8>]) -> usize {
@@ -242,11 +271,22 @@ unsafe fn word(object: &Owned, index: usize) -> Option<*mut c_void> {
     Some(unsafe { object.as_ptr().byte_add(offset).cast::<*mut c_void>().read() })
 }
 
-static FUNCTIONS: PyOnceLock<Option<Functions>> = PyOnceLock::new();
+static FUNCTIONS: OnceLock<Option<Functions>> = OnceLock::new();
+
+/// The library, where it was asked for and found; also for threads that are
+/// not attached.
+#[inline]
+pub(crate) fn found() -> Option<&'static Functions> {
+    FUNCTIONS.get()?.as_ref()
+}
 
 /// The library, if it can be found.
 fn functions(py: Python<'_>) -> PyResult<Option<&'static Functions>> {
-    Ok(FUNCTIONS.get_or_try_init(py, || load(py))?.as_ref())
+    if let Some(functions) = FUNCTIONS.get() {
+        return Ok(functions.as_ref());
+    }
+    let loaded = load(py)?;
+    Ok(FUNCTIONS.get_or_init(|| loaded).as_ref())
 }
 
 /// Asks the loader for the functions that `_ssl` itself calls. The module is

@@ -19,6 +19,9 @@ use crate::transports;
 /// Seven records: with what they add still below the size from which glibc
 /// maps memory anew for each block.
 const PART_BYTES: usize = 7 * 16 * 1024;
+/// Plaintext in one record, and the most that a cipher in use adds to it.
+const RECORD_BYTES: usize = 16 * 1024;
+const RECORD_OVERHEAD: usize = 128;
 /// Ciphertext of up to so many bytes is sent from the stack.
 const SMALL_BYTES: usize = 4096;
 
@@ -36,9 +39,86 @@ pub(crate) fn write_one(
         return leave_to_asyncio(py, this, PyTuple::new(py, [data])?.as_any());
     };
     let paused = this.flag(Slot::SslWritingPaused) != Some(false);
-    let result = encrypt(py, this, engine, &Owned::from(data), paused)
-        .and_then(|()| send(py, this, engine, paused));
+    let data = Owned::from(data);
+    let result = match engine.direct() {
+        Some(session) if !paused && session.outgoing_bytes() == 0 => {
+            write_through(py, this, engine, session, &data)
+        }
+        _ => encrypt(py, this, engine, &data, paused).and_then(|()| send(py, this, engine, paused)),
+    };
     result.or_else(|error| failed(py, this, error))
+}
+
+/// Encrypts into the memory that is sent from, and sends, in parts of whole
+/// records.
+// HOT: tls
+#[inline]
+fn write_through(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    session: &Session,
+    data: &Owned,
+) -> PyResult<()> {
+    let bound = data.bind(py);
+    let view;
+    let content = match bytes::exact(&bound) {
+        Some(content) => content,
+        None => match buffer::View::readable(&bound) {
+            Ok(readable) => {
+                view = readable;
+                view.bytes()
+            }
+            // `ssl` has its own words for what is no buffer.
+            Err(_) => {
+                encrypt_by_method(py, this, engine, data)?;
+                return send(py, this, engine, false);
+            }
+        },
+    };
+    for (index, part) in content.chunks(PART_BYTES).enumerate() {
+        let (all, overflowed) = write_part(py, this, session, part)?;
+        if overflowed {
+            send_ciphertext(py, this, session)?;
+        }
+        if !all {
+            encrypt_the_rest(py, this, engine, data, index * PART_BYTES)?;
+            return send(py, this, engine, false);
+        }
+    }
+    control_writing(py, this, 0)
+}
+
+/// Encrypts and sends one part; whether it was taken, and whether some of its
+/// records found no room.
+#[inline]
+fn write_part(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    session: &Session,
+    part: &[u8],
+) -> PyResult<(bool, bool)> {
+    let records = part.len() / RECORD_BYTES + 1;
+    let expected = part.len() + records * RECORD_OVERHEAD;
+    if expected > SMALL_BYTES {
+        let mut filling = Spare::default().filling(py, expected)?;
+        let (all, written) = session.write_into(part, filling.space(0));
+        // SAFETY: so many bytes were written.
+        let message = unsafe { filling.finish(py, written.length, false)? };
+        if written.length > 0 {
+            transports::write_to(py, &transport_of(py, this)?, message.object())?;
+        }
+        return Ok((all, written.overflowed));
+    }
+    let mut room = [MaybeUninit::uninit(); SMALL_BYTES];
+    let (all, written) = session.write_into(part, &mut room);
+    let filled = room.get(..written.length).unwrap_or_default();
+    if !filled.is_empty() {
+        // SAFETY: so many bytes were written.
+        let filled = unsafe { &*(std::ptr::from_ref(filled) as *const [u8]) };
+        transports::write_slice_to(py, &transport_of(py, this)?, filled)?;
+    }
+    Ok((all, written.overflowed))
 }
 
 /// `_write_appdata`.
