@@ -16,9 +16,11 @@ from tests.support.net import LOOPBACK
 from tests.support.protocols import EchoProtocol, Recorder
 from tests.support.tls import client_context, server_context
 
-pytestmark = pytest.mark.flavours(
-    "asyncio", "tokioloop", reason="the peers have TLS stacks of their own"
-)
+pytestmark = [
+    pytest.mark.flavours("asyncio", "tokioloop", reason="the peers have TLS stacks of their own"),
+    # Before that asyncio has another protocol, which is used as it is.
+    pytest.mark.min_python(3, 11),
+]
 Loop = asyncio.AbstractEventLoop
 
 TOKIOLOOP_HAS_ITS_OWN = sys.version_info >= (3, 11)

@@ -13,9 +13,11 @@ import pytest
 from tests.support.protocols import BufferedRecorder, EchoProtocol, Recorder
 from tests.support.tls import connected_over_tls, records
 
-pytestmark = pytest.mark.flavours(
-    "asyncio", "tokioloop", reason="the peers have TLS stacks of their own"
-)
+pytestmark = [
+    pytest.mark.flavours("asyncio", "tokioloop", reason="the peers have TLS stacks of their own"),
+    # Before that asyncio has another protocol, which is used as it is.
+    pytest.mark.min_python(3, 11),
+]
 Loop = asyncio.AbstractEventLoop
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 

@@ -14,9 +14,11 @@ from tests.support.net import reset
 from tests.support.protocols import Recorder
 from tests.support.tls import RecordPeer, connected_over_tls, records
 
-pytestmark = pytest.mark.flavours(
-    "asyncio", "tokioloop", reason="the peers have TLS stacks of their own"
-)
+pytestmark = [
+    pytest.mark.flavours("asyncio", "tokioloop", reason="the peers have TLS stacks of their own"),
+    # Before that asyncio has another protocol, which is used as it is.
+    pytest.mark.min_python(3, 11),
+]
 Loop = asyncio.AbstractEventLoop
 
 

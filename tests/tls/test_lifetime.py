@@ -15,9 +15,11 @@ from tests.support.net import LOOPBACK, settled
 from tests.support.protocols import Recorder
 from tests.support.tls import client_context, connected_over_tls, server_context
 
-pytestmark = pytest.mark.flavours(
-    "asyncio", "tokioloop", reason="the peers have TLS stacks of their own"
-)
+pytestmark = [
+    pytest.mark.flavours("asyncio", "tokioloop", reason="the peers have TLS stacks of their own"),
+    # Before that asyncio has another protocol, which is used as it is.
+    pytest.mark.min_python(3, 11),
+]
 Loop = asyncio.AbstractEventLoop
 
 
