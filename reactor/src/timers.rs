@@ -1,29 +1,34 @@
 //! Deadlines in firing order, with true removal.
 //!
 //! A 4-ary heap of small copyable entries orders the deadlines; a slot table ([`slots`]) holds the
-//! items and knows where in the heap each one is, so that a cancelled timer is taken out at once
-//! instead of waiting for its deadline as a tombstone. Most timers of a server are timeouts that
-//! never fire: their cost is what counts. For the same reason the newest timer stays out of the
-//! heap until another one comes: an operation under a timeout is often over before that.
+//! items and knows where each entry is, so that a cancelled timer is taken out at once instead of
+//! waiting for its deadline as a tombstone. Most timers of a server are timeouts that never fire:
+//! their cost is what counts. Two shortcuts keep those out of the heap. The newest timer waits
+//! beside it until another one comes: an operation under a timeout is often over before that. And
+//! timers that come in the order of their deadlines, as those of one timeout do, stand in a queue
+//! ([`run`]), whose ends are taken off in O(1).
 //!
 //! Between calls these hold:
 //! - every entry names a live slot, and that slot's position names the entry;
 //! - an entry never sorts before its parent, by deadline and then by order of insertion;
-//! - heap and slot table each use about a quarter of their memory or more, or are small.
+//! - no entry of the run sorts before another that stands before it;
+//! - heap, run and slot table each use about a quarter of their memory or more, or are small.
 //!
 //! Owned by one thread. Reads no clock and runs no callback.
 
+mod run;
 mod slots;
 
 use std::fmt;
 
+use self::run::Run;
 use self::slots::Slots;
 use crate::clock::Nanos;
 
 /// A set of deadlines, each with the item that is due at that time.
 ///
-/// Insertion and removal are O(log n) and allocate only to grow; the timer that was inserted last
-/// is removed in O(1), whatever its deadline.
+/// Insertion and removal are O(log n) and allocate only to grow. They are O(1) for the timer that
+/// was inserted last and, on average, for timers that were inserted in the order of their deadlines.
 ///
 /// ```
 /// use tokioloop_reactor::Timers;
@@ -42,6 +47,7 @@ use crate::clock::Nanos;
 /// ```
 pub struct Timers<T> {
     heap: Vec<Entry>,
+    run: Run,
     newest: Option<Entry>,
     slots: Slots<T>,
     inserted: u64,
@@ -50,7 +56,7 @@ pub struct Timers<T> {
 impl<T> Timers<T> {
     /// An empty set that owns no memory.
     pub const fn new() -> Self {
-        Self { heap: Vec::new(), newest: None, slots: Slots::new(), inserted: 0 }
+        Self { heap: Vec::new(), run: Run::new(), newest: None, slots: Slots::new(), inserted: 0 }
     }
 
     /// Adds a timer. Equal deadlines fire in the order of their insertion.
@@ -61,8 +67,7 @@ impl<T> Timers<T> {
         let generation = sequence as u32;
         let slot = self.slots.insert(generation, OUTSIDE, item);
         if let Some(older) = self.newest.replace(Entry { deadline, sequence, slot }) {
-            self.heap.push(older);
-            self.sift_up(self.heap.len() - 1, older);
+            self.settle(older);
         }
         TimerKey { slot, generation }
     }
@@ -72,6 +77,7 @@ impl<T> Timers<T> {
     pub fn remove(&mut self, key: TimerKey) -> Option<T> {
         match self.slots.position(key.slot, key.generation)? {
             OUTSIDE => self.take_newest(),
+            position if run::is_number(position) => self.take_of_run(position),
             position => self.take(position as usize),
         }
     }
@@ -79,17 +85,14 @@ impl<T> Timers<T> {
     /// Takes the earliest timer out if its deadline is not after `now`.
     #[inline]
     pub fn pop_due(&mut self, now: Nanos) -> Option<T> {
-        match (self.newest, self.heap.first()) {
-            // On equal deadlines the heap goes first: all of it is older.
-            (Some(newest), root) if root.is_none_or(|root| newest.deadline < root.deadline) => {
-                if newest.deadline <= now {
-                    self.take_newest()
-                } else {
-                    None
-                }
-            }
-            (_, Some(root)) if root.deadline <= now => self.take(0),
-            _ => None,
+        let first = self.first()?;
+        if first.deadline > now {
+            return None;
+        }
+        match self.slots.position_of(first.slot)? {
+            OUTSIDE => self.take_newest(),
+            position if run::is_number(position) => self.take_of_run(position),
+            position => self.take(position as usize),
         }
     }
 
@@ -99,6 +102,7 @@ impl<T> Timers<T> {
     /// items run code when they are dropped can let go of the timers first.
     pub fn drain(&mut self) -> Vec<T> {
         let mut entries = std::mem::take(&mut self.heap);
+        entries.extend(std::mem::take(&mut self.run).iter());
         entries.extend(self.newest.take());
         entries.sort_unstable_by_key(|entry| entry.rank());
         let mut slots = std::mem::take(&mut self.slots);
@@ -108,6 +112,7 @@ impl<T> Timers<T> {
     /// Drops every timer and gives the memory back; all keys become stale.
     pub fn clear(&mut self) {
         self.heap = Vec::new();
+        self.run = Run::new();
         self.newest = None;
         self.slots = Slots::new();
     }
@@ -115,31 +120,61 @@ impl<T> Timers<T> {
     /// The earliest deadline.
     #[inline]
     pub fn next_deadline(&self) -> Option<Nanos> {
-        let root = self.heap.first().map(|root| root.deadline);
-        let newest = self.newest.map(|newest| newest.deadline);
-        root.into_iter().chain(newest).min()
+        self.first().map(|first| first.deadline)
     }
 
     /// How many timers wait.
     #[inline]
     pub fn len(&self) -> usize {
-        self.heap.len() + usize::from(self.newest.is_some())
+        self.heap.len() + self.run.len() + usize::from(self.newest.is_some())
     }
 
     /// Whether no timer waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.newest.is_none() && self.heap.is_empty()
+        self.newest.is_none() && self.run.len() == 0 && self.heap.is_empty()
     }
 
     /// How many timers fit without allocating; falls again when timers go.
     pub fn capacity(&self) -> usize {
-        self.heap.capacity().max(self.slots.capacity())
+        self.heap.capacity().max(self.run.capacity()).max(self.slots.capacity())
     }
 
     /// Every waiting item, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.heap.iter().chain(&self.newest).filter_map(|entry| self.slots.get(entry.slot))
+        let entries = self.heap.iter().copied().chain(self.run.iter()).chain(self.newest);
+        entries.filter_map(|entry| self.slots.get(entry.slot))
+    }
+
+    /// The entry that fires first.
+    #[inline]
+    fn first(&self) -> Option<Entry> {
+        let others = self.run.first().into_iter().chain(self.newest);
+        others.fold(self.heap.first().copied(), |first, entry| match first {
+            Some(first) if first.rank() < entry.rank() => Some(first),
+            _ => Some(entry),
+        })
+    }
+
+    /// Finds the place of an entry that is the newest no more.
+    #[inline]
+    fn settle(&mut self, entry: Entry) {
+        if let Some(number) = self.run.push(entry) {
+            self.slots.set_position(entry.slot, number);
+        } else {
+            self.heap.push(entry);
+            self.sift_up(self.heap.len() - 1, entry);
+        }
+    }
+
+    #[inline]
+    fn take_of_run(&mut self, number: u32) -> Option<T> {
+        let entry = self.run.remove(number)?;
+        if self.run.is_sparse() {
+            let slots = &mut self.slots;
+            self.run.close_gaps(|entry, number| slots.set_position(entry.slot, number));
+        }
+        self.slots.remove(entry.slot)
     }
 
     #[inline]
@@ -280,7 +315,7 @@ fn shrink_when_sparse<E>(entries: &mut Vec<E>) {
     }
 }
 
-/// The position of the newest timer, which no heap reaches.
+/// The position of the newest timer, which neither heap nor run reaches.
 const OUTSIDE: u32 = u32::MAX;
 
 /// Children per entry: half the levels of a binary heap for two more comparisons at each.

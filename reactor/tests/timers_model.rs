@@ -123,6 +123,35 @@ proptest! {
     }
 
     #[test]
+    fn timers_that_come_in_order_may_go_in_any(
+        fates in prop::collection::vec((0u64..3, any::<prop::sample::Index>(), 0u8..8), 0..800),
+    ) {
+        let mut timers = Timers::new();
+        let mut model = Model::default();
+        let mut keys: Vec<TimerKey> = Vec::new();
+        let mut deadline = 0;
+        for (step, chosen, fate) in fates {
+            deadline += step;
+            let number = model.insert(deadline);
+            keys.push(timers.insert(deadline, number));
+            // In the middle, at the far end, and as time goes by.
+            match fate {
+                0..=3 => {
+                    let number = chosen.index(keys.len());
+                    prop_assert_eq!(timers.remove(keys[number]), model.remove(number));
+                }
+                4 => prop_assert_eq!(timers.pop_due(deadline / 2), model.pop_due(deadline / 2)),
+                _ => {}
+            }
+            prop_assert_eq!(timers.len(), model.waiting.len());
+        }
+        let expected = std::mem::take(&mut model.waiting);
+        let fired: Vec<usize> = std::iter::from_fn(|| timers.pop_due(deadline)).collect();
+        prop_assert_eq!(fired, expected.into_values().collect::<Vec<_>>());
+        prop_assert!(timers.is_empty());
+    }
+
+    #[test]
     fn a_key_survives_the_trip_through_a_word(inserted in 1usize..50) {
         let mut timers = Timers::new();
         let keys: Vec<TimerKey> = (0..inserted).map(|n| timers.insert(7, n)).collect();

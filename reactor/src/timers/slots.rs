@@ -75,6 +75,15 @@ impl<T> Slots<T> {
         }
     }
 
+    /// Where an item that is sure to be there stands.
+    #[inline]
+    pub(super) fn position_of(&self, slot: u32) -> Option<u32> {
+        match self.table.get(slot as usize)? {
+            Slot::Live { position, .. } => Some(*position),
+            Slot::Free { .. } => None,
+        }
+    }
+
     #[inline]
     pub(super) fn get(&self, slot: u32) -> Option<&T> {
         match self.table.get(slot as usize)? {
