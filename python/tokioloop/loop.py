@@ -141,9 +141,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
 
     @functools.wraps(asyncio.SelectorEventLoop.remove_signal_handler)
     def remove_signal_handler(self, sig: int) -> bool:
+        self._check_signal(sig)
         if any(sig in loop._signal_handlers for loop in all_loops() if loop is not self):
             # Another loop has taken the signal over: it keeps it.
-            self._check_signal(sig)
             return self._signal_handlers.pop(sig, None) is not None
         if threading.current_thread() is not threading.main_thread():
             return super().remove_signal_handler(sig)

@@ -13,7 +13,6 @@ import resource
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -24,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.support.flavours import Flavour
-from tests.support.leaks import open_descriptors
+from tests.support.leaks import children_of_this_process, open_descriptors
 from tests.support.net import LOOPBACK, settled
 from tests.support.protocols import Recorder
 
@@ -301,19 +300,13 @@ class Holdings:
         return cls(len(open_descriptors()), threading.active_count(), len(gc.get_objects()), memory)
 
 
-def _children() -> set[str]:
-    """The children of this process, zombies included; other tests keep servers."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_what_was_opened_is_gone(
     flavour: Flavour, loop: Loop, loop_errors: Any, tmp_path: Path, kind: Kind
 ) -> None:
     rounds = (DEAR_ROUNDS if kind.is_dear else ROUNDS)[flavour.name]
     bench = Bench(loop, tmp_path)
-    children = _children() if sys.platform == "linux" else set()
+    children = children_of_this_process()
 
     async def main() -> tuple[Holdings, Holdings]:
         await bench.start()
@@ -327,8 +320,8 @@ def test_what_was_opened_is_gone(
         return before, after
 
     before, after = loop.run_until_complete(main())
-    if sys.platform == "linux" and kind.is_dear:
-        assert _children() <= children
+    if kind.is_dear:
+        assert children_of_this_process() <= children
     assert after.descriptors <= before.descriptors
     assert after.threads <= before.threads
     most = max(rounds // 4, STRAY_OBJECTS)

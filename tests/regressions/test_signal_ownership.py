@@ -133,3 +133,15 @@ def test_handlers_of_several_signals_do_not_mix(loop: Loop) -> None:
             assert loop.remove_signal_handler(number)
     finally:
         signal.signal(signal.SIGALRM, alarm)  # the watchdog of this suite
+
+
+def test_what_is_no_signal_is_refused_beside_other_loops(loop: Loop, loop_factory: Any) -> None:
+    other = loop_factory()
+    try:
+        for wrong in ([], "TERM", None):
+            with pytest.raises(TypeError, match="sig must be an int, not"):
+                loop.remove_signal_handler(wrong)
+        with pytest.raises(ValueError, match="invalid signal number"):
+            loop.remove_signal_handler(1000)
+    finally:
+        other.close()

@@ -1,4 +1,4 @@
-"""What a test may not leave behind: open descriptors."""
+"""What a test may not leave behind: open descriptors and children."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+from pathlib import Path
 
 _FD_DIRECTORY = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 _SETTLE_SECONDS = 1.0
@@ -37,3 +38,11 @@ def leaked_descriptors(before: dict[int, str]) -> dict[int, str]:
         if not leaked or time.monotonic() >= deadline:
             return leaked
         time.sleep(0.01)
+
+
+def children_of_this_process() -> set[str]:
+    """The numbers of its children, zombies included; other tests keep servers. Linux only."""
+    if sys.platform != "linux":
+        return set()
+    tasks = Path("/proc/self/task").iterdir()
+    return {pid for task in tasks for pid in (task / "children").read_text().split()}
