@@ -17,6 +17,10 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 # A loop under test is never chosen by what the caller's shell exports.
 unexport PYTHONPATH TOKIOLOOP_UNDER_TEST RUST_LOG
 
+# What draws flame graphs, for the profiler and its tests.
+FLAME_TOOLS := target/tools/bin/inferno-flamegraph
+export TOKIOLOOP_TOOLS ?= $(abspath target/tools/bin)
+
 LOOM_FLAGS := --cfg loom
 PROFILING_FLAGS := -C force-frame-pointers=yes
 
@@ -51,6 +55,10 @@ $(VENV)/.bench-tools: perf/requirements.txt $(VENV)/.build-tools
 	$(PY) tests/install.py perf/requirements.txt
 	@touch $@
 
+$(FLAME_TOOLS): | tools
+	cargo install --quiet --locked --debug inferno --root target/tools \
+	  --bin inferno-flamegraph --bin inferno-diff-folded
+
 setup: $(VENV)/.test-tools
 
 # --- builds -----------------------------------------------------------------
@@ -72,7 +80,7 @@ bench-full: $(VENV)/.bench-tools build
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) perf/benchmark.py --full
 
-profile: $(VENV)/.bench-tools profiling
+profile: $(VENV)/.bench-tools $(FLAME_TOOLS) profiling
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) -m tokioloop profile --workload $(or $(WORKLOAD),proto)
 
@@ -96,7 +104,7 @@ cargo-test: $(VENV)/.build-tools
 loom:
 	RUSTFLAGS="$(LOOM_FLAGS)" cargo test --quiet --release --target-dir target/loom -p tokioloop-reactor --test inbox_loom
 
-pytest: $(VENV)/.test-tools interop-programs build
+pytest: $(VENV)/.test-tools $(FLAME_TOOLS) interop-programs build
 	$(PY) -m pytest -q -rR $(RERUNS) $(TESTS)
 
 # The same suite with debug assertions, overflow checks and CPython's own checks on.
