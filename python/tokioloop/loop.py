@@ -345,6 +345,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     async def create_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
+        if start_serving:
+            # asyncio fails when it begins to serve, before it says in debug mode that it does.
+            self._check_closed()
         server = await super().create_server(protocol_factory, *args, start_serving=False, **kwargs)
         return await self._begin_serving(server, start_serving)
 
