@@ -34,6 +34,8 @@ const BUILD_PROFILE: &str = env!("TOKIOLOOP_PROFILE");
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     py::interpreter::require_main(module.py())?;
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(Py_3_14)))]
+    py::thread_exit::park_instead_of_unwinding();
     logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BUILD_PROFILE", BUILD_PROFILE)?;

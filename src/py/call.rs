@@ -7,75 +7,6 @@ use pyo3::types::PyString;
 
 use crate::py::Owned;
 
-/// Before 3.14 a thread that wants the interpreter after it has ended is ended
-/// by `pthread_exit`, which unwinds the stack and must not pass through Rust.
-/// These functions may wait for the interpreter, so they may unwind.
-mod unwinding {
-    use pyo3::ffi::PyObject;
-
-    unsafe extern "C-unwind" {
-        // An inline function until 3.11; this one does the same where there
-        // are no keywords.
-        #[cfg_attr(not(Py_3_11), link_name = "PyObject_VectorcallDict")]
-        pub(super) fn PyObject_Vectorcall(
-            callable: *mut PyObject,
-            arguments: *const *mut PyObject,
-            flags: usize,
-            names: *mut PyObject,
-        ) -> *mut PyObject;
-        pub(super) fn PyObject_VectorcallMethod(
-            name: *mut PyObject,
-            arguments: *const *mut PyObject,
-            flags: usize,
-            names: *mut PyObject,
-        ) -> *mut PyObject;
-        pub(super) fn PyObject_Call(
-            callable: *mut PyObject,
-            arguments: *mut PyObject,
-            keywords: *mut PyObject,
-        ) -> *mut PyObject;
-    }
-}
-
-type Vectorcall = unsafe extern "C-unwind" fn(
-    *mut ffi::PyObject,
-    *const *mut ffi::PyObject,
-    usize,
-    *mut ffi::PyObject,
-) -> *mut ffi::PyObject;
-type VectorcallMethod = Vectorcall;
-type Call = unsafe extern "C-unwind" fn(
-    *mut ffi::PyObject,
-    *mut ffi::PyObject,
-    *mut ffi::PyObject,
-) -> *mut ffi::PyObject;
-
-/// Hides which function is called. PyO3 declares the same symbols as ones that
-/// never unwind; whole-program optimisation merges the declarations, believes
-/// that one, and drops the code that keeps the thread here.
-#[inline]
-pub(crate) fn opaque<F>(function: F) -> F {
-    if cfg!(Py_3_14) { function } else { std::hint::black_box(function) }
-}
-
-/// Runs a C function; where it unwinds, the thread waits for the end of the
-/// process instead, as CPython does itself from 3.14 on.
-#[inline]
-pub(crate) fn or_hang<R>(body: impl FnOnce() -> R) -> R {
-    struct Hang;
-    impl Drop for Hang {
-        fn drop(&mut self) {
-            loop {
-                std::thread::park();
-            }
-        }
-    }
-    let hang = if cfg!(Py_3_14) { None } else { Some(Hang) };
-    let result = body();
-    std::mem::forget(hang);
-    result
-}
-
 /// Calls with no argument.
 #[inline]
 pub(crate) fn call0(py: Python<'_>, callable: &Owned) -> PyResult<Owned> {
@@ -104,14 +35,9 @@ pub(crate) fn method<const N: usize>(
     let name = name.as_ptr();
     // SAFETY: the caller holds the objects, and the slot before the receiver
     // is ours to be overwritten.
-    let result = or_hang(|| unsafe {
-        opaque(unwinding::PyObject_VectorcallMethod as VectorcallMethod)(
-            name,
-            stack.as_mut_ptr().add(1),
-            flags,
-            std::ptr::null_mut(),
-        )
-    });
+    let result = unsafe {
+        ffi::PyObject_VectorcallMethod(name, stack.as_mut_ptr().add(1), flags, std::ptr::null_mut())
+    };
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }
 }
@@ -126,9 +52,7 @@ pub(crate) unsafe fn with_tuple(
     arguments: *mut ffi::PyObject,
 ) -> PyResult<Owned> {
     // SAFETY: the caller's promise.
-    let result = or_hang(|| unsafe {
-        opaque(unwinding::PyObject_Call as Call)(callable, arguments, std::ptr::null_mut())
-    });
+    let result = unsafe { ffi::PyObject_Call(callable, arguments, std::ptr::null_mut()) };
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }
 }
@@ -198,14 +122,8 @@ pub(crate) unsafe fn vectorcall(
 ) -> PyResult<Owned> {
     let flags = count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     // SAFETY: the caller's promise.
-    let result = or_hang(|| unsafe {
-        opaque(unwinding::PyObject_Vectorcall as Vectorcall)(
-            callable,
-            arguments,
-            flags,
-            std::ptr::null_mut(),
-        )
-    });
+    let result =
+        unsafe { ffi::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut()) };
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }
 }

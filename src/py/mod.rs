@@ -16,6 +16,8 @@ pub(crate) mod message;
 pub(crate) mod native;
 mod owned;
 pub(crate) mod stop_iteration;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(Py_3_14)))]
+pub(crate) mod thread_exit;
 
 pub(crate) use args::Args;
 pub(crate) use owned::Owned;
