@@ -78,7 +78,7 @@ async def a_child_is_ended(loop: Loop, trace: Trace, name: str) -> None:
     transport, protocol = await loop.subprocess_exec(lambda: Child(trace), "sleep", "30")
     trace("running", transport.get_returncode(), transport.is_closing())
     trace.attempt(
-        name, getattr(transport, name), *((signal.SIGHUP,) if name == "send_signal" else ())
+        name, getattr(transport, name), *((signal.SIGUSR1,) if name == "send_signal" else ())
     )
     await _finished(trace, protocol)
     trace("code", transport.get_returncode())
