@@ -140,18 +140,26 @@ unsafe extern "C" {
 /// Without the GIL the method object stays: it belongs to this thread, whereas
 /// loops in several threads would contend for the function's reference count.
 pub(crate) fn unbound(callable: &Bound<'_, PyAny>, receiver: &Bound<'_, PyAny>) -> (Owned, bool) {
-    if cfg!(Py_GIL_DISABLED) {
-        return (Owned::from(callable), false);
+    match function_of(callable, receiver) {
+        Some(function) if !cfg!(Py_GIL_DISABLED) => (function, true),
+        _ => (Owned::from(callable), false),
     }
+}
+
+/// The function behind a method of `receiver`; `None` for any other callable.
+pub(crate) fn function_of(
+    callable: &Bound<'_, PyAny>,
+    receiver: &Bound<'_, PyAny>,
+) -> Option<Owned> {
     let object = callable.as_ptr();
     // SAFETY: a live object; the type is only compared by address.
     if unsafe { ffi::Py_TYPE(object) } != &raw mut PyMethod_Type {
-        return (Owned::from(callable), false);
+        return None;
     }
     // SAFETY: checked to be a method.
     if unsafe { PyMethod_Self(object) } != receiver.as_ptr() {
-        return (Owned::from(callable), false);
+        return None;
     }
     // SAFETY: checked to be a method, whose function lives as long as it does.
-    (unsafe { Owned::from_borrowed(PyMethod_Function(object)) }, true)
+    Some(unsafe { Owned::from_borrowed(PyMethod_Function(object)) })
 }

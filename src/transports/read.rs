@@ -30,9 +30,10 @@ const LARGE_READ: u32 = 32 * 1024;
 pub(crate) enum Delivery {
     /// `Protocol`: a function and whether it wants the protocol as `self`.
     Data { function: Owned, bound: bool },
-    /// asyncio's own `StreamReaderProtocol`, whose function is kept for what
-    /// is out of the ordinary.
-    Stream { function: Owned },
+    /// asyncio's own `StreamReaderProtocol`. Its function, which is looked up
+    /// where native code cannot do its work, would be one that the loops of all
+    /// threads count references of.
+    Stream,
     /// Ciphertext for our own half of an `SSLProtocol`.
     Records,
     /// `BufferedProtocol`.
@@ -59,11 +60,13 @@ impl Delivery {
         }
         Ok(match protocol.getattr(intern!(py, "data_received")) {
             Ok(method) => {
-                let (function, bound) = call::unbound(&method, protocol);
-                if bound && streams::is_stream_protocol(protocol, &function)? {
+                if let Some(function) = call::function_of(&method, protocol)
+                    && streams::is_stream_protocol(protocol, &function)?
+                {
                     streams::upgrade(protocol)?;
-                    Self::Stream { function }
+                    Self::Stream
                 } else {
+                    let (function, bound) = call::unbound(&method, protocol);
                     Self::Data { function, bound }
                 }
             }
@@ -74,12 +77,12 @@ impl Delivery {
 
     pub(crate) fn traverse(&self, visitor: &mut Visitor) {
         match self {
-            Self::Data { function, .. } | Self::Stream { function } => visitor.object(function),
+            Self::Data { function, .. } => visitor.object(function),
             Self::Buffer { get_buffer, buffer_updated } => {
                 visitor.object(get_buffer);
                 visitor.object(buffer_updated);
             }
-            Self::Records | Self::Nothing => {}
+            Self::Stream | Self::Records | Self::Nothing => {}
         }
     }
 }
@@ -345,10 +348,10 @@ fn hand_over(
     let parts = transport.get().with(inside, |inner| {
         let protocol = inner.protocol.as_ref()?.clone_ref(py);
         let context = inner.context.as_ref()?.clone_ref(py);
-        let (function, bound, stream) = match &inner.delivery {
-            Delivery::Data { function, bound } => (Some(function.clone_ref(py)), *bound, false),
-            Delivery::Stream { function } => (Some(function.clone_ref(py)), true, true),
-            _ => (None, false, false),
+        let stream = matches!(inner.delivery, Delivery::Stream);
+        let (function, bound) = match &inner.delivery {
+            Delivery::Data { function, bound } => (Some(function.clone_ref(py)), *bound),
+            _ => (None, false),
         };
         Some((protocol, context, function, bound, stream))
     });
