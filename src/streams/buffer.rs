@@ -23,6 +23,11 @@ impl Buffer {
         exact.then_some(Self(object))
     }
 
+    /// The object.
+    pub(crate) fn object(&self) -> &Owned {
+        &self.0
+    }
+
     /// How many bytes it holds.
     #[inline]
     pub(crate) fn len(&self) -> usize {

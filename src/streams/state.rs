@@ -9,16 +9,16 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::exceptions::PyAttributeError;
-use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::sync::critical_section::with_critical_section;
+use pyo3::sync::critical_section::{with_critical_section, with_critical_section2};
 use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::{Borrowed, ffi};
 
 use crate::guarded::Guarded;
 use crate::py::native::{self, NativeClass, Visitor};
@@ -254,12 +254,8 @@ impl StreamState {
         if self.slots().peek(PENDING).is_null() {
             return None;
         }
-        let message = self.slots().take(py, PENDING)?;
-        if wanted(bytes::exact(&message.bind(py)).map_or(0, <[u8]>::len)) {
-            return Some(message);
-        }
-        self.hold(py, message);
-        None
+        self.slots()
+            .take_if(py, PENDING, |message| wanted(bytes::exact(&message).map_or(0, <[u8]>::len)))
     }
 
     /// The limit, if it is a plain number of bytes.
@@ -315,7 +311,7 @@ fn hides_members(py: Python<'_>, reader: *mut ffi::PyObject, class: &Guarded) ->
 impl Slots {
     #[inline]
     fn peek(&self, index: usize) -> *mut ffi::PyObject {
-        self.values.get(index).map_or(ptr::null_mut(), |slot| slot.load(Ordering::Relaxed))
+        self.values.get(index).map_or(ptr::null_mut(), |slot| slot.load(Ordering::Acquire))
     }
 
     #[inline]
@@ -327,12 +323,24 @@ impl Slots {
         })
     }
 
+    /// Empties a slot, if `wanted` says so of what is in it.
     #[inline]
-    fn take(&self, py: Python<'_>, index: usize) -> Option<Owned> {
-        let slot = self.values.get(index)?;
-        let value = self.locked(py, || slot.swap(ptr::null_mut(), Ordering::Relaxed));
-        // SAFETY: a filled slot owns a reference, which it has given up.
-        (!value.is_null()).then(|| unsafe { Owned::from_raw(value) })
+    fn take_if(
+        &self,
+        py: Python<'_>,
+        index: usize,
+        wanted: impl FnOnce(Borrowed<'_, '_, PyAny>) -> bool,
+    ) -> Option<Owned> {
+        self.locked(py, || {
+            let value = NonNull::new(self.peek(index))?;
+            // SAFETY: a filled slot owns a reference, and nobody empties it now.
+            if !wanted(unsafe { Borrowed::from_ptr(py, value.as_ptr()) }) {
+                return None;
+            }
+            self.values.get(index)?.store(ptr::null_mut(), Ordering::Release);
+            // SAFETY: the slot has given its reference up.
+            Some(unsafe { Owned::from_raw(value.as_ptr()) })
+        })
     }
 
     /// Puts the message that is kept where asyncio would have put it.
@@ -341,39 +349,44 @@ impl Slots {
         if self.peek(PENDING).is_null() { Ok(()) } else { self.settle_now(py) }
     }
 
+    /// Another thread may look at the buffer while the loop's thread takes the
+    /// message: each finds it in one place, the slot or the buffer.
     #[cold]
     fn settle_now(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(message) = self.take(py, PENDING) else { return Ok(()) };
-        let buffer = self.get(py, Field::Buffer as usize).and_then(Buffer::of);
-        let content = message.bind(py);
-        let extended = match (buffer, bytes::exact(&content)) {
-            (Some(buffer), Some(content)) => buffer.extend(py, content),
-            // Somebody has put another buffer there, and dropped this one.
-            _ => Ok(()),
+        let Some(buffer) = self.get(py, Field::Buffer as usize).and_then(Buffer::of) else {
+            // Somebody has put something else there, and dropped this one.
+            drop(self.take_if(py, PENDING, |_| true));
+            return Ok(());
         };
-        if extended.is_err() {
-            self.replace(py, PENDING, Some(message));
-        }
-        extended
+        let this = self.object();
+        with_critical_section2(&this.bind(py), &buffer.object().bind(py), || {
+            let Some(message) = self.get(py, PENDING) else { return Ok(()) };
+            buffer.extend(py, bytes::exact(&message.bind(py)).unwrap_or_default())?;
+            drop(self.take_if(py, PENDING, |_| true));
+            Ok(())
+        })
     }
 
     #[inline]
     fn replace(&self, py: Python<'_>, index: usize, value: Option<Owned>) {
         let value = value.map_or(ptr::null_mut(), Owned::into_raw);
         let old = self.locked(py, || {
-            self.values.get(index).map_or(value, |slot| slot.swap(value, Ordering::Relaxed))
+            self.values.get(index).map_or(value, |slot| slot.swap(value, Ordering::AcqRel))
         });
         // SAFETY: the slot owned this reference, if any.
         unsafe { ffi::Py_XDECREF(old) };
+    }
+
+    fn object(&self) -> Owned {
+        // SAFETY: the slots are an object, which lives as long as they do.
+        unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) }
     }
 
     /// With the GIL off, a value must not be replaced while it is fetched.
     #[inline]
     fn locked<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
         if cfg!(Py_GIL_DISABLED) {
-            // SAFETY: a live object.
-            let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
-            with_critical_section(&this.bind(py), body)
+            with_critical_section(&self.object().bind(py), body)
         } else {
             body()
         }
@@ -422,7 +435,7 @@ unsafe extern "C" fn set_field(
         }
         if index == Field::Buffer as usize {
             // What was in the old buffer goes with it.
-            drop(state.slots().take(py, PENDING));
+            drop(state.slots().take_if(py, PENDING, |_| true));
         }
         // SAFETY: a value that is given is alive.
         let value = (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) });
