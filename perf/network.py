@@ -103,7 +103,8 @@ class Network:
         settings: Settings,
         extra: list[str],
     ) -> Figures:
-        options = ["--target", server.target, "--server-pid", str(server.pid), *extra]
+        pids = str(server.announcement.get("pids", server.pid))
+        options = ["--target", server.target, "--server-pid", pids, *extra]
         options += ["--connections", str(connections), "--stall", str(settings.stall)]
         options += ["--warm-up", str(settings.warm_up), "--seconds", str(settings.seconds)]
         options += ["--size", size] if self.http is None else ["--http", self.http.format(size)]
@@ -119,9 +120,13 @@ class Network:
 
 @dataclass(frozen=True)
 class Scaling(Network):
-    """N loops on N threads behind one port; the point's first part is the threads."""
+    """N loops on N threads behind one port; the point's first part is the threads.
+
+    `apart` gives each loop a process of its own: what they share is the machine, no more.
+    """
 
     clients: int = 128
+    apart: bool = False
 
     def _served_together(self, points: list[Point]) -> list[Point]:
         return points[:1]
@@ -130,6 +135,7 @@ class Scaling(Network):
     def _server(self, loop: str, settings: Settings, first: Point) -> Iterator[processes.Server]:
         # Not pinned: the threads are to spread over the cores.
         command = processes.script_command("threads.py", "--loop", loop, "--threads", first[0])
+        command += ["--apart"] if self.apart else []
         with processes.running(command) as server:
             yield server
 

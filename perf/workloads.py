@@ -148,6 +148,16 @@ WORKLOADS: dict[str, Workload] = {
             limit=False,
             axes=("threads", "size"),
         ),
+        Scaling(
+            "scaling-apart",
+            "The same loops in processes of their own, by number of processes",
+            "proto",
+            sizes=(1 * KB,),
+            connections=(1, 2, 3, 4),
+            limit=False,
+            axes=("processes", "size"),
+            apart=True,
+        ),
     )
 }
 
@@ -157,4 +167,5 @@ GROUPS = {"http": ("uvicorn", "aiohttp")}
 
 def for_this_interpreter() -> list[str]:
     """What a full run measures; loops on threads make sense without the GIL only."""
-    return [name for name in WORKLOADS if name != "scaling" or machine.free_threaded()]
+    free = machine.free_threaded()
+    return [name for name in WORKLOADS if free or not name.startswith("scaling")]

@@ -60,8 +60,7 @@ struct Churn<W, E: Exchange, F> {
 impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
     fn run(&mut self, count: u32, plan: &Plan, outcome: &mut Outcome) -> io::Result<()> {
         let mut begin = Instant::now();
-        let server_cpu = || plan.server.and_then(|clock| clock.read().ok());
-        let mut cpu_before = server_cpu();
+        let mut cpu_before = plan.server_cpu();
         let mut warm = plan.warm_up.is_zero();
         let mut next_check = begin + CHECK_INTERVAL;
         for token in 0..count as usize {
@@ -78,7 +77,7 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
             if !warm && now - begin >= plan.warm_up {
                 warm = true;
                 outcome.end_warm_up();
-                cpu_before = server_cpu();
+                cpu_before = plan.server_cpu();
                 begin = now;
             }
             if warm && now - begin >= plan.duration {
@@ -90,7 +89,8 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
             }
         }
         outcome.elapsed = begin.elapsed();
-        outcome.server_cpu = cpu_before.zip(server_cpu()).map(|(before, after)| after - before);
+        outcome.server_cpu =
+            cpu_before.zip(plan.server_cpu()).map(|(before, after)| after - before);
         Ok(())
     }
 

@@ -190,9 +190,12 @@ fn plan(arguments: &mut Arguments) -> Result<Plan, Box<dyn Error>> {
         messages: arguments.opt_value_from_str("--messages")?,
         lockstep: arguments.contains("--lockstep"),
         stall: seconds(arguments.opt_value_from_str("--stall")?, 2.0)?,
-        server: match arguments.opt_value_from_str("--server-pid")? {
-            Some(pid) => Some(CpuClock::of_process(pid)?),
-            None => None,
+        servers: match arguments.opt_value_from_str::<_, String>("--server-pid")? {
+            Some(pids) => pids
+                .split(',')
+                .map(|pid| Ok(CpuClock::of_process(pid.parse()?)?))
+                .collect::<Result<_, Box<dyn Error>>>()?,
+            None => Vec::new(),
         },
     })
 }
@@ -209,10 +212,10 @@ const USAGE: &str = "\
 usage:
   tokioloop-load client --target TARGET [--connections 32] [--size 1024 | --http PATH]
                         [--tls] [--warm-up 0.2] [--seconds 1 | --messages N] [--lockstep]
-                        [--stall 2] [--server-pid PID] [--core N]
+                        [--stall 2] [--server-pid PID[,PID]] [--core N]
   tokioloop-load churn  --target TARGET [options as above]
   tokioloop-load paced  --target TARGET --rate R [--connections 32] [--size 1024]
-                        [--warm-up 0.2] [--seconds 1] [--server-pid PID] [--core N]
+                        [--warm-up 0.2] [--seconds 1] [--server-pid PID[,PID]] [--core N]
   tokioloop-load hold   --target TARGET [--connections 32]
   tokioloop-load limit  --target TARGET [--core N]
 

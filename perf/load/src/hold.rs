@@ -19,7 +19,7 @@ pub(crate) fn run<W: Wire>(mut wires: Vec<W>, outcome: &mut Outcome) -> io::Resu
         messages: Some(wires.len() as u64),
         lockstep: true,
         stall: Duration::from_secs(10),
-        server: None,
+        servers: Vec::new(),
     };
     steady::run(wires.iter_mut().collect(), Echo::new(FIRST_MESSAGE), &plan, outcome)?;
     let mut out = io::stdout().lock();

@@ -65,14 +65,13 @@ impl<W: Wire> Paced<W> {
         let begin = Instant::now();
         self.measured_from = begin + plan.warm_up;
         let end = self.measured_from + plan.duration;
-        let server_cpu = || plan.server.and_then(|clock| clock.read().ok());
         let mut cpu_before = None;
         let mut sent = 0_u64;
         let mut ready = Vec::new();
         loop {
             let now = Instant::now();
             if cpu_before.is_none() && now >= self.measured_from {
-                cpu_before = server_cpu();
+                cpu_before = plan.server_cpu();
             }
             if now >= end {
                 break;
@@ -90,7 +89,8 @@ impl<W: Wire> Paced<W> {
             }
         }
         outcome.elapsed = self.measured_from.elapsed();
-        outcome.server_cpu = cpu_before.zip(server_cpu()).map(|(before, after)| after - before);
+        outcome.server_cpu =
+            cpu_before.zip(plan.server_cpu()).map(|(before, after)| after - before);
         self.drain(&mut ready, outcome)
     }
 

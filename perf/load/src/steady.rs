@@ -27,7 +27,16 @@ pub(crate) struct Plan {
     pub(crate) lockstep: bool,
     /// Silence after which a connection counts as stalled.
     pub(crate) stall: Duration,
-    pub(crate) server: Option<CpuClock>,
+    /// The processes whose CPU time counts.
+    pub(crate) servers: Vec<CpuClock>,
+}
+
+impl Plan {
+    /// What the servers have used so far, if there are any and none has gone.
+    pub(crate) fn server_cpu(&self) -> Option<Duration> {
+        let times = self.servers.iter().map(|clock| clock.read().ok());
+        times.sum::<Option<Duration>>().filter(|_| !self.servers.is_empty())
+    }
 }
 
 /// Runs the plan over the given connections.
@@ -73,7 +82,7 @@ impl<'a, W: Wire, E: Exchange> Steady<'a, W, E> {
 
     fn run(mut self, outcome: &mut Outcome) -> io::Result<()> {
         let mut begin = Instant::now();
-        let mut cpu_before = self.server_cpu();
+        let mut cpu_before = self.plan.server_cpu();
         let mut warm = self.plan.messages.is_some() || self.plan.warm_up.is_zero();
         let mut next_check = begin + self.check_interval();
         self.start_all(outcome);
@@ -90,7 +99,7 @@ impl<'a, W: Wire, E: Exchange> Steady<'a, W, E> {
             if !warm && now - begin >= self.plan.warm_up {
                 warm = true;
                 outcome.end_warm_up();
-                cpu_before = self.server_cpu();
+                cpu_before = self.plan.server_cpu();
                 begin = now;
             }
             if warm && self.plan.messages.is_none() && now - begin >= self.plan.duration {
@@ -103,7 +112,7 @@ impl<'a, W: Wire, E: Exchange> Steady<'a, W, E> {
         }
         outcome.elapsed = begin.elapsed();
         outcome.server_cpu =
-            cpu_before.zip(self.server_cpu()).map(|(before, after)| after - before);
+            cpu_before.zip(self.plan.server_cpu()).map(|(before, after)| after - before);
         Ok(())
     }
 
@@ -189,10 +198,6 @@ impl<'a, W: Wire, E: Exchange> Steady<'a, W, E> {
 
     fn check_interval(&self) -> Duration {
         CHECK_INTERVAL.min(self.plan.stall)
-    }
-
-    fn server_cpu(&self) -> Option<Duration> {
-        self.plan.server.and_then(|clock| clock.read().ok())
     }
 }
 
