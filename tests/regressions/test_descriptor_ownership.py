@@ -94,7 +94,14 @@ def test_numbers_of_cancelled_connects_can_be_used_again(loop: Loop) -> None:
                 sock.close()
             for blocker in blockers:
                 blocker.close()
-        async with serving(asyncio.Protocol) as (_server, address):
+        accepted: asyncio.Queue[Recorder] = asyncio.Queue()
+
+        def accept() -> Recorder:
+            protocol = Recorder()
+            accepted.put_nowait(protocol)
+            return protocol
+
+        async with serving(accept) as (_server, address):
             for _ in range(20):
                 sock = socket.socket()
                 sock.setblocking(False)
@@ -105,6 +112,8 @@ def test_numbers_of_cancelled_connects_can_be_used_again(loop: Loop) -> None:
                 transport, protocol = await loop.create_connection(Recorder, *address)
                 transport.abort()
                 await protocol.until_lost()
+            for _ in range(40):
+                await (await accepted.get()).until_lost()
 
     loop.run_until_complete(main())
 
