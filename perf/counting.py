@@ -30,11 +30,14 @@ from workload import Point, Sample, Settings
 
 @dataclass(frozen=True)
 class Mode:
-    """The server's mode, whether the client works in lockstep, and whether over TLS."""
+    """The server's mode, and what the client does: one message per connection, if `churn`."""
 
     server: str
     lockstep: bool = True
     tls: bool = False
+    pattern: str = "client"
+    # One in so many of the messages of the other modes is enough.
+    every: int = 1
 
 
 MODES = {
@@ -44,6 +47,8 @@ MODES = {
     "raw": Mode("raw", lockstep=False),
     "raw-wait": Mode("raw"),
     "tls": Mode("proto", tls=True),
+    "accept": Mode("proto", lockstep=False, pattern="churn"),
+    "handshake": Mode("proto", lockstep=False, tls=True, pattern="churn", every=10),
 }
 
 HEADER = "mode      loop                     bytes  instructions  syscalls  memory"
@@ -132,7 +137,10 @@ class Counter:
             if self.keep is not None:
                 self.keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(profiles[1], self.keep / f"{loop}-{mode}-{size}.callgrind")
-            return (many - few) / (self.long - self.short)
+            return (many - few) / (self._count(mode, self.long) - self._count(mode, self.short))
+
+    def _count(self, mode: str, messages: int) -> int:
+        return messages // MODES[mode].every
 
     def system_calls(self, loop: str, mode: str, size: int) -> dict[str, float]:
         """System calls of the server per message, by name."""
@@ -141,7 +149,8 @@ class Counter:
             self._strace(loop, mode, size, messages) for messages in (self.short, self.long)
         )
         return {
-            name: (many.get(name, 0) - few.get(name, 0)) / (self.long - self.short)
+            name: (many.get(name, 0) - few.get(name, 0))
+            / (self._count(mode, self.long) - self._count(mode, self.short))
             for name in few.keys() | many.keys()
         }
 
@@ -161,11 +170,12 @@ class Counter:
         return processes.running(command, wrapper=wrapper, timeout=120.0)
 
     def _load(self, server: processes.Server, mode: str, size: int, messages: int) -> None:
+        messages = self._count(mode, messages)
         options = ["--target", server.target, "--connections", str(self.connections)]
         options += ["--size", str(size), "--messages", str(messages), "--stall", "20"]
         options += ["--lockstep"] if MODES[mode].lockstep else []
         options += ["--tls"] if MODES[mode].tls else []
-        result = processes.run_client(self.binary, "client", *options, timeout=240.0)
+        result = processes.run_client(self.binary, MODES[mode].pattern, *options, timeout=240.0)
         if result["messages"] != messages:
             raise CountFailed(
                 f"{result['messages']} of {messages} messages were answered, "

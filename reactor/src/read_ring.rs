@@ -1,4 +1,4 @@
-//! The one buffer that every connection of a loop is read into.
+//! The buffers that all connections of a loop are read into.
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 /// Bytes that one `recv` can take before more room has to be found.
 pub const READ_RING_BYTES: usize = 64 * 1024;
 
-/// 64 KiB that are reused for each read of each connection, so that an idle
-/// connection owns no buffer and a read allocates nothing.
+/// Memory that is reused for each read of each connection, so that an idle
+/// connection owns no buffer and a read allocates nothing: 64 KiB unless told
+/// otherwise.
 pub struct ReadRing {
     memory: Box<[MaybeUninit<u8>]>,
 }
@@ -15,7 +16,12 @@ pub struct ReadRing {
 impl ReadRing {
     /// Reserves the memory; its pages are touched by the first reads.
     pub fn new() -> Self {
-        Self { memory: Box::new_uninit_slice(READ_RING_BYTES) }
+        Self::with_capacity(READ_RING_BYTES)
+    }
+
+    /// The same with room for `bytes`.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { memory: Box::new_uninit_slice(bytes) }
     }
 
     /// Where the next read goes.

@@ -106,6 +106,7 @@ impl EventLoop {
                 fds: fd_table::FdTable::default(),
                 poller: Some(Box::new(poller)),
                 ring: Some(Box::new(ReadRing::new())),
+                ciphertext: None,
                 spare: Spare::default(),
                 datagrams: None,
                 handles: Handles::default(),

@@ -28,6 +28,9 @@ pub(crate) struct LoopState {
     pub(crate) poller: Option<Box<Poller>>,
     /// Absent while a transport reads into it.
     pub(crate) ring: Option<Box<ReadRing>>,
+    /// What ciphertext is received into, once there is some; absent while a
+    /// session reads it.
+    pub(crate) ciphertext: Option<Box<ReadRing>>,
     /// Memory for the next message that a protocol gets.
     pub(crate) spare: Spare,
     /// What datagrams are received into, once there is an endpoint; absent

@@ -12,21 +12,20 @@
 //! the user's `SSLContext` made.
 
 mod app_transport;
+mod bio;
 mod engine;
 mod openssl;
 mod plaintext;
 mod protocol;
 mod reading;
-mod sink;
 mod slots;
 mod tools;
 mod writing;
 
 use pyo3::prelude::*;
 
-pub(crate) use openssl::Session;
 pub(crate) use plaintext::Lender;
-pub(crate) use reading::{Ciphertext, is_records_protocol, records_received, with_session};
+pub(crate) use reading::{Ciphertext, is_driven_directly, is_records_protocol, records_received};
 
 /// Adds the classes that `tokioloop._tls` derives from.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -24,14 +24,18 @@ use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 
 use crate::py::Owned;
-use crate::tls::sink::{Sink, Written};
+use crate::tls::bio::{Between, Written};
 
 /// An `SSL`, an `SSL_CTX` and a `BIO`; only OpenSSL looks inside.
 pub(crate) type Ssl = *mut c_void;
 type SslCtx = *mut c_void;
 pub(crate) type Bio = *mut c_void;
 
+/// `SSL_set0_rbio` and `SSL_set0_wbio`.
+pub(crate) type SetBio = unsafe extern "C" fn(Ssl, Bio);
+
 /// What a BIO of our own consists of.
+type OnRead = unsafe extern "C" fn(Bio, *mut c_char, c_int) -> c_int;
 type OnWrite = unsafe extern "C" fn(Bio, *const c_char, c_int) -> c_int;
 type OnControl = unsafe extern "C" fn(Bio, c_int, c_long, *mut c_void) -> c_long;
 type OnDestroy = unsafe extern "C" fn(Bio) -> c_int;
@@ -75,6 +79,7 @@ functions! {
     bio_pending = c"BIO_ctrl_pending" (Bio) -> usize,
     peek_error = c"ERR_peek_error" () -> c_ulong,
     clear_error = c"ERR_clear_error" () -> (),
+    set_rbio = c"SSL_set0_rbio" (Ssl, Bio) -> (),
     set_wbio = c"SSL_set0_wbio" (Ssl, Bio) -> (),
     bio_new = c"BIO_new" (*mut c_void) -> Bio,
     bio_free = c"BIO_free" (Bio) -> c_int,
@@ -82,7 +87,12 @@ functions! {
     bio_set_data = c"BIO_set_data" (Bio, *mut c_void) -> (),
     bio_get_data = c"BIO_get_data" (Bio) -> *mut c_void,
     bio_set_init = c"BIO_set_init" (Bio, c_int) -> (),
+    bio_set_flags = c"BIO_set_flags" (Bio, c_int) -> (),
+    bio_clear_flags = c"BIO_clear_flags" (Bio, c_int) -> (),
+    bio_test_flags = c"BIO_test_flags" (Bio, c_int) -> c_int,
+    bio_ctrl = c"BIO_ctrl" (Bio, c_int, c_long, *mut c_void) -> c_long,
     meth_new = c"BIO_meth_new" (c_int, *const c_char) -> *mut c_void,
+    meth_set_read = c"BIO_meth_set_read" (*mut c_void, OnRead) -> c_int,
     meth_set_write = c"BIO_meth_set_write" (*mut c_void, OnWrite) -> c_int,
     meth_set_ctrl = c"BIO_meth_set_ctrl" (*mut c_void, OnControl) -> c_int,
     meth_set_destroy = c"BIO_meth_set_destroy" (*mut c_void, OnDestroy) -> c_int,
@@ -103,7 +113,8 @@ pub(crate) struct Session {
     ssl: Ssl,
     incoming: Bio,
     outgoing: Bio,
-    sink: Sink,
+    source: Between,
+    sink: Between,
 }
 
 impl Session {
@@ -151,9 +162,18 @@ impl Session {
         if !confirmed || rbio == wbio {
             return Ok(None);
         }
-        // SAFETY: confirmed above; the sink is dropped with what is returned.
-        let sink = unsafe { Sink::install(py, functions, ssl, wbio) };
-        Ok(sink.map(|sink| Self { functions, ssl, incoming: rbio, outgoing: wbio, sink }))
+        // SAFETY: confirmed above; neither is used after what is returned.
+        let (source, sink) = unsafe {
+            let Some(source) = Between::install(py, functions, ssl, rbio, functions.set_rbio)
+            else {
+                return Ok(None);
+            };
+            let Some(sink) = Between::install(py, functions, ssl, wbio, functions.set_wbio) else {
+                return Ok(None);
+            };
+            (source, sink)
+        };
+        Ok(Some(Self { functions, ssl, incoming: rbio, outgoing: wbio, source, sink }))
     }
 
     /// Takes ciphertext in.
@@ -174,11 +194,33 @@ impl Session {
         Ok(())
     }
 
+    /// Has ciphertext read where it is while `body` runs; what that leaves of
+    /// it is taken in.
+    ///
+    /// # Errors
+    /// MemoryError.
+    #[inline]
+    pub(crate) fn reading_from<R>(
+        &self,
+        ciphertext: &[u8],
+        body: impl FnOnce() -> R,
+    ) -> PyResult<R> {
+        if self.incoming_bytes() > 0 {
+            // That comes first.
+            self.feed(ciphertext)?;
+            return Ok(body());
+        }
+        let (result, left) = self.source.lend_data(ciphertext, body);
+        let read = ciphertext.len() - left;
+        self.feed(ciphertext.get(read..).unwrap_or_default())?;
+        Ok(result)
+    }
+
     /// How much ciphertext waits to be decrypted.
     #[inline]
     pub(crate) fn incoming_bytes(&self) -> usize {
         // SAFETY: the BIO lives.
-        unsafe { (self.functions.bio_pending)(self.incoming) }
+        self.source.unread() + unsafe { (self.functions.bio_pending)(self.incoming) }
     }
 
     /// How much ciphertext waits to be sent.
@@ -242,7 +284,7 @@ impl Session {
     /// Encrypts all of `data` into `room`; false as above.
     #[inline]
     pub(crate) fn write_into(&self, data: &[u8], room: &mut [MaybeUninit<u8>]) -> (bool, Written) {
-        self.sink.lend(room, || self.write(data))
+        self.sink.lend_room(room, || self.write(data))
     }
 
     /// Takes ciphertext out that waits to be sent; how many bytes it is.

@@ -41,7 +41,7 @@ pub(crate) fn failed(py: Python<'_>, this: &TlsProtocol, error: PyErr) -> PyResu
 
 fn do_read<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("SSLProtocol._do_read")?;
-    reading::do_read(py, this, None)?;
+    reading::do_read(py, this, &[], None)?;
     Ok(Owned::none(py))
 }
 

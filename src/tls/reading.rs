@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::{Owned, buffer, call};
+use crate::py::{Owned, buffer, bytes, call};
 use crate::tls::engine::Engine;
 use crate::tls::openssl::Session;
 use crate::tls::plaintext::{self, Lender, Plaintext, Stop};
@@ -24,22 +24,19 @@ pub(crate) fn is_records_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool>
 }
 
 /// Ciphertext on its way to a protocol.
+#[derive(Clone, Copy)]
 pub(crate) enum Ciphertext<'a> {
     /// A `bytes` object.
-    Received(&'a Owned),
-    /// The session has taken it in already.
-    Fed,
+    Object(&'a Owned),
+    /// Memory that is reused afterwards.
+    Memory(&'a [u8]),
 }
 
-/// Runs `body` with the session of a protocol, where it can be driven directly.
+/// Whether the session of a protocol is driven without the methods of `ssl`.
 #[inline]
-pub(crate) fn with_session<R>(
-    py: Python<'_>,
-    protocol: &Owned,
-    body: impl FnOnce(&Session) -> R,
-) -> PyResult<Option<R>> {
-    let Some(this) = native_half(py, protocol) else { return Ok(None) };
-    Ok(this.engine(py)?.and_then(Engine::direct).map(body))
+pub(crate) fn is_driven_directly(py: Python<'_>, protocol: &Owned) -> PyResult<bool> {
+    let Some(this) = native_half(py, protocol) else { return Ok(false) };
+    Ok(this.engine(py)?.and_then(Engine::direct).is_some())
 }
 
 /// What `buffer_updated` does.
@@ -55,17 +52,14 @@ pub(crate) fn records_received(
 ) -> PyResult<()> {
     let tools = Tools::get(py)?;
     let Some(this) = native_half(py, protocol) else { return Ok(()) };
-    if let Ciphertext::Received(data) = ciphertext {
-        match this.engine(py)? {
-            Some(engine) => engine.feed(py, data)?,
-            None => {
-                let Some(incoming) = this.get(py, Slot::Incoming) else { return Ok(()) };
-                call::method(py, &incoming, intern!(py, "write"), [data.as_ptr()])?;
-            }
-        }
+    if let (Ciphertext::Memory(fresh), true) =
+        (ciphertext, this.is(Slot::State, tools.wrapped.as_ptr()))
+    {
+        return do_read(py, this, fresh, Some(lender));
     }
+    take_in(py, this, ciphertext)?;
     if this.is(Slot::State, tools.wrapped.as_ptr()) {
-        return do_read(py, this, Some(lender));
+        return do_read(py, this, &[], Some(lender));
     }
     let step = if this.is(Slot::State, tools.handshaking.as_ptr()) {
         intern!(py, "_do_handshake")
@@ -79,7 +73,26 @@ pub(crate) fn records_received(
     call::method(py, protocol, step, []).map(drop)
 }
 
-/// `_do_read`.
+/// Puts ciphertext where the session finds it.
+fn take_in(py: Python<'_>, this: &TlsProtocol, ciphertext: Ciphertext<'_>) -> PyResult<()> {
+    let engine = this.engine(py)?;
+    let copied;
+    let data = match (ciphertext, engine.and_then(Engine::direct)) {
+        (Ciphertext::Object(data), _) => data,
+        (Ciphertext::Memory(fresh), Some(session)) => return session.feed(fresh),
+        (Ciphertext::Memory(fresh), None) => {
+            copied = bytes::copy(py, fresh)?;
+            &copied
+        }
+    };
+    if let Some(engine) = engine {
+        return engine.feed(py, data);
+    }
+    let Some(incoming) = this.get(py, Slot::Incoming) else { return Ok(()) };
+    call::method(py, &incoming, intern!(py, "write"), [data.as_ptr()]).map(drop)
+}
+
+/// `_do_read`, with ciphertext that has just come and was not taken in yet.
 ///
 /// # Errors
 /// What is not an `Exception`, and what `_fatal_error` raises.
@@ -87,6 +100,7 @@ pub(crate) fn records_received(
 pub(crate) fn do_read(
     py: Python<'_>,
     this: &TlsProtocol,
+    fresh: &[u8],
     lender: Option<Lender<'_>>,
 ) -> PyResult<()> {
     let tools = Tools::get(py)?;
@@ -98,11 +112,14 @@ pub(crate) fn do_read(
     let engine = match this.engine(py)? {
         Some(engine) if this.flag(Slot::AppReadingPaused) == Some(false) => engine,
         _ => {
+            if !fresh.is_empty() {
+                take_in(py, this, Ciphertext::Memory(fresh))?;
+            }
             asyncio_method(py, "_do_read")?.call1((this.object().bind(py),))?;
             return Ok(());
         }
     };
-    match read_and_answer(py, this, engine, lender) {
+    match read_and_answer(py, this, engine, fresh, lender) {
         Ok(()) => Ok(()),
         Err(error) => failed(py, this, error),
     }
@@ -113,12 +130,16 @@ fn read_and_answer(
     py: Python<'_>,
     this: &TlsProtocol,
     engine: &Engine,
+    fresh: &[u8],
     lender: Option<Lender<'_>>,
 ) -> PyResult<()> {
     let closed = match (this.flag(Slot::AppProtocolIsBuffer), engine.direct()) {
-        (Some(false), _) => read_copied(py, this, engine, lender)?,
-        (Some(true), Some(session)) => read_buffered(py, this, engine, session)?,
+        (Some(false), _) => read_copied(py, this, engine, fresh, lender)?,
+        (Some(true), Some(session)) => read_buffered(py, this, engine, session, fresh)?,
         _ => {
+            if !fresh.is_empty() {
+                take_in(py, this, Ciphertext::Memory(fresh))?;
+            }
             call::method(py, &this.object(), intern!(py, "_do_read__buffered"), [])?;
             false
         }
@@ -142,9 +163,18 @@ fn read_copied(
     py: Python<'_>,
     this: &TlsProtocol,
     engine: &Engine,
+    fresh: &[u8],
     lender: Option<Lender<'_>>,
 ) -> PyResult<bool> {
-    let Plaintext { message, closed } = plaintext::read(py, engine, lender)?;
+    let Plaintext { message, closed } = match engine.direct() {
+        Some(session) => session.reading_from(fresh, || plaintext::read(py, engine, lender))??,
+        None => {
+            if !fresh.is_empty() {
+                take_in(py, this, Ciphertext::Memory(fresh))?;
+            }
+            plaintext::read(py, engine, lender)?
+        }
+    };
     let Some(message) = message else { return Ok(closed) };
     let Some(protocol) = this.get(py, Slot::AppProtocol) else { return Ok(closed) };
     let data = message.object().as_ptr();
@@ -161,23 +191,26 @@ fn read_buffered(
     this: &TlsProtocol,
     engine: &Engine,
     session: &Session,
+    fresh: &[u8],
 ) -> PyResult<bool> {
     let slot = |slot, name: &str| match this.get(py, slot) {
         Some(method) => Ok(method),
         None => this.object().bind(py).getattr(name).map(Owned::from),
     };
     let get_buffer = slot(Slot::GetBuffer, "_app_protocol_get_buffer")?;
-    let hint = Owned::from(session.incoming_bytes().into_pyobject(py)?.into_any());
+    let waiting = session.incoming_bytes() + fresh.len();
+    let hint = Owned::from(waiting.into_pyobject(py)?.into_any());
     let given = call::call1(py, &get_buffer, &hint)?;
     let given = given.bind(py);
     let wants = given.len()?;
     let (count, full, closed) = match buffer::View::writable(&given) {
         Ok(mut view) if view.len() > 0 => {
-            let (count, stop) = plaintext::fill(py, engine, session, view.space())?;
+            let read = || plaintext::fill(py, engine, session, view.space());
+            let (count, stop) = session.reading_from(fresh, read)??;
             (count, count == view.len(), matches!(stop, Stop::Closed))
         }
         // `ssl` has its own words, and asyncio its own ways, for such a buffer.
-        _ => match engine.read_into(py, wants, &given)? {
+        _ => match session.reading_from(fresh, || engine.read_into(py, wants, &given))?? {
             Some(0) => (0, false, true),
             Some(count) => (count, count >= wants, false),
             None => (0, false, false),

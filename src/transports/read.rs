@@ -14,6 +14,7 @@ use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::transports::batch::{hold_back, release_batch};
 use crate::transports::buffered::receive_buffered;
+use crate::transports::records::Records;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
 use crate::transports::{close, records};
@@ -98,8 +99,8 @@ enum Plan {
 /// What one receive brought, for the protocol.
 pub(crate) enum Incoming {
     Data(Message),
-    /// The session of a TLS protocol has taken it in.
-    Fed,
+    /// For the session of a TLS protocol.
+    Records(Records),
     Eof,
     Nothing,
 }
@@ -128,9 +129,11 @@ pub(crate) fn on_readable(
         inside.with(|state| object.with(inside, |inner| receive(py, state, inner)))
     };
     match incoming {
-        Ok(Incoming::Fed) => records::deliver(py, this, inside, transport, None),
+        Ok(Incoming::Records(ciphertext)) => {
+            records::deliver(py, this, inside, transport, ciphertext)
+        }
         Ok(Incoming::Data(data)) if records => {
-            records::deliver(py, this, inside, transport, Some(data))
+            records::deliver_message(py, this, inside, transport, data)
         }
         Ok(Incoming::Data(data)) if this.event_loop.options.batches() => {
             hold_back(py, this, inside, transport, data.content())

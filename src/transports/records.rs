@@ -2,17 +2,31 @@
 #![allow(unsafe_code)]
 
 use pyo3::prelude::*;
+use tokioloop_reactor::ReadRing;
 use tokioloop_reactor::stream::{self, Kind, Received};
 
 use crate::event_loop::{Inside, LoopState, This};
 use crate::py::context;
 use crate::py::message::Message;
-use crate::tls::{self, Ciphertext, Lender, Session};
+use crate::tls::{self, Ciphertext, Lender};
 use crate::transports::close;
 use crate::transports::read::{self, Failed, Incoming, MAX_DELIVERY};
 use crate::transports::stream::{Inner, TransportRef};
 
-/// Receives what there is, up to what one delivery may be: into the session
+/// Ciphertext that has been received.
+pub(crate) struct Records {
+    room: Box<ReadRing>,
+    length: usize,
+}
+
+impl Records {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the kernel has filled so many bytes.
+        unsafe { self.room.filled(self.length) }
+    }
+}
+
+/// Receives what there is, up to what one delivery may be: for the session
 /// where that can be driven directly, else into a message.
 // HOT: tls
 #[inline]
@@ -24,82 +38,105 @@ pub(crate) fn receive(
     let object = transport.get();
     let protocol = object.with(inside, |inner| inner.protocol.as_ref().map(|p| p.clone_ref(py)));
     let Some(protocol) = protocol else { return Ok(Incoming::Nothing) };
-    let fed = tls::with_session(py, &protocol, |session| {
-        inside.with(|state| object.with(inside, |inner| feed(session, state, inner)))
-    })?;
-    match fed {
-        Some(incoming) => incoming,
-        None => inside.with(|state| object.with(inside, |inner| read::receive(py, state, inner))),
-    }
+    let direct = tls::is_driven_directly(py, &protocol)?;
+    inside.with(|state| {
+        object.with(inside, |inner| {
+            if direct { receive_records(state, inner) } else { read::receive(py, state, inner) }
+        })
+    })
 }
 
-/// Receives into the ring and from there into the session. Nothing here runs
-/// code of Python: the session only keeps the bytes.
+/// Receives into memory of the loop.
 #[inline]
-fn feed(session: &Session, state: &mut LoopState, inner: &mut Inner) -> Result<Incoming, Failed> {
+fn receive_records(state: &mut LoopState, inner: &mut Inner) -> Result<Incoming, Failed> {
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
-    let Some(ring) = &mut state.ring else { return Ok(Incoming::Nothing) };
-    let mut total = 0;
-    while total < MAX_DELIVERY {
-        match stream::receive(fd, Kind::Socket, inner.state.read_closed, ring.space()) {
-            Ok(Received::Data { length, drained }) => {
-                // SAFETY: the kernel has just filled so many bytes.
-                session.feed(unsafe { ring.filled(length) })?;
-                total += length;
+    let mut room =
+        state.ciphertext.take().unwrap_or_else(|| Box::new(ReadRing::with_capacity(MAX_DELIVERY)));
+    let closed = inner.state.read_closed;
+    let mut length = 0;
+    let outcome = loop {
+        let space = room.space().get_mut(length..).unwrap_or_default();
+        if space.is_empty() {
+            break None;
+        }
+        match stream::receive(fd, Kind::Socket, closed, space) {
+            Ok(Received::Data { length: more, drained }) => {
+                length += more;
                 inner.state.readable = !drained;
                 if drained {
-                    break;
+                    break None;
                 }
             }
             Ok(Received::Blocked) => {
                 inner.state.readable = false;
-                break;
+                break None;
             }
             // The end, or an error, is told again by the next read.
-            Ok(Received::Eof) | Err(_) if total > 0 => {
+            Ok(Received::Eof) | Err(_) if length > 0 => {
                 inner.state.readable = true;
-                break;
+                break None;
             }
-            Ok(Received::Eof) => return Ok(Incoming::Eof),
-            Err(error) => return Err(error.into()),
+            Ok(Received::Eof) => break Some(Ok(Incoming::Eof)),
+            Err(error) => break Some(Err(error.into())),
         }
-    }
-    if inner.state.readable {
+    };
+    if outcome.is_none() && inner.state.readable {
         read::requeue(state, inner);
     }
-    if total == 0 {
-        return Ok(Incoming::Nothing);
+    if length == 0 {
+        state.ciphertext = Some(room);
+        return outcome.unwrap_or(Ok(Incoming::Nothing));
     }
-    state.metrics.bytes_received += total as u64;
+    state.metrics.bytes_received += length as u64;
     state.metrics.messages_received += 1;
-    Ok(Incoming::Fed)
+    Ok(Incoming::Records(Records { room, length }))
 }
 
-/// Hands ciphertext to the protocol; `message` where the session does not have
-/// it already.
+/// Hands received ciphertext to the protocol.
 // HOT: tls
 pub(crate) fn deliver(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
     transport: &TransportRef,
-    message: Option<Message>,
+    records: Records,
+) -> PyResult<()> {
+    let ciphertext = Ciphertext::Memory(records.bytes());
+    let result = hand_over(py, this, inside, transport, ciphertext);
+    let replaced = inside.with(|state| state.ciphertext.replace(records.room));
+    drop(replaced);
+    result
+}
+
+/// Hands ciphertext to a protocol whose session needs it as a `bytes` object.
+pub(crate) fn deliver_message(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    message: Message,
+) -> PyResult<()> {
+    let ciphertext = Ciphertext::Object(message.object());
+    let result = hand_over(py, this, inside, transport, ciphertext);
+    Lender::new(inside, transport.get()).give_back(message);
+    result
+}
+
+#[inline]
+fn hand_over(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    ciphertext: Ciphertext<'_>,
 ) -> PyResult<()> {
     let parts = transport.get().with(inside, |inner| {
         Some((inner.protocol.as_ref()?.clone_ref(py), inner.context.as_ref()?.clone_ref(py)))
     });
     let Some((protocol, context)) = parts else { return Ok(()) };
-    let ciphertext = match &message {
-        Some(message) => Ciphertext::Received(message.object()),
-        None => Ciphertext::Fed,
-    };
     let lender = Lender::new(inside, transport.get());
     let call = || tls::records_received(py, &protocol, ciphertext, lender);
-    let result = context::run(py, context.as_ptr(), call);
-    if let Some(message) = message {
-        lender.give_back(message);
-    }
-    match result {
+    match context::run(py, context.as_ptr(), call) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) | Err(error) => close::fatal_error(
             py,

@@ -30,7 +30,8 @@ pub(crate) fn run<W: Wire, E: Exchange>(
 ) -> io::Result<()> {
     let poll = Epoll::new()?;
     let buffer = vec![0; READ_BUFFER];
-    let mut churn = Churn { address, exchange, wrap, poll, buffer, slots: Vec::new() };
+    let left = plan.messages.unwrap_or(u64::MAX);
+    let mut churn = Churn { address, exchange, wrap, poll, buffer, slots: Vec::new(), left };
     churn.run(count, plan, outcome)
 }
 
@@ -40,6 +41,8 @@ enum Stage<W, E: Exchange> {
     /// Could not even be opened; tried again with the next check.
     Failed,
     Stalled,
+    /// Nothing is left to be sent.
+    Finished,
 }
 
 struct Slot<W, E: Exchange> {
@@ -55,20 +58,23 @@ struct Churn<W, E: Exchange, F> {
     poll: Epoll,
     buffer: Vec<u8>,
     slots: Vec<Slot<W, E>>,
+    /// Messages that no connection has been opened for yet.
+    left: u64,
 }
 
 impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
     fn run(&mut self, count: u32, plan: &Plan, outcome: &mut Outcome) -> io::Result<()> {
         let mut begin = Instant::now();
         let mut cpu_before = plan.server_cpu();
-        let mut warm = plan.warm_up.is_zero();
+        let mut warm = plan.messages.is_some() || plan.warm_up.is_zero();
         let mut next_check = begin + CHECK_INTERVAL;
         for token in 0..count as usize {
-            let slot = self.open(token, outcome);
+            let slot = self.next(token, outcome);
             self.slots.push(slot);
         }
         let mut ready = Vec::new();
-        while self.slots.iter().any(|slot| !matches!(slot.stage, Stage::Stalled)) {
+        let over = |stage: &_| matches!(stage, Stage::Stalled | Stage::Finished);
+        while self.slots.iter().any(|slot| !over(&slot.stage)) {
             self.poll.wait(&mut ready, CHECK_INTERVAL)?;
             for &token in &ready {
                 self.advance(token, outcome);
@@ -80,7 +86,7 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
                 cpu_before = plan.server_cpu();
                 begin = now;
             }
-            if warm && now - begin >= plan.duration {
+            if warm && plan.messages.is_none() && now - begin >= plan.duration {
                 break;
             }
             if now >= next_check {
@@ -92,6 +98,21 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
         outcome.server_cpu =
             cpu_before.zip(plan.server_cpu()).map(|(before, after)| after - before);
         Ok(())
+    }
+
+    /// A connection for the next message, while there is one.
+    fn next(&mut self, token: usize, outcome: &mut Outcome) -> Slot<W, E> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                self.open(token, outcome)
+            }
+            None => Slot {
+                stage: Stage::Finished,
+                started: Instant::now(),
+                interest: Interest::ReadWrite,
+            },
+        }
     }
 
     fn open(&mut self, token: usize, outcome: &mut Outcome) -> Slot<W, E> {
@@ -119,7 +140,7 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
             Ok(Some(stage)) => stage,
             Ok(None) => {
                 outcome.latency.record(started.elapsed().as_nanos() as u64);
-                let slot = self.open(token, outcome);
+                let slot = self.next(token, outcome);
                 return self.replace(token, slot);
             }
             Err(fault) => {
@@ -173,7 +194,7 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
                     let slot = self.open(token, outcome);
                     self.replace(token, slot);
                 }
-                Stage::Stalled => {}
+                Stage::Stalled | Stage::Finished => {}
                 _ if now.saturating_duration_since(slot.started) >= stall => {
                     slot.stage = Stage::Stalled;
                     outcome.stalls += 1;

@@ -1,0 +1,264 @@
+//! What stands between a session and its `MemoryBIO`s: memory that is lent for
+//! one call, so that records are read where the socket has put them, and
+//! written where they are sent from, else the `MemoryBIO` as before.
+//!
+//! A BIO of our own comes between the session and the BIO of its `MemoryBIO`,
+//! for good: with no memory lent it only passes on, so that `ssl` notices
+//! nothing. OpenSSL owns it, and frees it with the session.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, c_long, c_void};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::tls::openssl::{Bio, Functions, SetBio, Ssl};
+
+/// What our BIO works on.
+struct Inner {
+    functions: &'static Functions,
+    /// The `MemoryBIO`'s, of which this holds a reference.
+    memory: Bio,
+    /// Lent to read from, and not read yet.
+    unread: Cell<*const [u8]>,
+    /// Lent to write into, and not written yet.
+    room: Cell<*mut [MaybeUninit<u8>]>,
+    /// Something had no room, and what follows has to stay behind it.
+    overflowed: Cell<bool>,
+}
+
+const NOTHING: *const [u8] = ptr::slice_from_raw_parts(ptr::null(), 0);
+const NO_ROOM: *mut [MaybeUninit<u8>] = ptr::slice_from_raw_parts_mut(ptr::null_mut(), 0);
+
+/// One side of a session; valid for as long as the session lives.
+pub(crate) struct Between(*const Inner);
+
+/// What was written into lent memory.
+pub(crate) struct Written {
+    pub(crate) length: usize,
+    /// More went to the `MemoryBIO`.
+    pub(crate) overflowed: bool,
+}
+
+impl Between {
+    /// Puts a BIO of ours between a session and `memory`, its BIO of the side
+    /// that `set` sets.
+    ///
+    /// # Safety
+    /// All are alive, and what is returned is not used after the session's end.
+    pub(crate) unsafe fn install(
+        py: Python<'_>,
+        functions: &'static Functions,
+        ssl: Ssl,
+        memory: Bio,
+        set: SetBio,
+    ) -> Option<Self> {
+        let method = method(py, functions)?;
+        // SAFETY: the method lives for ever.
+        let bio = unsafe { (functions.bio_new)(method) };
+        if bio.is_null() {
+            return None;
+        }
+        let inner = Box::into_raw(Box::new(Inner {
+            functions,
+            memory,
+            unread: Cell::new(NOTHING),
+            room: Cell::new(NO_ROOM),
+            overflowed: Cell::new(false),
+        }));
+        // SAFETY: the BIO is new; from the last call on it is the session's,
+        // which gives its reference to `memory` up, hence one more before.
+        unsafe {
+            (functions.bio_up_ref)(memory);
+            (functions.bio_set_data)(bio, inner.cast());
+            (functions.bio_set_init)(bio, 1);
+            set(ssl, bio);
+        }
+        Some(Self(inner))
+    }
+
+    #[inline]
+    fn inner(&self) -> &Inner {
+        // SAFETY: the session lives, and with it its BIO.
+        unsafe { &*self.0 }
+    }
+
+    /// Has the session write into `room` while `body` runs.
+    #[inline]
+    pub(crate) fn lend_room<R>(
+        &self,
+        room: &mut [MaybeUninit<u8>],
+        body: impl FnOnce() -> R,
+    ) -> (R, Written) {
+        let inner = self.inner();
+        let length = room.len();
+        inner.overflowed.set(false);
+        inner.room.set(room);
+        let lent = Lent(inner);
+        let result = body();
+        let left = inner.room.get().len();
+        drop(lent);
+        (result, Written { length: length - left, overflowed: inner.overflowed.get() })
+    }
+
+    /// Has the session read `data` while `body` runs; how much it has left.
+    #[inline]
+    pub(crate) fn lend_data<R>(&self, data: &[u8], body: impl FnOnce() -> R) -> (R, usize) {
+        let inner = self.inner();
+        inner.unread.set(data);
+        let lent = Lent(inner);
+        let result = body();
+        let left = inner.unread.get().len();
+        drop(lent);
+        (result, left)
+    }
+
+    /// How much of what is lent has not been read yet.
+    #[inline]
+    pub(crate) fn unread(&self) -> usize {
+        self.inner().unread.get().len()
+    }
+}
+
+/// Memory is lent, until this goes, by a panic or not.
+struct Lent<'a>(&'a Inner);
+
+impl Drop for Lent<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.unread.set(NOTHING);
+        self.0.room.set(NO_ROOM);
+    }
+}
+
+/// The kind of BIO, made once.
+struct Method(Bio);
+
+// SAFETY: OpenSSL only reads a method once it is complete.
+unsafe impl Send for Method {}
+// SAFETY: as above.
+unsafe impl Sync for Method {}
+
+static METHOD: PyOnceLock<Option<Method>> = PyOnceLock::new();
+
+fn method(py: Python<'_>, functions: &Functions) -> Option<Bio> {
+    let method = METHOD.get_or_init(py, || {
+        // SAFETY: a string that lives for ever.
+        let method = unsafe { (functions.meth_new)(KIND, c"tokioloop".as_ptr()) };
+        if method.is_null() {
+            return None;
+        }
+        // SAFETY: the method is new, and the functions have OpenSSL's types.
+        unsafe {
+            (functions.meth_set_read)(method, read);
+            (functions.meth_set_write)(method, write);
+            (functions.meth_set_ctrl)(method, control);
+            (functions.meth_set_destroy)(method, destroy);
+        }
+        Some(Method(method))
+    });
+    method.as_ref().map(|method| method.0)
+}
+
+/// `BIO_TYPE_SOURCE_SINK`, for kinds that nobody looks for by number.
+const KIND: c_int = 0x0400;
+/// `BIO_FLAGS_RWS` and `BIO_FLAGS_SHOULD_RETRY`: why a call did nothing.
+const REASON: c_int = 0x0f;
+/// `BIO_CTRL_EOF` and `BIO_CTRL_FLUSH`, the two requests that a session relies
+/// on; it asks for much else that no `MemoryBIO` has.
+const AT_END: c_int = 2;
+const FLUSH: c_int = 11;
+
+unsafe extern "C" fn read(bio: Bio, room: *mut c_char, length: c_int) -> c_int {
+    // SAFETY: OpenSSL calls this for BIOs of our kind, whose data is never null
+    // once they were handed out.
+    let (functions, inner) = unsafe { inner(bio) };
+    // SAFETY: the BIO is alive.
+    unsafe { (functions.bio_clear_flags)(bio, REASON) };
+    let unread = inner.unread.get();
+    if unread.len() > 0 && length > 0 {
+        // Not more than `length`, so it fits.
+        let count = unread.len().min(length as usize);
+        // SAFETY: lent memory is there while it is lent, and what the session
+        // reads into is its own.
+        unsafe {
+            let start = unread.cast::<u8>();
+            ptr::copy_nonoverlapping(start, room.cast(), count);
+            let rest = ptr::slice_from_raw_parts(start.add(count), unread.len() - count);
+            inner.unread.set(rest);
+        }
+        return count as c_int;
+    }
+    // SAFETY: our BIO holds a reference to this one.
+    unsafe {
+        let count = (functions.bio_read)(inner.memory, room.cast(), length);
+        if count <= 0 {
+            (functions.bio_set_flags)(bio, (functions.bio_test_flags)(inner.memory, REASON));
+        }
+        count
+    }
+}
+
+unsafe extern "C" fn write(bio: Bio, data: *const c_char, length: c_int) -> c_int {
+    // SAFETY: as in `read`.
+    let (functions, inner) = unsafe { inner(bio) };
+    let Ok(count) = usize::try_from(length) else { return 0 };
+    let room = inner.room.get();
+    if !room.is_null() && !inner.overflowed.get() && count <= room.len() {
+        // SAFETY: so much room was lent, which nobody else knows of.
+        unsafe {
+            let start = room.cast::<u8>();
+            ptr::copy_nonoverlapping(data.cast(), start, count);
+            let rest = start.add(count).cast();
+            inner.room.set(ptr::slice_from_raw_parts_mut(rest, room.len() - count));
+        }
+        return length;
+    }
+    inner.overflowed.set(true);
+    // SAFETY: our BIO holds a reference to this one.
+    unsafe { (functions.bio_write)(inner.memory, data.cast(), length) }
+}
+
+unsafe extern "C" fn control(
+    bio: Bio,
+    request: c_int,
+    number: c_long,
+    pointer: *mut c_void,
+) -> c_long {
+    if request != AT_END {
+        return c_long::from(request == FLUSH);
+    }
+    // SAFETY: as in `read`.
+    let (functions, inner) = unsafe { inner(bio) };
+    if inner.unread.get().len() > 0 {
+        return 0;
+    }
+    // SAFETY: our BIO holds a reference to this one.
+    unsafe { (functions.bio_ctrl)(inner.memory, request, number, pointer) }
+}
+
+unsafe extern "C" fn destroy(bio: Bio) -> c_int {
+    // SAFETY: as in `read`; OpenSSL calls this once, at the end.
+    unsafe {
+        let (functions, inner) = inner(bio);
+        (functions.bio_free)(inner.memory);
+        (functions.bio_set_data)(bio, ptr::null_mut());
+        drop(Box::from_raw(ptr::from_ref(inner).cast_mut()));
+    }
+    1
+}
+
+/// What our BIO works on.
+///
+/// # Safety
+/// A BIO of our kind that was handed out and has not been freed.
+unsafe fn inner<'a>(bio: Bio) -> (&'static Functions, &'a Inner) {
+    // SAFETY: only sessions whose library was found have such a BIO.
+    let get_data = unsafe { crate::tls::openssl::found().unwrap_unchecked().bio_get_data };
+    // SAFETY: the caller's promise.
+    let inner: &Inner = unsafe { &*get_data(bio).cast_const().cast() };
+    (inner.functions, inner)
+}
