@@ -4,6 +4,8 @@ use std::io;
 
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyString;
 
 use crate::loop_cell::Refused;
 
@@ -13,12 +15,28 @@ pub(crate) fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
     let Some(errno) = error.raw_os_error() else {
         return PyOSError::new_err(error.to_string());
     };
-    let text = py
-        .import("os")
-        .and_then(|os| os.call_method1("strerror", (errno,)))
-        .and_then(|text| text.extract::<String>())
-        .unwrap_or_else(|_| error.to_string());
-    PyOSError::new_err((errno, text))
+    // An instance at once: a PyErr that makes it when asked to takes a detour
+    // through the thread's error indicator.
+    let made = text_of(py, errno)
+        .and_then(|text| py.get_type::<PyOSError>().call1((errno, text)))
+        .map(PyErr::from_value);
+    made.unwrap_or_else(|failure| failure)
+}
+
+/// Numbers with a text that is kept; connections that end by a reset are many.
+const KNOWN: usize = 134;
+static TEXTS: [PyOnceLock<Py<PyString>>; KNOWN] = [const { PyOnceLock::new() }; KNOWN];
+
+/// `os.strerror(errno)`.
+fn text_of(py: Python<'_>, errno: i32) -> PyResult<Bound<'_, PyString>> {
+    let look_up = || -> PyResult<Py<PyString>> {
+        let text = py.import("os")?.call_method1("strerror", (errno,))?;
+        Ok(text.cast_into::<PyString>()?.unbind())
+    };
+    match usize::try_from(errno).ok().and_then(|errno| TEXTS.get(errno)) {
+        Some(known) => Ok(known.get_or_try_init(py, look_up)?.bind(py).clone()),
+        None => Ok(look_up()?.into_bound(py)),
+    }
 }
 
 /// A method that only the loop's thread may call was called by another.

@@ -24,7 +24,7 @@ class SocketTransport(_core.StreamTransport):
     def __repr__(self) -> str:
         return _describe(self, "_SelectorSocketTransport")
 
-    def __del__(self, _warn: Any = warnings.warn) -> None:
+    def _warn_of_abandoned(self, _warn: Any = warnings.warn) -> None:
         if _is_abandoned(self):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 
@@ -42,7 +42,7 @@ class DatagramTransport(_core.DatagramTransport, asyncio.DatagramTransport):
     def __repr__(self) -> str:
         return _describe(self, "_SelectorDatagramTransport")
 
-    def __del__(self, _warn: Any = warnings.warn) -> None:
+    def _warn_of_abandoned(self, _warn: Any = warnings.warn) -> None:
         if _is_abandoned(self):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             if self._sock is not None:

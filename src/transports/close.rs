@@ -173,6 +173,7 @@ pub(crate) fn connection_lost<I: Interior>(
         }
         inner.protocol().map(|protocol| protocol.clone_ref(py))
     });
+    transport.note_finished();
     let Some(protocol) = protocol else { return Ok(()) };
     let none = Owned::none(py);
     let error = error.map_or(none.as_ptr(), |error| error.as_ptr());

@@ -3,16 +3,16 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
+use pyo3::{ffi, intern};
 
 use crate::event_loop::{EventLoop, Inside};
 use crate::py::Owned;
@@ -71,6 +71,8 @@ pub(crate) struct Transport<I> {
     /// Tells every thread what the inner part tells the loop's: the collector
     /// runs `StreamWriter.__del__`, which asks, wherever it likes.
     closing: AtomicBool,
+    /// As `closing`, for the finalizer: connection_lost was called.
+    finished: AtomicBool,
     inner: UnsafeCell<MaybeUninit<I>>,
 }
 
@@ -125,6 +127,11 @@ impl<I: Interior> Transport<I> {
     /// Whether [`note_closing`](Self::note_closing) was called; from any thread.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// connection_lost was called: the transport may go away in silence.
+    pub(crate) fn note_finished(&self) {
+        self.finished.store(true, Ordering::Relaxed);
     }
 
     /// Whether somebody has set attributes, which may hide methods.
@@ -195,6 +202,11 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
     const DICT: Option<usize> = Some(offset_of!(Self, dict));
     const SUBCLASSABLE: bool = true;
 
+    fn slots() -> Vec<ffi::PyType_Slot> {
+        let pfunc = finalize::<I> as ffi::destructor as *mut c_void;
+        vec![ffi::PyType_Slot { slot: ffi::Py_tp_finalize, pfunc }]
+    }
+
     fn traverse(&self, visitor: &mut Visitor) {
         for slot in [&self.extra, &self.dict, &self.event_loop] {
             visitor.pointer(slot.get());
@@ -236,5 +248,31 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
         }
         // SAFETY: dead, unknown to the collector, and its value was dropped.
         unsafe { native::free(this.cast()) };
+    }
+}
+
+/// `__del__`, which nearly every transport has no use for.
+unsafe extern "C" fn finalize<I: Interior>(this: *mut ffi::PyObject) {
+    // SAFETY: the slot belongs to a class whose instances are transports.
+    let object = unsafe { &*this.cast::<Transport<I>>() };
+    if !object.is_empty() && !object.finished.load(Ordering::Relaxed) {
+        // SAFETY: CPython finalizes objects on attached threads.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: a dying object lives until its finalizer returns.
+        warn_of_abandoned(py, unsafe { Owned::from_borrowed(this) });
+    }
+}
+
+/// Nobody closed the transport: the classes in Python say so.
+#[cold]
+fn warn_of_abandoned(py: Python<'_>, transport: Owned) {
+    // What is being raised while the object goes away is raised after it.
+    let raised = PyErr::take(py);
+    let transport = transport.bind(py);
+    if let Err(error) = transport.call_method0(intern!(py, "_warn_of_abandoned")) {
+        error.write_unraisable(py, Some(&transport));
+    }
+    if let Some(raised) = raised {
+        raised.restore(py);
     }
 }
