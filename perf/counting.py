@@ -38,6 +38,7 @@ class Mode:
     pattern: str = "client"
     # One in so many of the messages of the other modes is enough.
     every: int = 1
+    script: str = "server.py"
 
 
 MODES = {
@@ -48,6 +49,8 @@ MODES = {
     "raw-wait": Mode("raw"),
     "tls": Mode("proto", tls=True),
     "accept": Mode("proto", lockstep=False, pattern="churn"),
+    "uvicorn": Mode("uvicorn", script="web.py"),
+    "aiohttp": Mode("aiohttp", script="web.py"),
     "handshake": Mode("proto", lockstep=False, tls=True, pattern="churn", every=10),
 }
 
@@ -166,13 +169,17 @@ class Counter:
 
     def _server(self, loop: str, mode: str, wrapper: list[str]) -> processes.RunningServer:
         options = ["--certificate", str(certificate.path())] if MODES[mode].tls else []
-        command = processes.server_command(loop, MODES[mode].server, *options)
+        command = processes.server_command(
+            loop, MODES[mode].server, *options, script=MODES[mode].script
+        )
         return processes.running(command, wrapper=wrapper, timeout=120.0)
 
     def _load(self, server: processes.Server, mode: str, size: int, messages: int) -> None:
         messages = self._count(mode, messages)
         options = ["--target", server.target, "--connections", str(self.connections)]
-        options += ["--size", str(size), "--messages", str(messages), "--stall", "20"]
+        web = MODES[mode].script == "web.py"
+        options += ["--http", f"/{size}"] if web else ["--size", str(size)]
+        options += ["--messages", str(messages), "--stall", "20"]
         options += ["--lockstep"] if MODES[mode].lockstep else []
         options += ["--tls"] if MODES[mode].tls else []
         result = processes.run_client(self.binary, MODES[mode].pattern, *options, timeout=240.0)
