@@ -6,15 +6,16 @@ import asyncio
 import hashlib
 import inspect
 import random
+import time
 
 import pytest
 
-from tests.support.net import ask, connected, in_thread, settled
+from tests.support.net import ask, connected, in_thread, settled, waiting
 from tests.support.protocols import BufferedRecorder, EchoProtocol, Recorder
 
 pytestmark = pytest.mark.flavours("tokioloop", reason="the options are tokioloop's own")
 
-OPTIONS = ("read_batch_bytes", "read_batch_timeout", "busy_poll")
+OPTIONS = ("read_batch_bytes", "read_batch_timeout", "write_batch_timeout", "busy_poll")
 
 
 @pytest.fixture
@@ -73,6 +74,8 @@ ALL_OPTIONS = pytest.mark.parametrize(
         {"busy_poll": 200},
         {"read_batch_bytes": 16_384, "read_batch_timeout": 0.002},
         {"read_batch_bytes": 1, "read_batch_timeout": 0.001},
+        {"write_batch_timeout": 0.001},
+        {"write_batch_timeout": 1.0, "read_batch_timeout": 0.001},
         {"read_batch_bytes": 200_000, "read_batch_timeout": 0.001, "busy_poll": 100},
     ],
     ids=str,
@@ -191,3 +194,34 @@ def test_pausing_while_a_batch_is_held_back_keeps_it(loop_with, kind):
                 await protocol.lost
 
     loop_with(read_batch_bytes=65_536, read_batch_timeout=0.005).run_until_complete(main())
+
+
+def test_lone_writes_are_gathered_until_the_turn_ends(loop_with):
+    seen = []
+
+    async def main():
+        async with connected("client") as (transport, _protocol, peer):
+            for step in (lambda: transport.write(b"one"), lambda: transport.write(b"two")):
+                loop.call_soon(step)
+                loop.call_soon(lambda: seen.append(waiting(peer)))
+            await settled()
+            seen.append(waiting(peer))
+
+    loop = loop_with(write_batch_timeout=1.0)
+    loop.run_until_complete(main())
+    assert seen == [b"", b"", b"onetwo"]
+
+
+def test_gathered_writes_leave_when_their_time_is_up(loop_with):
+    seen = []
+
+    async def main():
+        async with connected("client") as (transport, _protocol, peer):
+            loop.call_soon(transport.write, b"in time")
+            loop.call_soon(time.sleep, 0.002)
+            loop.call_soon(lambda: seen.append(waiting(peer)))
+            await settled()
+
+    loop = loop_with(write_batch_timeout=0.001)
+    loop.run_until_complete(main())
+    assert seen == [b"in time"]

@@ -82,17 +82,21 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, busy_poll=0, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
+    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, write_batch_timeout=0.0, busy_poll=0, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
+    // One for each keyword.
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         read_batch_bytes: i64,
         read_batch_timeout: f64,
+        write_batch_timeout: f64,
         busy_poll: i64,
         slow_callback: f64,
         stall_timeout: f64,
         on_stall: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let options = Options::new(read_batch_bytes, read_batch_timeout, busy_poll)?;
+        let options =
+            Options::new(read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)?;
         let observer = Observer::new(options::slow_callback(slow_callback)?);
         options::check_stall_watch(stall_timeout, on_stall)?;
         let poller = Poller::new().map_err(|error| errors::os_error(py, &error))?;
@@ -112,6 +116,7 @@ impl EventLoop {
                 handles: Handles::default(),
                 keeping: Keeping::default(),
                 corked: Vec::new(),
+                corked_at: 0,
                 serial: 0,
                 task_factory: None,
                 transport_class: None,

@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) read_batch_bytes: usize,
     /// Nanoseconds after which they are delivered anyway.
     pub(crate) read_batch_timeout: u64,
+    /// Nanoseconds that written data waits at most for the end of the turn.
+    pub(crate) write_batch_timeout: u64,
     /// Nanoseconds that a poll spins before it blocks.
     pub(crate) busy_poll: u64,
 }
@@ -32,6 +34,7 @@ impl Options {
     pub(crate) fn new(
         read_batch_bytes: i64,
         read_batch_timeout: f64,
+        write_batch_timeout: f64,
         busy_poll: i64,
     ) -> PyResult<Self> {
         if !(0..=MAX_BATCH_BYTES).contains(&read_batch_bytes) {
@@ -39,11 +42,15 @@ impl Options {
                 "read_batch_bytes must be from 0 to {MAX_BATCH_BYTES} bytes, not {read_batch_bytes}"
             )));
         }
-        if !(0.0..=MAX_BATCH_TIMEOUT).contains(&read_batch_timeout) {
-            return Err(PyValueError::new_err(format!(
-                "read_batch_timeout must be from 0.0 to {MAX_BATCH_TIMEOUT:.1} seconds, \
-                 not {read_batch_timeout}"
-            )));
+        for (name, timeout) in [
+            ("read_batch_timeout", read_batch_timeout),
+            ("write_batch_timeout", write_batch_timeout),
+        ] {
+            if !(0.0..=MAX_BATCH_TIMEOUT).contains(&timeout) {
+                return Err(PyValueError::new_err(format!(
+                    "{name} must be from 0.0 to {MAX_BATCH_TIMEOUT:.1} seconds, not {timeout}"
+                )));
+            }
         }
         if !(0..=MAX_BUSY_POLL).contains(&busy_poll) {
             return Err(PyValueError::new_err(format!(
@@ -53,6 +60,7 @@ impl Options {
         Ok(Self {
             read_batch_bytes: read_batch_bytes as usize,
             read_batch_timeout: (read_batch_timeout * 1e9) as u64,
+            write_batch_timeout: (write_batch_timeout * 1e9) as u64,
             busy_poll: busy_poll as u64 * 1000,
         })
     }

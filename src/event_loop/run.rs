@@ -69,6 +69,22 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
 }
 
 fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
+    let result = poll_and_run(py, this, inside, pace);
+    // Whatever ended the turn: what it wrote is sent.
+    if inside.with(|state| !state.corked.is_empty()) {
+        return result.and(stream::flush_corked(py, this, inside));
+    }
+    result
+}
+
+// HOT: call_soon, proto
+#[inline(always)]
+fn poll_and_run(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    pace: &mut Pace,
+) -> PyResult<()> {
     let event_loop = this.event_loop;
     if event_loop.inbox.has_pending() {
         event_loop.take_messages(py, inside);
@@ -326,7 +342,7 @@ pub(crate) fn run_entry(
         Ready::Io(token, ready) => serve_source(py, this, inside, token, ready)?,
     }
     if inside.with(|state| !state.corked.is_empty()) {
-        stream::flush_corked(py, this, inside)?;
+        stream::flush_overdue(py, this, inside)?;
     }
     Ok(())
 }

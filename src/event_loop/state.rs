@@ -38,8 +38,10 @@ pub(crate) struct LoopState {
     pub(crate) datagrams: Option<Box<DatagramBatch>>,
     pub(crate) handles: Handles,
     pub(crate) keeping: Keeping,
-    /// Transports that hold a write back until the current callback returns.
+    /// Transports that hold writes back until the turn ends.
     pub(crate) corked: Vec<TransportRef>,
+    /// Since when the first of them does, in nanoseconds.
+    pub(crate) corked_at: u64,
     /// Counts the callbacks run, so that a transport knows two writes of one.
     pub(crate) serial: u64,
     pub(crate) task_factory: Option<Owned>,

@@ -10,7 +10,7 @@ use pyo3::{ffi, intern};
 use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned, bytes, call};
 use crate::transports::common_methods::{
-    abort, call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
+    call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
     force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
     lost_value, marks, on_loop, protocol_paused_value, protocol_value, socket_value,
 };
@@ -122,6 +122,16 @@ fn is_reading<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) ->
         Ok(t.with(inside, |inner| !inner.state.closing && !inner.state.paused))
     })?;
     Ok(Owned::bool(py, reading))
+}
+
+fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.abort")?;
+    on_loop(py, t, "abort", |this, inside| {
+        // Only what the kernel did not take is dropped.
+        write::uncork(py, this, inside, t)?;
+        close::force_close(py, this, inside, t, None)
+    })?;
+    Ok(Owned::none(py))
 }
 
 fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {

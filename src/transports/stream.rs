@@ -19,7 +19,7 @@ use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 pub(crate) use crate::transports::shape::TransportRef;
-pub(crate) use crate::transports::write::flush_corked;
+pub(crate) use crate::transports::write::{flush_corked, flush_overdue};
 use crate::transports::{batch, begin, read, write};
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
@@ -261,6 +261,9 @@ pub(crate) fn make(
     let mut inner = Inner::new(descriptor, Owned::from(parts.protocol), delivery);
     inner.peer = parts.peer;
     inner.server = parts.server.map(Owned::from);
+    if this.event_loop.options.write_batch_timeout > 0 {
+        inner.cork_score = write::ALWAYS;
+    }
     if let Some(fd) = inner.fd() {
         prepare_socket(fd, &mut inner);
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -92,6 +93,12 @@ async def serving(factory: Callable[[], Any], **options: Any) -> AsyncIterator[t
     finally:
         server.close()
         await server.wait_closed()
+
+
+def waiting(sock: socket.socket) -> bytes:
+    """What has arrived at a socket; it stays there."""
+    readable, _, _ = select.select([sock], [], [], 0)
+    return sock.recv(1 << 16, socket.MSG_PEEK) if readable else b""
 
 
 def fill_send_queue(transport: Any, chunk: bytes = bytes(1 << 16)) -> int:

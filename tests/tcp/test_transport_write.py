@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import socket
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.support.net import (
     receive_exactly,
     receive_to_eof,
     settled,
+    waiting,
 )
 from tests.support.protocols import Recorder
 
@@ -32,6 +34,19 @@ def has_arrived(peer: socket.socket, data: bytes) -> bool:
         return peer.recv(len(data), socket.MSG_DONTWAIT) == data
     except BlockingIOError:
         return False
+
+
+def burst(transport):
+    transport.write(b"head")
+    transport.write(b"body")
+
+
+async def burst_until_learned(transport, peer):
+    """Bursts enough for a loop to expect more of them."""
+    for _ in range(10):
+        burst(transport)
+        await asyncio.sleep(0)
+    assert len(await in_thread(receive_exactly, peer, 80)) == 80
 
 
 class TestWhenItIsSent:
@@ -112,6 +127,53 @@ class TestWhenItIsSent:
                 assert has_arrived(peer, b"at once")
 
         loop.run_until_complete(main())
+
+    def test_a_burst_does_not_wait_for_the_slow_callbacks_behind_it(self, loop, side):
+        """It may leave with what else the turn brings, but not much later."""
+        seen = []
+
+        async def main():
+            async with connected(side) as (transport, _protocol, peer):
+                await burst_until_learned(transport, peer)
+                loop.call_soon(burst, transport)
+                for _ in range(2):
+                    loop.call_soon(time.sleep, 0.003)
+                    loop.call_soon(lambda: seen.append(waiting(peer)))
+                await settled()
+
+        loop.run_until_complete(main())
+        assert seen[-1] == b"headbody"
+
+    def test_a_burst_has_left_when_the_next_callback_aborts(self, loop, side):
+        async def main():
+            async with connected(side) as (transport, _protocol, peer):
+                await burst_until_learned(transport, peer)
+                loop.call_soon(burst, transport)
+                loop.call_soon(transport.abort)
+                await settled()
+                assert await in_thread(receive_exactly, peer, 8) == b"headbody"
+
+        loop.run_until_complete(main())
+
+    @pytest.mark.flavours("asyncio", "tokioloop", reason="the peers swallow or repeat SystemExit")
+    def test_a_burst_has_left_when_an_exception_leaves_the_loop(self, loop, side):
+        def leave():
+            raise SystemExit
+
+        async def main():
+            nonlocal peer
+            async with connected(side) as (transport, _protocol, peer):
+                await burst_until_learned(transport, peer)
+                loop.call_soon(burst, transport)
+                loop.call_soon(leave)
+                await settled()
+
+        peer = None
+        task = loop.create_task(main())
+        with pytest.raises(SystemExit):
+            loop.run_until_complete(task)
+        assert has_arrived(peer, b"headbody")
+        loop.run_until_complete(task)
 
     def test_what_was_queued_goes_out_when_the_peer_reads(self, loop, side):
         async def main():
