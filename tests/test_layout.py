@@ -42,7 +42,7 @@ UNSAFE_FILES = re.compile(
     r"|src/transports/(read|records|shape|descriptor|stream)\.rs"
     r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols
     # attributes as slots, the session of ssl, the buffers that it fills
-    r"|src/tls/(slots|app_transport|openssl|plaintext|sink|writing)\.rs"
+    r"|src/tls/(slots|app_transport|openssl|plaintext|bio|writing)\.rs"
     r"|src/streams/\w+\.rs"  # the slots of asyncio's stream objects
     r"|src/coroutine/\w+\.rs"  # coroutines as heap types
     r"|src/sockets/\w+\.rs"  # sockets' fields and buffers, a method as a heap type

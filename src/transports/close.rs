@@ -14,7 +14,7 @@ use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::Interior;
 use crate::transports::shape::{StreamTransport, Transport, TransportRef};
-use crate::transports::{sendfile, write};
+use crate::transports::{cork, sendfile};
 
 /// `close()`: what waits is sent first, then the protocol is told.
 pub(crate) fn close(
@@ -23,7 +23,7 @@ pub(crate) fn close(
     inside: &Inside<'_>,
     transport: &StreamTransport,
 ) -> PyResult<()> {
-    write::uncork(py, this, inside, transport)?;
+    cork::uncork(py, this, inside, transport)?;
     close_when_sent(py, this, inside, transport)
 }
 

@@ -17,7 +17,7 @@ use crate::transports::common_methods::{
 use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{batch, close, flow, read, sendfile, stream, write};
+use crate::transports::{batch, close, cork, flow, read, sendfile, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -128,7 +128,7 @@ fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyRe
     args.none("_SelectorTransport.abort")?;
     on_loop(py, t, "abort", |this, inside| {
         // Only what the kernel did not take is dropped.
-        write::uncork(py, this, inside, t)?;
+        cork::uncork(py, this, inside, t)?;
         close::force_close(py, this, inside, t, None)
     })?;
     Ok(Owned::none(py))
@@ -139,7 +139,7 @@ fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) 
     let delivery = Delivery::of(py, &protocol)?;
     let protocol = Owned::from(&*protocol);
     on_loop(py, t, "set_protocol", |this, inside| {
-        write::uncork(py, this, inside, t)?;
+        cork::uncork(py, this, inside, t)?;
         let old = t.with(inside, |inner| {
             let delivery = std::mem::replace(&mut inner.delivery, delivery);
             (inner.protocol.replace(protocol), delivery)
@@ -161,7 +161,7 @@ fn set_write_buffer_limits<'py>(
     on_loop(py, t, "set_write_buffer_limits", |this, inside| {
         t.with(inside, |inner| inner.marks.set(Some(high), Some(low)))
             .map_err(|error| PyValueError::new_err(error.to_string()))?;
-        write::uncork(py, this, inside, t)?;
+        cork::uncork(py, this, inside, t)?;
         flow::maybe_pause_protocol(py, this, inside, t)
     })?;
     Ok(Owned::none(py))
@@ -174,7 +174,7 @@ fn get_write_buffer_size<'py>(
 ) -> PyResult<Owned> {
     args.none("_SelectorTransport.get_write_buffer_size")?;
     let size = on_loop(py, t, "get_write_buffer_size", |this, inside| {
-        write::uncork(py, this, inside, t)?;
+        cork::uncork(py, this, inside, t)?;
         Ok(t.with(inside, |inner| inner.flow().size))
     })?;
     Ok(size.into_pyobject(py)?.into_any().into())

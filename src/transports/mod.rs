@@ -7,6 +7,7 @@ mod begin;
 mod buffered;
 mod close;
 mod common_methods;
+mod cork;
 pub(crate) mod datagram;
 mod descriptor;
 mod extra;

@@ -12,7 +12,7 @@ use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::py::Owned;
 use crate::transports::shape::StreamTransport;
-use crate::transports::write;
+use crate::transports::{cork, write};
 
 /// asyncio's words for a connection that ends under a file.
 const ENDED: &str = "Connection is closed by peer";
@@ -24,7 +24,7 @@ pub(crate) fn wait_until_empty(
     inside: &Inside<'_>,
     transport: &StreamTransport,
 ) -> PyResult<Owned> {
-    write::uncork(py, this, inside, transport)?;
+    cork::uncork(py, this, inside, transport)?;
     if transport.with(inside, |inner| inner.sendfile_waiter.is_some()) {
         return Err(PyRuntimeError::new_err("Empty waiter is already set"));
     }

@@ -14,13 +14,13 @@ use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
 use crate::sockets;
+pub(crate) use crate::transports::cork::{flush_corked, flush_overdue};
 use crate::transports::descriptor::{self, Descriptor};
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 pub(crate) use crate::transports::shape::TransportRef;
-pub(crate) use crate::transports::write::{flush_corked, flush_overdue};
-use crate::transports::{batch, begin, read, write};
+use crate::transports::{batch, begin, cork, read, write};
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
 pub(crate) struct Chunk(pub(crate) Owned);
@@ -262,7 +262,7 @@ pub(crate) fn make(
     inner.peer = parts.peer;
     inner.server = parts.server.map(Owned::from);
     if this.event_loop.options.write_batch_timeout > 0 {
-        inner.cork_score = write::ALWAYS;
+        inner.cork_score = cork::ALWAYS;
     }
     if let Some(fd) = inner.fd() {
         prepare_socket(fd, &mut inner);

@@ -1,10 +1,5 @@
 //! The write path: at once where nothing waits, corked where a transport was
 //! seen to write several times in one callback, by `sendmsg` where much waits.
-//!
-//! What is corked leaves when the turn ends, all of it in a row: the code of the
-//! kernel and that of the program then take each other's place in the caches
-//! once per turn and not once per response, and a peer on the same machine is
-//! woken once. After a millisecond it leaves earlier.
 
 use std::os::fd::AsRawFd;
 
@@ -12,30 +7,20 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use tokioloop_reactor::stream::{self, Flushed, Kind};
-use tokioloop_reactor::{Interest, clock, sys};
+use tokioloop_reactor::{Interest, sys};
 
 use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::imports::Imports;
 use crate::py::{Owned, buffer, bytes, context};
+use crate::transports::cork::{cork, note_write, uncork};
 use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::StreamTransport;
-use crate::transports::stream::{Chunk, Inner, TransportRef};
+use crate::transports::stream::{Chunk, TransportRef};
 use crate::transports::{close, sendfile};
 
 /// asyncio says nothing of the first few writes after a loss.
 const SILENT_WRITES_AFTER_LOSS: u32 = 5;
-/// Corked bytes that are worth a call of their own.
-const CORK_LIMIT: usize = 64 * 1024;
-/// A write of more bytes gains nothing from being joined with another.
-const SMALL_WRITE: usize = 16 * 1024;
-/// So many callbacks in a row have to write more than once before a transport
-/// is corked; one lone write undoes it.
-const CORK_SCORE: u8 = 2;
-/// The score of transports whose loop was asked to join the writes of a turn.
-pub(crate) const ALWAYS: u8 = u8::MAX;
-/// Nanoseconds that a cork waits at most for the rest of its turn.
-const CORK_NANOS: u64 = 1_000_000;
 
 /// What became of a try to write.
 enum Outcome {
@@ -145,26 +130,6 @@ fn try_write(
     })
 }
 
-/// Learns how the protocol writes; whether this write waits for the next one
-/// of the same callback, and with it for the end of the turn.
-// HOT: proto
-#[inline]
-fn note_write(inner: &mut Inner, serial: u64, length: usize) -> bool {
-    if inner.write_serial != serial {
-        if inner.writes_in_callback == 1 && inner.cork_score != ALWAYS {
-            inner.cork_score = 0;
-        }
-        inner.write_serial = serial;
-        inner.writes_in_callback = 1;
-        return inner.cork_score >= CORK_SCORE && length < SMALL_WRITE;
-    }
-    if inner.writes_in_callback == 1 && length < SMALL_WRITE && inner.cork_score < CORK_SCORE {
-        inner.cork_score += 1;
-    }
-    inner.writes_in_callback = 2;
-    false
-}
-
 /// Everything but the plain success.
 #[cold]
 fn settle(
@@ -214,35 +179,6 @@ fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
     } else {
         format!("data argument must be a bytes-like object, not '{class}'")
     }))
-}
-
-/// Keeps what was written for the end of the turn, unless there is enough
-/// for a call of its own.
-fn cork(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &StreamTransport,
-) -> PyResult<()> {
-    let (length, high, first) = transport.with(inside, |inner| {
-        let first = !std::mem::replace(&mut inner.state.corked, true);
-        (inner.queue.len_bytes(), inner.marks.high(), first)
-    });
-    if first {
-        let held = transport.reference();
-        let is_first = inside.with(|state| state.corked.is_empty());
-        let now = if is_first { clock::now() } else { 0 };
-        inside.with(|state| {
-            state.corked.push(held);
-            if is_first {
-                state.corked_at = now;
-            }
-        });
-    }
-    if length >= CORK_LIMIT || length > high || !this.event_loop.cell.is_running() {
-        return flush(py, this, inside, transport);
-    }
-    Ok(())
 }
 
 /// The kernel's buffer is full: wait for room, and slow the protocol down.
@@ -478,56 +414,6 @@ pub(crate) fn on_writable(
         None if sendfile => sendfile::go_on(py, inside, object),
         None => Ok(()),
     }
-}
-
-/// A callback has returned while something is corked: send it if it has waited
-/// long enough.
-pub(crate) fn flush_overdue(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
-    let asked_for = this.event_loop.options.write_batch_timeout;
-    let limit = if asked_for > 0 { asked_for } else { CORK_NANOS };
-    let since = inside.with(|state| state.corked_at);
-    if clock::now() - since < limit { Ok(()) } else { flush_corked(py, this, inside) }
-}
-
-/// Sends what is corked, with one call for each transport, in the order of
-/// their first writes.
-pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
-    let mut result = Ok(());
-    let mut batch = inside.with(|state| std::mem::take(&mut state.corked));
-    while !batch.is_empty() {
-        for transport in batch.drain(..) {
-            let object = transport.get();
-            let waits = object.with(inside, |inner| {
-                if !inner.state.corked {
-                    return false;
-                }
-                if inner.queue.iter().nth(1).is_none() && inner.cork_score != ALWAYS {
-                    // A lone write: it need not have waited.
-                    inner.cork_score = 0;
-                }
-                true
-            });
-            if waits {
-                result = result.and(flush(py, this, inside, object));
-            }
-        }
-        // What the program was told of may have made it write anew.
-        inside.with(|state| std::mem::swap(&mut state.corked, &mut batch));
-    }
-    result
-}
-
-/// Sends what a cork holds back before something that must see it sent.
-pub(crate) fn uncork(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    transport: &StreamTransport,
-) -> PyResult<()> {
-    if transport.with(inside, |inner| inner.state.corked) {
-        flush(py, this, inside, transport)?;
-    }
-    Ok(())
 }
 
 /// `write_eof()`.
