@@ -95,21 +95,23 @@ impl Between {
     ) -> (R, Written) {
         let inner = self.inner();
         let length = room.len();
-        inner.overflowed.set(false);
+        let before = inner.overflowed.replace(false);
+        let lent = Lent::new(inner);
         inner.room.set(room);
-        let lent = Lent(inner);
         let result = body();
         let left = inner.room.get().len();
         drop(lent);
-        (result, Written { length: length - left, overflowed: inner.overflowed.get() })
+        let overflowed = inner.overflowed.get();
+        inner.overflowed.set(before || overflowed);
+        (result, Written { length: length - left, overflowed })
     }
 
     /// Has the session read `data` while `body` runs; how much it has left.
     #[inline]
     pub(crate) fn lend_data<R>(&self, data: &[u8], body: impl FnOnce() -> R) -> (R, usize) {
         let inner = self.inner();
+        let lent = Lent::new(inner);
         inner.unread.set(data);
-        let lent = Lent(inner);
         let result = body();
         let left = inner.unread.get().len();
         drop(lent);
@@ -123,14 +125,26 @@ impl Between {
     }
 }
 
-/// Memory is lent, until this goes, by a panic or not.
-struct Lent<'a>(&'a Inner);
+/// Memory is lent, until this goes, by a panic or not. A callback that `ssl`
+/// makes in between may lend some of its own.
+struct Lent<'a> {
+    inner: &'a Inner,
+    unread: *const [u8],
+    room: *mut [MaybeUninit<u8>],
+}
+
+impl<'a> Lent<'a> {
+    #[inline]
+    fn new(inner: &'a Inner) -> Self {
+        Self { inner, unread: inner.unread.get(), room: inner.room.get() }
+    }
+}
 
 impl Drop for Lent<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.unread.set(NOTHING);
-        self.0.room.set(NO_ROOM);
+        self.inner.unread.set(self.unread);
+        self.inner.room.set(self.room);
     }
 }
 
