@@ -153,7 +153,7 @@ SCRIPT = """
         burn_in_script()
         server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        for _ in range(5000):
+        for _ in range(20_000):
             writer.write(b"x" * 1000)
             await reader.readexactly(1000)
         writer.close()
