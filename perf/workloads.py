@@ -21,12 +21,14 @@ BATCHING = (
     "tokioloop+busy_poll=100",
     "tokioloop+read_batch_bytes=16384+read_batch_timeout=0.001",
 )
+# What the writes of a turn gain from leaving together.
+GATHERING = ("tokioloop+write_batch_timeout=0.001",)
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
         Network("proto", "asyncio.Protocol, echo", "proto"),
-        Network("stream", "Streams: read, write, drain", "stream"),
+        Network("stream", "Streams: read, write, drain", "stream", variants=GATHERING),
         Network("raw", "sock_recv and sock_sendall", "raw"),
         Network(
             "concurrency",
@@ -75,6 +77,7 @@ WORKLOADS: dict[str, Workload] = {
             sizes=(1 * KB, 10 * KB),
             connections=(64,),
             script="web.py",
+            variants=GATHERING,
             http="/{}",
             limit=False,
             unit="requests/s",
@@ -86,6 +89,7 @@ WORKLOADS: dict[str, Workload] = {
             sizes=(1 * KB, 10 * KB),
             connections=(64,),
             script="web.py",
+            variants=GATHERING,
             http="/{}",
             limit=False,
             unit="requests/s",
