@@ -31,12 +31,18 @@ const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: libc::c_int = 0;
 
-/// Nanoseconds of CLOCK_MONOTONIC, the clock of Python's `time.monotonic()`.
+/// The clock of Python's `time.monotonic()`, which stands still on a sleeping Mac.
+#[cfg(target_os = "macos")]
+const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+#[cfg(not(target_os = "macos"))]
+const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
+/// Nanoseconds of that clock.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
     let mut now = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the pointer is valid for a write of one timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr()) };
+    unsafe { libc::clock_gettime(MONOTONIC, now.as_mut_ptr()) };
     // SAFETY: the call cannot fail for this clock, so the timespec is written.
     let now = unsafe { now.assume_init() };
     (now.tv_sec as u64) * 1_000_000_000 + now.tv_nsec as u64
