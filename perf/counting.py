@@ -140,10 +140,14 @@ class Counter:
             if self.keep is not None:
                 self.keep.mkdir(parents=True, exist_ok=True)
                 shutil.copy(profiles[1], self.keep / f"{loop}-{mode}-{size}.callgrind")
-            return (many - few) / (self._count(mode, self.long) - self._count(mode, self.short))
+            return (many - few) / self._span(mode)
 
     def _count(self, mode: str, messages: int) -> int:
         return messages // MODES[mode].every
+
+    def _span(self, mode: str) -> int:
+        """By how many messages the long run is longer."""
+        return self._count(mode, self.long) - self._count(mode, self.short)
 
     def system_calls(self, loop: str, mode: str, size: int) -> dict[str, float]:
         """System calls of the server per message, by name."""
@@ -152,8 +156,7 @@ class Counter:
             self._strace(loop, mode, size, messages) for messages in (self.short, self.long)
         )
         return {
-            name: (many.get(name, 0) - few.get(name, 0))
-            / (self._count(mode, self.long) - self._count(mode, self.short))
+            name: (many.get(name, 0) - few.get(name, 0)) / self._span(mode)
             for name in few.keys() | many.keys()
         }
 

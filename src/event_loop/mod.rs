@@ -550,6 +550,7 @@ impl EventLoop {
                 state.task_factory.take(),
                 state.poller.take(),
                 state.ring.take(),
+                state.ciphertext.take(),
                 std::mem::take(&mut state.spare),
                 state.datagrams.take(),
             )

@@ -42,16 +42,8 @@ impl Options {
                 "read_batch_bytes must be from 0 to {MAX_BATCH_BYTES} bytes, not {read_batch_bytes}"
             )));
         }
-        for (name, timeout) in [
-            ("read_batch_timeout", read_batch_timeout),
-            ("write_batch_timeout", write_batch_timeout),
-        ] {
-            if !(0.0..=MAX_BATCH_TIMEOUT).contains(&timeout) {
-                return Err(PyValueError::new_err(format!(
-                    "{name} must be from 0.0 to {MAX_BATCH_TIMEOUT:.1} seconds, not {timeout}"
-                )));
-            }
-        }
+        check_seconds("read_batch_timeout", read_batch_timeout, MAX_BATCH_TIMEOUT)?;
+        check_seconds("write_batch_timeout", write_batch_timeout, MAX_BATCH_TIMEOUT)?;
         if !(0..=MAX_BUSY_POLL).contains(&busy_poll) {
             return Err(PyValueError::new_err(format!(
                 "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {busy_poll}"
@@ -76,7 +68,7 @@ impl Options {
 /// # Errors
 /// ValueError that names the option and its range.
 pub(crate) fn slow_callback(seconds: f64) -> PyResult<u64> {
-    check_seconds("slow_callback", seconds)?;
+    check_seconds("slow_callback", seconds, MAX_OBSERVED)?;
     Ok((seconds * 1e9) as u64)
 }
 
@@ -86,7 +78,7 @@ pub(crate) fn slow_callback(seconds: f64) -> PyResult<u64> {
 /// ValueError that names the option and its range, TypeError for a hook that
 /// cannot be called.
 pub(crate) fn check_stall_watch(timeout: f64, on_stall: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-    check_seconds("stall_timeout", timeout)?;
+    check_seconds("stall_timeout", timeout, MAX_OBSERVED)?;
     match on_stall {
         Some(hook) if !hook.is_callable() => Err(PyTypeError::new_err(format!(
             "on_stall must be a callable or None, not {}",
@@ -99,11 +91,11 @@ pub(crate) fn check_stall_watch(timeout: f64, on_stall: Option<&Bound<'_, PyAny>
     }
 }
 
-fn check_seconds(name: &str, seconds: f64) -> PyResult<()> {
-    if (0.0..=MAX_OBSERVED).contains(&seconds) {
+fn check_seconds(name: &str, seconds: f64, most: f64) -> PyResult<()> {
+    if (0.0..=most).contains(&seconds) {
         return Ok(());
     }
     Err(PyValueError::new_err(format!(
-        "{name} must be from 0.0 to {MAX_OBSERVED:.1} seconds, not {seconds}"
+        "{name} must be from 0.0 to {most:.1} seconds, not {seconds}"
     )))
 }

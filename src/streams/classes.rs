@@ -121,12 +121,12 @@ impl Native {
         stream.setattr(name, attributes)?;
         let old = stream.get_type();
         let class = self.class.clone_ref(py).into_ptr();
+        // A factory has just made the stream on this thread; whoever may hold it
+        // on another finds either class, and its attributes in the dictionary by
+        // both. The collector runs while this thread is stopped, which it is
+        // nowhere in between.
         // SAFETY: CPython has found the layouts of the two classes to be the
-        // same. A factory has just made the stream on this thread; whoever may
-        // hold it on another finds either class, and its attributes in the
-        // dictionary by both. The collector runs while this thread is stopped,
-        // which it is nowhere in between. The references that an object has of
-        // its class change hands.
+        // same, and the references that an object has of its class change hands.
         unsafe {
             let slot = AtomicPtr::from_ptr(&raw mut (*stream.as_ptr()).ob_type);
             slot.store(class.cast(), Ordering::Release);

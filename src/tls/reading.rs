@@ -79,6 +79,7 @@ fn take_in(py: Python<'_>, this: &TlsProtocol, ciphertext: Ciphertext<'_>) -> Py
     let copied;
     let data = match (ciphertext, engine.and_then(Engine::direct)) {
         (Ciphertext::Object(data), _) => data,
+        (Ciphertext::Memory([]), _) => return Ok(()),
         (Ciphertext::Memory(fresh), Some(session)) => return session.feed(fresh),
         (Ciphertext::Memory(fresh), None) => {
             copied = bytes::copy(py, fresh)?;
@@ -112,9 +113,7 @@ pub(crate) fn do_read(
     let engine = match this.engine(py)? {
         Some(engine) if this.flag(Slot::AppReadingPaused) == Some(false) => engine,
         _ => {
-            if !fresh.is_empty() {
-                take_in(py, this, Ciphertext::Memory(fresh))?;
-            }
+            take_in(py, this, Ciphertext::Memory(fresh))?;
             asyncio_method(py, "_do_read")?.call1((this.object().bind(py),))?;
             return Ok(());
         }
@@ -137,9 +136,7 @@ fn read_and_answer(
         (Some(false), _) => read_copied(py, this, engine, fresh, lender)?,
         (Some(true), Some(session)) => read_buffered(py, this, engine, session, fresh)?,
         _ => {
-            if !fresh.is_empty() {
-                take_in(py, this, Ciphertext::Memory(fresh))?;
-            }
+            take_in(py, this, Ciphertext::Memory(fresh))?;
             call::method(py, &this.object(), intern!(py, "_do_read__buffered"), [])?;
             false
         }
@@ -169,9 +166,7 @@ fn read_copied(
     let Plaintext { message, closed } = match engine.direct() {
         Some(session) => session.reading_from(fresh, || plaintext::read(py, engine, lender))??,
         None => {
-            if !fresh.is_empty() {
-                take_in(py, this, Ciphertext::Memory(fresh))?;
-            }
+            take_in(py, this, Ciphertext::Memory(fresh))?;
             plaintext::read(py, engine, lender)?
         }
     };

@@ -60,13 +60,11 @@ pub(crate) fn cork(
     });
     if first {
         let held = transport.reference();
-        let is_first = inside.with(|state| state.corked.is_empty());
-        let now = if is_first { clock::now() } else { 0 };
         inside.with(|state| {
-            state.corked.push(held);
-            if is_first {
-                state.corked_at = now;
+            if state.corked.is_empty() {
+                state.corked_at = clock::now();
             }
+            state.corked.push(held);
         });
     }
     if length >= CORK_LIMIT || length > high || !this.event_loop.cell.is_running() {

@@ -17,7 +17,7 @@ use crate::transports::common_methods::{
 use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{batch, close, cork, flow, read, sendfile, stream, write};
+use crate::transports::{batch, close, common_methods, cork, flow, read, sendfile, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -125,13 +125,9 @@ fn is_reading<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) ->
 }
 
 fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("_SelectorTransport.abort")?;
-    on_loop(py, t, "abort", |this, inside| {
-        // Only what the kernel did not take is dropped.
-        cork::uncork(py, this, inside, t)?;
-        close::force_close(py, this, inside, t, None)
-    })?;
-    Ok(Owned::none(py))
+    // Only what the kernel did not take is dropped.
+    on_loop(py, t, "abort", |this, inside| cork::uncork(py, this, inside, t))?;
+    common_methods::abort(py, t, args)
 }
 
 fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {

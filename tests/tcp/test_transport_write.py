@@ -155,7 +155,9 @@ class TestWhenItIsSent:
 
         loop.run_until_complete(main())
 
-    @pytest.mark.flavours("asyncio", "tokioloop", reason="the peers swallow or repeat SystemExit")
+    @pytest.mark.flavours(
+        "asyncio", "uvloop", "tokioloop", reason="no SystemExit leaves a run of rloop"
+    )
     def test_a_burst_has_left_when_an_exception_leaves_the_loop(self, loop, side):
         def leave():
             raise SystemExit
