@@ -29,6 +29,7 @@ pub(crate) struct Imports {
     pub(crate) base_create_task: Py<PyAny>,
     pub(crate) context_name: Py<PyString>,
     pub(crate) name_name: Py<PyString>,
+    pub(crate) eager_start_name: Py<PyString>,
 }
 
 static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
@@ -74,6 +75,7 @@ impl Imports {
                 .getattr(py, "create_task")?,
             context_name: intern!(py, "context").clone().unbind(),
             name_name: intern!(py, "name").clone().unbind(),
+            eager_start_name: intern!(py, "eager_start").clone().unbind(),
         })
     }
 }

@@ -86,6 +86,30 @@ def test_an_eager_start_runs_at_once(loop):
     loop.run_until_complete(main())
 
 
+@pytest.mark.min_python(3, 14)
+@pytest.mark.flavours("asyncio", "tokioloop", reason=PASSES_MORE)
+def test_every_keyword_reaches_the_task(loop):
+    variable = contextvars.ContextVar("variable")
+
+    async def main():
+        async def child():
+            return asyncio.current_task().get_name(), variable.get()
+
+        context = contextvars.copy_context()
+        context.run(variable.set, "given")
+        for eager in (False, True):
+            task = asyncio.create_task(child(), name="child", context=context, eager_start=eager)
+            assert task.done() is eager
+            assert await task == ("child", "given")
+        for wrong in ({"loop": loop}, {"unknown": 1}):
+            coroutine = child()
+            with pytest.raises(TypeError):
+                loop.create_task(coroutine, eager_start=True, **wrong)
+            coroutine.close()
+
+    loop.run_until_complete(main())
+
+
 @pytest.mark.min_python(3, 12)
 @pytest.mark.flavours("asyncio", "tokioloop", reason=PASSES_MORE)
 def test_the_eager_task_factory_runs_at_once(loop):

@@ -219,21 +219,31 @@ pub(crate) fn create_task<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     let imports = Imports::get(py)?;
-    let plain = args.positional().len() == 1 && plain_keywords(&args, imports);
+    let plain = args.positional().len() == 1 && task_keywords(&args, imports);
     if plain && this.is_current() && !this.event_loop.debug() && !this.event_loop.closed() {
-        if let (Ok(inside), Some(coroutine)) = (this.event_loop.cell.enter(py), args.get(0)) {
-            if inside.with(|state| state.task_factory.is_none()) {
-                return Ok(imports.task.bind(py).call1((coroutine,))?.into());
-            }
+        let factory = this.event_loop.cell.enter(py).map(|inside| {
+            // An eager task runs its first step in the call below: nothing of
+            // the loop is open by then.
+            inside.with(|state| state.task_factory.is_some())
+        });
+        if matches!(factory, Ok(false)) {
+            // A task without a loop argument takes the running one.
+            return args.call(imports.task.bind(py));
         }
     }
     inherited_create_task(py, this, args, imports)
 }
 
-/// No keyword, or just `name=None`, which means none.
+/// Whether asyncio's method would hand the keywords to the task as they are.
 #[inline]
-fn plain_keywords(args: &Args<'_, '_>, imports: &Imports) -> bool {
-    !args.has_keywords() || args.only_keyword(imports.name_name.as_ptr()).is_some_and(is_none)
+fn task_keywords(args: &Args<'_, '_>, imports: &Imports) -> bool {
+    let names = [
+        (true, &imports.name_name),
+        (cfg!(Py_3_11), &imports.context_name),
+        (cfg!(Py_3_14), &imports.eager_start_name),
+    ];
+    let taken = names.iter().filter(|(since, _)| *since).map(|(_, name)| name.as_ptr());
+    args.keywords_among(taken)
 }
 
 #[cold]

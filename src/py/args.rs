@@ -73,11 +73,21 @@ impl<'a, 'py> Args<'a, 'py> {
         }
         // SAFETY: the tuple holds one name, as counted in `new`.
         let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, 0) };
-        // The names of calls from C, such as asyncio's own, may be strings of
-        // their own.
-        // SAFETY: names of keywords are strings, and both are alive.
-        let same = given == name || unsafe { ffi::PyUnicode_Compare(given, name) } == 0;
-        if same { self.values.last().copied() } else { None }
+        if same_name(given, name) { self.values.last().copied() } else { None }
+    }
+
+    /// Whether every keyword is one of `names`.
+    #[inline]
+    pub(crate) fn keywords_among(
+        &self,
+        names: impl Iterator<Item = *mut ffi::PyObject> + Clone,
+    ) -> bool {
+        (0..self.values.len() - self.positional).all(|index| {
+            // SAFETY: the tuple holds a name for each value that is not
+            // positional, as counted in `new`.
+            let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, index as ffi::Py_ssize_t) };
+            names.clone().any(|name| same_name(given, name))
+        })
     }
 
     /// The keywords by name.
@@ -242,6 +252,14 @@ impl<'a, 'py> Args<'a, 'py> {
         }
         Ok(bound)
     }
+}
+
+/// Whether two names of keywords are the same. Those of calls from C, such as
+/// asyncio's own, may be strings of their own.
+#[inline]
+fn same_name(given: *mut ffi::PyObject, name: *mut ffi::PyObject) -> bool {
+    // SAFETY: names of keywords are strings, and both are alive.
+    given == name || unsafe { ffi::PyUnicode_Compare(given, name) } == 0
 }
 
 /// An exact `int` of this machine's size.
