@@ -21,8 +21,8 @@ BATCHING = (
     "tokioloop+busy_poll=100",
     "tokioloop+read_batch_bytes=16384+read_batch_timeout=0.001",
 )
-# What the writes of a turn gain from leaving together.
-GATHERING = ("tokioloop+write_batch_timeout=0.001",)
+# What the writes of a crowded turn gain from leaving together.
+GATHERING = ("tokioloop+write_batch_timeout=0",)
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload

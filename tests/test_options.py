@@ -46,7 +46,7 @@ def test_a_timeout_that_is_not_a_number_is_out_of_range(tokioloop):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("value", ["1", None, [1]], ids=repr)
+@pytest.mark.parametrize("value", ["1", b"1", [1]], ids=repr)
 def test_a_value_of_another_type_is_a_type_error(tokioloop, option, value):
     with pytest.raises(TypeError):
         tokioloop.TokioLoop(**{option: value})
@@ -210,6 +210,52 @@ def test_lone_writes_are_gathered_until_the_turn_ends(loop_with):
     loop = loop_with(write_batch_timeout=1.0)
     loop.run_until_complete(main())
     assert seen == [b"", b"", b"onetwo"]
+
+
+@pytest.mark.parametrize(
+    ("options", "others", "expected"),
+    [
+        ({}, 8, b""),
+        ({}, 0, b"response"),
+        ({"write_batch_timeout": 0.0}, 8, b"response"),
+    ],
+    ids=["crowded", "few callbacks", "switched off"],
+)
+def test_a_write_waits_for_its_turn_only_in_a_crowd(loop_with, options, others, expected):
+    seen = []
+
+    async def main():
+        async with connected("client") as (transport, _protocol, peer):
+            await settled()
+            loop.call_soon(transport.write, b"response")
+            loop.call_soon(lambda: seen.append(waiting(peer)))
+            for _ in range(others):
+                loop.call_soon(int)
+            await settled()
+            seen.append(waiting(peer))
+
+    loop = loop_with(**options)
+    loop.run_until_complete(main())
+    assert seen == [expected, b"response"]
+
+
+def test_long_callbacks_are_no_crowd_that_a_write_would_wait_for(loop_with):
+    seen = []
+
+    async def main():
+        async with connected("client") as (transport, _protocol, peer):
+            for _ in range(4):
+                for _ in range(8):
+                    loop.call_soon(time.sleep, 0.001)
+                await settled()
+            loop.call_soon(transport.write, b"response")
+            for _ in range(8):
+                loop.call_soon(lambda: seen.append(waiting(peer)))
+            await settled()
+
+    loop = loop_with()
+    loop.run_until_complete(main())
+    assert seen == [b"response"] * 8
 
 
 def test_gathered_writes_leave_when_their_time_is_up(loop_with):

@@ -21,7 +21,7 @@ class EventLoop:
         *,
         read_batch_bytes: int = 0,
         read_batch_timeout: float = 0.0,
-        write_batch_timeout: float = 0.0,
+        write_batch_timeout: float | None = None,
         busy_poll: int = 0,
         slow_callback: float = 0.0,
         stall_timeout: float = 0.0,

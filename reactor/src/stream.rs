@@ -117,14 +117,9 @@ pub fn flush<B: AsRef<[u8]>>(
     queue: &mut WriteQueue<B>,
 ) -> io::Result<Flushed> {
     while !queue.is_empty() {
-        let mut slices = [IoSlice::new(&[]); SLICES_PER_SEND];
-        let count = queue.slices(&mut slices);
-        let slices = slices.get(..count).unwrap_or(&[]);
-        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        let sent = match (slices, kind) {
-            ([only], _) => send(fd, kind, only)?,
-            (several, Kind::Socket) => send_several(|| sys::send_vectored(fd, several))?,
-            (several, Kind::Pipe) => send_several(|| sys::write_vectored(fd, several))?,
+        let (sent, offered) = match queue.only() {
+            Some(chunk) => (send(fd, kind, chunk)?, chunk.len()),
+            None => send_joined(fd, kind, queue)?,
         };
         queue.advance(sent);
         if sent < offered {
@@ -137,6 +132,25 @@ pub fn flush<B: AsRef<[u8]>>(
         }
     }
     Ok(Flushed::All)
+}
+
+/// Sends from several chunks with one call; how much went out of how much.
+// Never inlined: the list of slices is larger than all else that a flush needs.
+#[inline(never)]
+fn send_joined<B: AsRef<[u8]>>(
+    fd: BorrowedFd<'_>,
+    kind: Kind,
+    queue: &WriteQueue<B>,
+) -> io::Result<(usize, usize)> {
+    let mut slices = [IoSlice::new(&[]); SLICES_PER_SEND];
+    let count = queue.slices(&mut slices);
+    let slices = slices.get(..count).unwrap_or(&[]);
+    let offered = slices.iter().map(|slice| slice.len()).sum();
+    let sent = match kind {
+        Kind::Socket => send_several(|| sys::send_vectored(fd, slices))?,
+        Kind::Pipe => send_several(|| sys::write_vectored(fd, slices))?,
+    };
+    Ok((sent, offered))
 }
 
 fn send_several(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {

@@ -115,6 +115,13 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         pending.chunks.front()?.as_ref().get(pending.offset..)
     }
 
+    /// What is left of the first chunk where there is no second.
+    #[inline]
+    pub fn only(&self) -> Option<&[u8]> {
+        let pending = self.pending.as_deref()?;
+        if pending.chunks.len() == 1 { self.first() } else { None }
+    }
+
     /// Fills `out` from the front of the queue and returns how many slices it holds now.
     #[inline]
     pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {

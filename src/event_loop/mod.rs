@@ -7,6 +7,7 @@
 mod census;
 mod fd_table;
 pub(crate) mod futures;
+mod gathering;
 mod io;
 mod metrics;
 mod native;
@@ -38,6 +39,7 @@ use crate::py::Owned;
 use crate::py::message::Spare;
 use crate::ready::Ready;
 use crate::sockets::{self, Keeping};
+use gathering::Gathering;
 use observer::Observer;
 use options::Options;
 
@@ -82,14 +84,14 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, write_batch_timeout=0.0, busy_poll=0, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
+    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, write_batch_timeout=None, busy_poll=0, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
     // One for each keyword.
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         read_batch_bytes: i64,
         read_batch_timeout: f64,
-        write_batch_timeout: f64,
+        write_batch_timeout: Option<f64>,
         busy_poll: i64,
         slow_callback: f64,
         stall_timeout: f64,
@@ -117,6 +119,7 @@ impl EventLoop {
                 keeping: Keeping::default(),
                 corked: Vec::new(),
                 corked_at: 0,
+                gathering: Gathering::default(),
                 serial: 0,
                 task_factory: None,
                 transport_class: None,

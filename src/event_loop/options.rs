@@ -20,8 +20,9 @@ pub(crate) struct Options {
     pub(crate) read_batch_bytes: usize,
     /// Nanoseconds after which they are delivered anyway.
     pub(crate) read_batch_timeout: u64,
-    /// Nanoseconds that written data waits at most for the end of the turn.
-    pub(crate) write_batch_timeout: u64,
+    /// Nanoseconds that written data waits at most for the end of the turn; 0 is
+    /// for what leaves at once, None for what does so but in crowded turns.
+    pub(crate) write_batch_timeout: Option<u64>,
     /// Nanoseconds that a poll spins before it blocks.
     pub(crate) busy_poll: u64,
 }
@@ -34,7 +35,7 @@ impl Options {
     pub(crate) fn new(
         read_batch_bytes: i64,
         read_batch_timeout: f64,
-        write_batch_timeout: f64,
+        write_batch_timeout: Option<f64>,
         busy_poll: i64,
     ) -> PyResult<Self> {
         if !(0..=MAX_BATCH_BYTES).contains(&read_batch_bytes) {
@@ -43,7 +44,9 @@ impl Options {
             )));
         }
         check_seconds("read_batch_timeout", read_batch_timeout, MAX_BATCH_TIMEOUT)?;
-        check_seconds("write_batch_timeout", write_batch_timeout, MAX_BATCH_TIMEOUT)?;
+        if let Some(seconds) = write_batch_timeout {
+            check_seconds("write_batch_timeout", seconds, MAX_BATCH_TIMEOUT)?;
+        }
         if !(0..=MAX_BUSY_POLL).contains(&busy_poll) {
             return Err(PyValueError::new_err(format!(
                 "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {busy_poll}"
@@ -52,7 +55,7 @@ impl Options {
         Ok(Self {
             read_batch_bytes: read_batch_bytes as usize,
             read_batch_timeout: (read_batch_timeout * 1e9) as u64,
-            write_batch_timeout: (write_batch_timeout * 1e9) as u64,
+            write_batch_timeout: write_batch_timeout.map(|seconds| (seconds * 1e9) as u64),
             busy_poll: busy_poll as u64 * 1000,
         })
     }

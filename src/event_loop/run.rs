@@ -93,17 +93,26 @@ fn poll_and_run(
         poll(py, this, inside, pace)?;
     }
     queue_timers(py, this, inside)?;
+    let gathers = event_loop.options.write_batch_timeout.is_none();
     let (turn, due) = inside.with(|state| {
         state.metrics.turns += 1;
-        (state.metrics.turns, state.ready.len())
+        let due = state.ready.len();
+        if gathers {
+            state.gathering.begin(due);
+        }
+        (state.metrics.turns, due)
     });
     event_loop.observer.running(turn);
     if event_loop.observer.is_on() {
-        return observer::run_measured(py, this, inside, due);
+        observer::run_measured(py, this, inside, due)?;
+    } else {
+        for _ in 0..due {
+            let Some(entry) = inside.with(|state| state.ready.pop_front()) else { break };
+            run_entry(py, this, inside, entry)?;
+        }
     }
-    for _ in 0..due {
-        let Some(entry) = inside.with(|state| state.ready.pop_front()) else { break };
-        run_entry(py, this, inside, entry)?;
+    if gathers {
+        inside.with(|state| state.gathering.end(due));
     }
     Ok(())
 }
@@ -317,6 +326,7 @@ pub(crate) fn run_entry(
     inside.with(|state| {
         state.serial += 1;
         state.metrics.callbacks += 1;
+        state.gathering.enter(matches!(entry, Ready::Io(..)));
     });
     match entry {
         Ready::Handle(handle) => {

@@ -8,6 +8,7 @@ use tokioloop_reactor::datagram::DatagramBatch;
 use tokioloop_reactor::{Interest, Poller, ReadRing, Sources, Timers, Token};
 
 use crate::event_loop::fd_table::FdTable;
+use crate::event_loop::gathering::Gathering;
 use crate::event_loop::metrics::Metrics;
 use crate::handle::{HandleRef, Handles};
 use crate::py::Owned;
@@ -42,6 +43,7 @@ pub(crate) struct LoopState {
     pub(crate) corked: Vec<TransportRef>,
     /// Since when the first of them does, in nanoseconds.
     pub(crate) corked_at: u64,
+    pub(crate) gathering: Gathering,
     /// Counts the callbacks run, so that a transport knows two writes of one.
     pub(crate) serial: u64,
     pub(crate) task_factory: Option<Owned>,

@@ -1,5 +1,6 @@
 //! Writes that wait for more of the same callback: for transports that were seen
-//! to write several times in one, or for all where the loop was asked to.
+//! to write several times in one, and for all in a turn that gathers writes
+//! (`gathering`) or where the loop was asked to.
 //!
 //! What is corked leaves when the turn ends, all of it in a row: the code of the
 //! kernel and that of the program then take each other's place in the caches
@@ -30,14 +31,14 @@ const CORK_NANOS: u64 = 1_000_000;
 /// of the same callback, and with it for the end of the turn.
 // HOT: proto
 #[inline]
-pub(crate) fn note_write(inner: &mut Inner, serial: u64, length: usize) -> bool {
+pub(crate) fn note_write(inner: &mut Inner, serial: u64, gathers: bool, length: usize) -> bool {
     if inner.write_serial != serial {
         if inner.writes_in_callback == 1 && inner.cork_score != ALWAYS {
             inner.cork_score = 0;
         }
         inner.write_serial = serial;
         inner.writes_in_callback = 1;
-        return inner.cork_score >= CORK_SCORE && length < SMALL_WRITE;
+        return (gathers || inner.cork_score >= CORK_SCORE) && length < SMALL_WRITE;
     }
     if inner.writes_in_callback == 1 && length < SMALL_WRITE && inner.cork_score < CORK_SCORE {
         inner.cork_score += 1;
@@ -77,7 +78,7 @@ pub(crate) fn cork(
 /// long enough.
 pub(crate) fn flush_overdue(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     let asked_for = this.event_loop.options.write_batch_timeout;
-    let limit = if asked_for > 0 { asked_for } else { CORK_NANOS };
+    let limit = asked_for.filter(|nanos| *nanos > 0).unwrap_or(CORK_NANOS);
     let since = inside.with(|state| state.corked_at);
     if clock::now() - since < limit { Ok(()) } else { flush_corked(py, this, inside) }
 }
@@ -94,7 +95,7 @@ pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
                 if !inner.state.corked {
                     return false;
                 }
-                if inner.queue.iter().nth(1).is_none() && inner.cork_score != ALWAYS {
+                if inner.queue.only().is_some() && inner.cork_score != ALWAYS {
                     // A lone write: it need not have waited.
                     inner.cork_score = 0;
                 }

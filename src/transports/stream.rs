@@ -261,7 +261,7 @@ pub(crate) fn make(
     let mut inner = Inner::new(descriptor, Owned::from(parts.protocol), delivery);
     inner.peer = parts.peer;
     inner.server = parts.server.map(Owned::from);
-    if this.event_loop.options.write_batch_timeout > 0 {
+    if this.event_loop.options.write_batch_timeout > Some(0) {
         inner.cork_score = cork::ALWAYS;
     }
     if let Some(fd) = inner.fd() {

@@ -106,7 +106,7 @@ fn try_write(
                 inner.lost += 1;
                 return Ok(Outcome::Lost(inner.lost - 1));
             }
-            let corks = note_write(inner, state.serial, content.len());
+            let corks = note_write(inner, state.serial, state.gathering.on, content.len());
             state.metrics.bytes_sent += content.len() as u64;
             state.metrics.messages_sent += 1;
             if !inner.queue.is_empty() {
@@ -267,7 +267,7 @@ pub(crate) fn writelines(
                 return Outcome::Lost(inner.lost - 1);
             }
             let waits = inner.state.blocked;
-            let corks = note_write(inner, state.serial, 0);
+            let corks = note_write(inner, state.serial, state.gathering.on, 0);
             for chunk in chunks {
                 state.metrics.bytes_sent += chunk.as_ref().len() as u64;
                 inner.queue.push(chunk);
