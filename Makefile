@@ -24,7 +24,7 @@ export TOKIOLOOP_TOOLS ?= $(abspath target/tools/bin)
 LOOM_FLAGS := --cfg loom
 PROFILING_FLAGS := -C force-frame-pointers=yes
 
-.PHONY: help bench bench-full test check lint cargo-test loom pytest checked conformance conformance-here \
+.PHONY: help bench bench-full metrics-cost test check lint cargo-test loom pytest checked conformance conformance-here \
         interop-programs memcheck build profiling profile setup tools fmt clean
 
 help:
@@ -83,6 +83,16 @@ bench-full: $(VENV)/.bench-tools build
 profile: $(VENV)/.bench-tools $(FLAME_TOOLS) profiling
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) -m tokioloop profile --workload $(or $(WORKLOAD),proto)
+
+# What counting costs, against a build without counters.
+metrics-cost: $(VENV)/.bench-tools build
+	cargo build --quiet --release -p tokioloop-load
+	rm -rf target/uncounted && mkdir -p target/uncounted
+	RUSTFLAGS="--cfg tokioloop_uncounted" $(PY) -m maturin build --quiet --release \
+	  --target-dir target/uncounted-build --out target/uncounted
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --target target/uncounted/site target/uncounted/*.whl
+	$(PY) perf/metrics_cost.py proto stream --without target/uncounted/site
 
 # --- checks and tests -------------------------------------------------------
 

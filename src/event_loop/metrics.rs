@@ -4,6 +4,8 @@
 //! the clock that they need are taken anyway. Durations of callbacks and turns
 //! need readings of their own and are kept only while somebody observes.
 
+use std::ops::AddAssign;
+
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokioloop_reactor::clock;
@@ -39,22 +41,38 @@ const BOUNDS: [u64; 22] = [
     10_000_000_000,
 ];
 
+/// A count that its loop's thread adds to.
+///
+/// `RUSTFLAGS="--cfg tokioloop_uncounted"` builds a loop that keeps none, to
+/// measure what counting costs (`make metrics-cost`).
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Counter(u64);
+
+impl AddAssign<u64> for Counter {
+    #[inline]
+    fn add_assign(&mut self, more: u64) {
+        if cfg!(not(tokioloop_uncounted)) {
+            self.0 += more;
+        }
+    }
+}
+
 /// Counts since the loop was made.
 #[derive(Default, Clone)]
 pub(crate) struct Metrics {
     pub(crate) turns: u64,
-    pub(crate) polls: u64,
-    pub(crate) blocking_polls: u64,
-    pub(crate) events: u64,
-    pub(crate) callbacks: u64,
-    pub(crate) timers_fired: u64,
-    pub(crate) bytes_received: u64,
-    pub(crate) messages_received: u64,
-    pub(crate) bytes_sent: u64,
-    pub(crate) messages_sent: u64,
-    pub(crate) accepted: u64,
+    pub(crate) polls: Counter,
+    pub(crate) blocking_polls: Counter,
+    pub(crate) events: Counter,
+    pub(crate) callbacks: Counter,
+    pub(crate) timers_fired: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) messages_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) messages_sent: Counter,
+    pub(crate) accepted: Counter,
     /// Nanoseconds in blocking polls.
-    pub(crate) polling: u64,
+    pub(crate) polling: Counter,
     /// Nanoseconds of the runs that have ended.
     ran: u64,
     /// When the run under way began.
@@ -162,16 +180,16 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
     let dict = PyDict::new(py);
     for (name, value) in [
         ("turns", figures.turns),
-        ("polls", figures.polls),
-        ("blocking_polls", figures.blocking_polls),
-        ("events", figures.events),
-        ("callbacks", figures.callbacks),
-        ("timers_fired", figures.timers_fired),
-        ("connections_accepted", figures.accepted),
-        ("bytes_received", figures.bytes_received),
-        ("messages_received", figures.messages_received),
-        ("bytes_sent", figures.bytes_sent),
-        ("messages_sent", figures.messages_sent),
+        ("polls", figures.polls.0),
+        ("blocking_polls", figures.blocking_polls.0),
+        ("events", figures.events.0),
+        ("callbacks", figures.callbacks.0),
+        ("timers_fired", figures.timers_fired.0),
+        ("connections_accepted", figures.accepted.0),
+        ("bytes_received", figures.bytes_received.0),
+        ("messages_received", figures.messages_received.0),
+        ("bytes_sent", figures.bytes_sent.0),
+        ("messages_sent", figures.messages_sent.0),
         ("connections_open", open.connections as u64),
         ("endpoints_open", open.endpoints as u64),
         ("listeners_open", open.listeners as u64),
@@ -185,8 +203,8 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
     let running = figures.running();
     for (name, nanos) in [
         ("running_seconds", running),
-        ("polling_seconds", figures.polling),
-        ("busy_seconds", running.saturating_sub(figures.polling)),
+        ("polling_seconds", figures.polling.0),
+        ("busy_seconds", running.saturating_sub(figures.polling.0)),
     ] {
         dict.set_item(name, clock::to_seconds(nanos))?;
     }
