@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import threading
 import time
 
@@ -93,8 +94,6 @@ def test_calls_from_one_thread_arrive_in_order_with_call_soon(loop):
 
 @pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop drops the context")
 def test_a_callback_keeps_the_context_of_the_calling_thread(loop):
-    import contextvars
-
     variable = contextvars.ContextVar("variable", default="unset")
     seen = []
 
@@ -107,6 +106,48 @@ def test_a_callback_keeps_the_context_of_the_calling_thread(loop):
     loop.run_forever()
     thread.join()
     assert seen == ["of the thread"]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", "uvloop", reason="rloop drops the context")
+def test_callbacks_of_a_thread_do_not_see_each_others_variables(loop):
+    variable = contextvars.ContextVar("variable", default="unset")
+    seen = []
+
+    def look(value):
+        seen.append(variable.get())
+        variable.set(value)
+
+    def produce():
+        for number in range(3):
+            loop.call_soon_threadsafe(look, number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=produce)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    assert seen == ["unset"] * 3
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the others' handles hide their context")
+def test_the_context_of_a_threads_call_is_the_one_its_callback_runs_in(loop):
+    variable = contextvars.ContextVar("variable", default="unset")
+    handles = []
+
+    def produce():
+        # The loop is held until the first handle was looked at from here.
+        handles.extend(loop.call_soon_threadsafe(variable.set, n) for n in range(2))
+        assert len(handles[0]._context) == 0
+        looked.set()
+        loop.call_soon_threadsafe(loop.stop)
+
+    looked = threading.Event()
+    thread = threading.Thread(target=contextvars.Context().run, args=(produce,))
+    loop.call_soon(thread.start)
+    loop.call_soon(looked.wait, 10)
+    loop.run_forever()
+    thread.join()
+    assert [handle._context[variable] for handle in handles] == [0, 1]
 
 
 def test_run_coroutine_threadsafe_returns_the_result(loop):

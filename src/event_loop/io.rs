@@ -70,7 +70,8 @@ fn add<'py>(
     let _ = fd;
     let fd = args.get(0).map_or(Ok(-1), |fd| descriptor(&fd))?;
     let inside = this.event_loop.enter(py, name)?;
-    let callback = Callback { callable, args: rest, context: context::copy_current(py)? };
+    let context = Some(context::copy_current(py)?);
+    let callback = Callback { callable, args: rest, context };
     let handle = scheduling::make_handle(py, this, Some(&inside), Kind::Plain, callback)?;
     // The handle is kept past each of its calls, so the collector must know it.
     handle.get().track();

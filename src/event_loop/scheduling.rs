@@ -72,7 +72,12 @@ pub(crate) fn call_soon_threadsafe<'py>(
         }
         Err(refused @ Refused::Forked) => return Err(errors::refused(refused, call.name)),
         Err(Refused::OtherThread) => {
-            let handle = make(py, this, None, THREADSAFE, call)?;
+            let context = match call.context {
+                Some(context) => Some(context),
+                None => context::copy_unless_empty(py)?,
+            };
+            let callback = Callback { callable: call.callable, args: call.args, context };
+            let handle = make_handle(py, this, None, THREADSAFE, callback)?;
             handle.get().set_threadsafe();
             this.event_loop.send(py, Message::Call(handle.clone_ref(py)));
             handle
@@ -380,7 +385,7 @@ fn make(
         this,
         inside,
         kind,
-        Callback { callable: call.callable, args: call.args, context },
+        Callback { callable: call.callable, args: call.args, context: Some(context) },
     )
 }
 

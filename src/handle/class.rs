@@ -136,6 +136,12 @@ fn slot_value(py: Python<'_>, this: &HandleObject, slot: &Slot) -> PyResult<Owne
     Ok(held.unwrap_or_else(|| Owned::none(py)))
 }
 
+fn context_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    let context = this.own_context(py)?;
+    // SAFETY: the slot keeps its reference while the handle lives.
+    Ok(unsafe { Owned::from_borrowed(context) })
+}
+
 fn repr_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
     slot_value(py, this, &this.repr)
 }
@@ -202,6 +208,7 @@ fn getters() -> Vec<ffi::PyGetSetDef> {
     vec![
         getter!(HandleObject, c"_args", args_value),
         getter!(HandleObject, c"_cancelled", cancelled_value),
+        getter!(HandleObject, c"_context", context_value),
         getter!(HandleObject, c"_repr", repr_value),
         getter!(HandleObject, c"_source_traceback", source_traceback_value),
     ]

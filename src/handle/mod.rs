@@ -85,7 +85,8 @@ const TIMER_HANDLE_SIZE: usize = offset_of!(HandleObject, scratch);
 pub(crate) struct Callback<'a> {
     pub(crate) callable: *mut ffi::PyObject,
     pub(crate) args: &'a [*mut ffi::PyObject],
-    pub(crate) context: Owned,
+    /// None stands for an empty context, which is made when it is needed.
+    pub(crate) context: Option<Owned>,
 }
 
 /// Which class a handle has.
@@ -268,7 +269,10 @@ impl HandleRef {
             handle.release(py);
             return Ok(());
         }
-        let result = context::run(py, handle.context.get(), || handle.call(py));
+        let result = match handle.own_context(py) {
+            Ok(context) => context::run(py, context, || handle.call(py)),
+            Err(error) => Err(error),
+        };
         threadsafe_cancel::end(&handle.running);
         if handle.is_cancelled() {
             handle.release(py);
@@ -294,7 +298,7 @@ impl HandleObject {
             object
         };
         self.callback.set(keep(callback.callable));
-        self.context.set(callback.context.into_raw());
+        self.context.set(callback.context.map_or(ptr::null_mut(), Owned::into_raw));
         self.event_loop.set(keep(event_loop));
         if callback.args.len() <= INLINE_ARGS {
             for (slot, &argument) in self.inline.iter().zip(callback.args) {
@@ -314,6 +318,16 @@ impl HandleObject {
         let tuple = PyTuple::new(py, args.collect::<Vec<_>>())?;
         self.args.set(tuple.into_ptr());
         Ok(())
+    }
+
+    /// The context of the callback, which is made here if it was empty.
+    fn own_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
+        self.alone(py, || {
+            if self.context.get().is_null() {
+                self.context.set(context::empty(py)?.into_raw());
+            }
+            Ok(self.context.get())
+        })
     }
 
     #[inline]

@@ -13,6 +13,24 @@ pub(crate) fn copy_current(py: Python<'_>) -> PyResult<Owned> {
     unsafe { Owned::from_result(py, ffi::PyContext_CopyCurrent()) }
 }
 
+/// A copy of the current context for another thread to use later, or nothing
+/// where it would be empty: that thread then makes an empty one itself.
+///
+/// Most threads have no variables. What lives from one thread's call to
+/// another's would be known to the collector and freed by a foreign thread.
+pub(crate) fn copy_unless_empty(py: Python<'_>) -> PyResult<Option<Owned>> {
+    let context = copy_current(py)?;
+    // SAFETY: a live mapping.
+    let variables = unsafe { ffi::PyMapping_Size(context.as_ptr()) };
+    Ok((variables != 0).then_some(context))
+}
+
+/// An empty context.
+pub(crate) fn empty(py: Python<'_>) -> PyResult<Owned> {
+    // SAFETY: a new reference, or null with an exception.
+    unsafe { Owned::from_result(py, ffi::PyContext_New()) }
+}
+
 /// Runs `body` inside `context`.
 ///
 /// # Errors
