@@ -132,12 +132,12 @@ def test_callbacks_of_a_thread_do_not_see_each_others_variables(loop):
 @pytest.mark.flavours("asyncio", "tokioloop", reason="the others' handles hide their context")
 def test_the_context_of_a_threads_call_is_the_one_its_callback_runs_in(loop):
     variable = contextvars.ContextVar("variable", default="unset")
-    handles = []
+    handles, variables = [], []
 
     def produce():
         # The loop is held until the first handle was looked at from here.
         handles.extend(loop.call_soon_threadsafe(variable.set, n) for n in range(2))
-        assert len(handles[0]._context) == 0
+        variables.append(len(handles[0]._context))
         looked.set()
         loop.call_soon_threadsafe(loop.stop)
 
@@ -147,6 +147,7 @@ def test_the_context_of_a_threads_call_is_the_one_its_callback_runs_in(loop):
     loop.call_soon(looked.wait, 10)
     loop.run_forever()
     thread.join()
+    assert variables == [0]
     assert [handle._context[variable] for handle in handles] == [0, 1]
 
 

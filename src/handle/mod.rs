@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod class;
+mod free_list;
 
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -26,6 +27,8 @@ use pyo3::{Borrowed, ffi};
 use tokioloop_reactor::TimerKey;
 
 pub(crate) use self::class::make_classes;
+use self::free_list::DeadHandle;
+pub(crate) use self::free_list::{Handles, Memory};
 use crate::event_loop::{EventLoop, Inside};
 use crate::imports::Imports;
 use crate::py::native::{self, Visitor};
@@ -34,8 +37,6 @@ use crate::threadsafe_cancel;
 
 /// Arguments that need no tuple.
 pub(crate) const INLINE_ARGS: usize = 3;
-/// Dead handles of each class that a loop keeps for its next callbacks.
-const FREE_LIST_LENGTH: usize = 256;
 
 type Slot = Cell<*mut ffi::PyObject>;
 
@@ -98,71 +99,6 @@ pub(crate) enum Kind {
     Threadsafe,
 }
 
-/// Dead handles that serve again.
-#[derive(Default)]
-pub(crate) struct Handles {
-    plain: Vec<DeadHandle>,
-    timer: Vec<DeadHandle>,
-    threadsafe: Vec<DeadHandle>,
-}
-
-/// Memory of a handle without references, in or out.
-pub(crate) struct DeadHandle(*mut HandleObject);
-
-// SAFETY: dead memory has no thread; the list it is in belongs to the loop.
-unsafe impl Send for DeadHandle {}
-
-impl Drop for DeadHandle {
-    fn drop(&mut self) {
-        // SAFETY: no reference is left and the collector does not know it.
-        unsafe { native::free(self.0.cast()) }
-    }
-}
-
-impl Handles {
-    /// Memory for a handle: a dead one's if there is any.
-    // HOT: call_soon
-    #[inline]
-    pub(crate) fn take(&mut self, kind: Kind) -> Memory {
-        match self.list(kind).pop() {
-            Some(dead) => Memory::Dead(dead),
-            None => Memory::New(kind),
-        }
-    }
-
-    fn put(&mut self, kind: Kind, dead: DeadHandle) -> Option<DeadHandle> {
-        let list = self.list(kind);
-        if list.len() < FREE_LIST_LENGTH {
-            list.push(dead);
-            None
-        } else {
-            Some(dead)
-        }
-    }
-
-    #[inline]
-    fn list(&mut self, kind: Kind) -> &mut Vec<DeadHandle> {
-        match kind {
-            Kind::Plain => &mut self.plain,
-            Kind::Timer => &mut self.timer,
-            Kind::Threadsafe => &mut self.threadsafe,
-        }
-    }
-
-    /// Takes every dead handle out, to be dropped by the caller.
-    pub(crate) fn drain(&mut self) -> impl Sized + use<> {
-        std::mem::take(self)
-    }
-}
-
-/// Where a new handle is made.
-pub(crate) enum Memory {
-    /// In the memory of a dead one.
-    Dead(DeadHandle),
-    /// In new memory.
-    New(Kind),
-}
-
 /// A strong reference to a handle of ours.
 #[repr(transparent)]
 pub(crate) struct HandleRef(Owned);
@@ -178,13 +114,7 @@ impl HandleRef {
         callback: Callback<'_>,
     ) -> PyResult<Self> {
         let object = match memory {
-            Memory::Dead(dead) => {
-                let memory = dead.0;
-                std::mem::forget(dead);
-                // SAFETY: dead memory, not on any list now.
-                unsafe { revive(memory) };
-                memory
-            }
+            Memory::Dead(dead) => dead.revive(),
             Memory::New(kind) => Self::allocate(py, kind)?,
         };
         // SAFETY: the object is new, so nobody else refers to it.
@@ -324,7 +254,11 @@ impl HandleObject {
     fn own_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
         self.alone(py, || {
             if self.context.get().is_null() {
-                self.context.set(context::empty(py)?.into_raw());
+                let made = context::empty(py)?;
+                // Making it may have run the collector, and that any code.
+                if self.context.get().is_null() {
+                    self.context.set(made.into_raw());
+                }
             }
             Ok(self.context.get())
         })
@@ -539,7 +473,8 @@ impl HandleObject {
         handle.cancelled.store(false, Ordering::Relaxed);
         handle.threadsafe.set(false);
         handle.timer.set(None);
-        let mut dead = Some(DeadHandle(this));
+        // SAFETY: nothing refers to it any more, nor does it.
+        let mut dead = Some(unsafe { DeadHandle::new(this) });
         if !event_loop.is_null() {
             // SAFETY: the slot owned this reference.
             let event_loop = unsafe { Owned::from_raw(event_loop) };
@@ -573,33 +508,6 @@ unsafe fn clear_weakrefs(this: *mut HandleObject) {
     if !list.is_null() {
         // SAFETY: the list belongs to this object.
         unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
-    }
-}
-
-/// Makes dead memory an object again. It has kept its reference to its class.
-///
-/// # Safety
-/// The memory is a dead handle that no list holds.
-#[inline]
-unsafe fn revive(memory: *mut HandleObject) {
-    #[cfg(all(not(Py_GIL_DISABLED), Py_3_12))]
-    // SAFETY: the caller's promise; a count of 1 is a new object's.
-    unsafe {
-        (*memory).ob_base.ob_refcnt.ob_refcnt = 1;
-    }
-    #[cfg(all(not(Py_GIL_DISABLED), not(Py_3_12)))]
-    // SAFETY: as above.
-    unsafe {
-        (*memory).ob_base.ob_refcnt = 1;
-    }
-    #[cfg(Py_GIL_DISABLED)]
-    {
-        unsafe extern "C" {
-            fn _Py_NewReference(object: *mut ffi::PyObject);
-        }
-        // SAFETY: writes the header anew, but for the class. `PyObject_Init`
-        // would count the class, whose count all threads share.
-        unsafe { _Py_NewReference(memory.cast()) };
     }
 }
 

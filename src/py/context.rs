@@ -16,7 +16,8 @@ pub(crate) fn copy_current(py: Python<'_>) -> PyResult<Owned> {
 /// A copy of the current context for another thread to use later, or nothing
 /// where it would be empty: that thread then makes an empty one itself.
 ///
-/// Most threads have no variables. What lives from one thread's call to
+/// Most threads have no variables (without the GIL: where who started them had
+/// none). What lives from one thread's call to
 /// another's would be known to the collector and freed by a foreign thread.
 pub(crate) fn copy_unless_empty(py: Python<'_>) -> PyResult<Option<Owned>> {
     let context = copy_current(py)?;

@@ -1,0 +1,121 @@
+//! Dead handles whose memory serves again: a loop makes a handle for every
+//! callback, and most live for a turn.
+#![allow(unsafe_code)]
+
+use crate::handle::{HandleObject, Kind};
+use crate::py::native;
+
+/// Dead handles of each class that a loop keeps for its next callbacks.
+const FREE_LIST_LENGTH: usize = 256;
+
+/// Dead handles that serve again.
+#[derive(Default)]
+pub(crate) struct Handles {
+    plain: Vec<DeadHandle>,
+    timer: Vec<DeadHandle>,
+    threadsafe: Vec<DeadHandle>,
+}
+
+/// Memory of a handle without references, in or out.
+pub(crate) struct DeadHandle(*mut HandleObject);
+
+impl DeadHandle {
+    /// # Safety
+    /// Nothing refers to the handle, which refers to nothing but its class, and
+    /// the collector does not know it.
+    #[inline]
+    pub(super) unsafe fn new(handle: *mut HandleObject) -> Self {
+        Self(handle)
+    }
+
+    /// The handle as a new object, with one reference.
+    #[inline]
+    pub(super) fn revive(self) -> *mut HandleObject {
+        let memory = self.0;
+        std::mem::forget(self);
+        // SAFETY: dead memory, not on any list now.
+        unsafe { revive(memory) };
+        memory
+    }
+}
+
+// SAFETY: dead memory has no thread; the list it is in belongs to the loop.
+unsafe impl Send for DeadHandle {}
+
+impl Drop for DeadHandle {
+    fn drop(&mut self) {
+        // SAFETY: no reference is left and the collector does not know it.
+        unsafe { native::free(self.0.cast()) }
+    }
+}
+
+impl Handles {
+    /// Memory for a handle: a dead one's if there is any.
+    // HOT: call_soon
+    #[inline]
+    pub(crate) fn take(&mut self, kind: Kind) -> Memory {
+        match self.list(kind).pop() {
+            Some(dead) => Memory::Dead(dead),
+            None => Memory::New(kind),
+        }
+    }
+
+    pub(super) fn put(&mut self, kind: Kind, dead: DeadHandle) -> Option<DeadHandle> {
+        let list = self.list(kind);
+        if list.len() < FREE_LIST_LENGTH {
+            list.push(dead);
+            None
+        } else {
+            Some(dead)
+        }
+    }
+
+    #[inline]
+    fn list(&mut self, kind: Kind) -> &mut Vec<DeadHandle> {
+        match kind {
+            Kind::Plain => &mut self.plain,
+            Kind::Timer => &mut self.timer,
+            Kind::Threadsafe => &mut self.threadsafe,
+        }
+    }
+
+    /// Takes every dead handle out, to be dropped by the caller.
+    pub(crate) fn drain(&mut self) -> impl Sized + use<> {
+        std::mem::take(self)
+    }
+}
+
+/// Where a new handle is made.
+pub(crate) enum Memory {
+    /// In the memory of a dead one.
+    Dead(DeadHandle),
+    /// In new memory.
+    New(Kind),
+}
+
+/// Makes dead memory an object again. It has kept its reference to its class.
+///
+/// # Safety
+/// The memory is a dead handle that no list holds.
+#[inline]
+unsafe fn revive(memory: *mut HandleObject) {
+    #[cfg(all(not(Py_GIL_DISABLED), Py_3_12))]
+    // SAFETY: the caller's promise; a count of 1 is a new object's.
+    unsafe {
+        (*memory).ob_base.ob_refcnt.ob_refcnt = 1;
+    }
+    #[cfg(all(not(Py_GIL_DISABLED), not(Py_3_12)))]
+    // SAFETY: as above.
+    unsafe {
+        (*memory).ob_base.ob_refcnt = 1;
+    }
+    #[cfg(Py_GIL_DISABLED)]
+    {
+        unsafe extern "C" {
+            fn _Py_NewReference(object: *mut pyo3::ffi::PyObject);
+        }
+        // SAFETY: writes the header anew, but for the class. `PyObject_Init`
+        // would count the class, whose count all threads share.
+        unsafe { _Py_NewReference(memory.cast()) };
+    }
+}
