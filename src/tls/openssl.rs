@@ -10,8 +10,11 @@
 //! `_ssl` is no public interface. A session is used only if its memory is laid
 //! out as in the versions of CPython that are known here, which OpenSSL itself
 //! has to confirm; where it does not, or where `_ssl` is not a library of its
-//! own, `engine.rs` calls the methods of `ssl` instead. So it does without the
-//! GIL, which is what keeps other threads from the session meanwhile.
+//! own, `engine.rs` calls the methods of `ssl` instead.
+//!
+//! Other threads may ask a session for its cipher or its peer's certificate.
+//! What keeps them out while it reads or writes is the GIL, and without one the
+//! critical section of `_ssl`'s object, which its own methods take as well.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong, c_void};
@@ -21,7 +24,8 @@ use std::sync::OnceLock;
 
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
-use pyo3::{ffi, intern};
+use pyo3::sync::critical_section::with_critical_section;
+use pyo3::{Borrowed, ffi, intern};
 
 use crate::py::Owned;
 use crate::tls::bio::{Between, Written};
@@ -110,6 +114,8 @@ pub(crate) enum Read {
 /// A session whose owner, an `_ssl._SSLSocket`, is alive, as are its BIOs.
 pub(crate) struct Session {
     functions: &'static Functions,
+    /// The object of `_ssl`.
+    owner: *mut ffi::PyObject,
     ssl: Ssl,
     incoming: Bio,
     outgoing: Bio,
@@ -128,7 +134,7 @@ impl Session {
         incoming: &Owned,
         outgoing: &Owned,
     ) -> PyResult<Option<Self>> {
-        if !cfg!(Py_3_11) || cfg!(Py_3_15) || cfg!(Py_GIL_DISABLED) {
+        if !cfg!(Py_3_11) || cfg!(Py_3_15) {
             return Ok(None);
         }
         let Some(functions) = functions(py)? else { return Ok(None) };
@@ -173,7 +179,17 @@ impl Session {
             };
             (source, sink)
         };
-        Ok(Some(Self { functions, ssl, incoming: rbio, outgoing: wbio, source, sink }))
+        let owner = socket.as_ptr();
+        Ok(Some(Self { functions, owner, ssl, incoming: rbio, outgoing: wbio, source, sink }))
+    }
+
+    /// Calls OpenSSL while no other thread's call of a method of `ssl` does.
+    #[inline]
+    fn alone<R>(&self, body: impl FnOnce() -> R) -> R {
+        // SAFETY: loops work attached, and the session's owner is alive.
+        let owner: Borrowed<'_, '_, PyAny> =
+            unsafe { Borrowed::from_ptr(Python::assume_attached(), self.owner) };
+        with_critical_section(&owner, body)
     }
 
     /// Takes ciphertext in.
@@ -233,15 +249,16 @@ impl Session {
     /// Whether the session holds a part of a record, or plaintext.
     #[inline]
     pub(crate) fn has_pending(&self) -> bool {
-        // SAFETY: the session lives, and the GIL keeps others from it.
-        unsafe { (self.functions.has_pending)(self.ssl) != 0 }
+        // SAFETY: the session lives, and others are kept from it.
+        self.alone(|| unsafe { (self.functions.has_pending)(self.ssl) != 0 })
     }
 
     /// Whether a read would find something to do.
     #[inline]
     pub(crate) fn is_drained(&self) -> bool {
         // SAFETY: as above.
-        self.incoming_bytes() == 0 && unsafe { (self.functions.pending)(self.ssl) } == 0
+        let pending = || self.alone(|| unsafe { (self.functions.pending)(self.ssl) });
+        self.incoming_bytes() == 0 && pending() == 0
     }
 
     /// Forgets errors of others who use the library in this thread: they would
@@ -260,24 +277,28 @@ impl Session {
     #[inline]
     pub(crate) fn read(&self, room: &mut [MaybeUninit<u8>]) -> Read {
         let length = room.len().min(c_int::MAX as usize) as c_int;
-        // SAFETY: the session lives, and pointer and length describe the room.
-        let count = unsafe { (self.functions.read)(self.ssl, room.as_mut_ptr().cast(), length) };
-        if count > 0 {
-            return Read::Plaintext(count as usize);
-        }
-        // SAFETY: right behind the call that it is about.
-        match unsafe { (self.functions.get_error)(self.ssl, count) } {
-            SSL_ERROR_WANT_READ => Read::WantsMore,
-            _ => Read::Other,
-        }
+        self.alone(|| {
+            let start = room.as_mut_ptr().cast();
+            // SAFETY: the session lives, and pointer and length describe the room.
+            let count = unsafe { (self.functions.read)(self.ssl, start, length) };
+            if count > 0 {
+                return Read::Plaintext(count as usize);
+            }
+            // SAFETY: right behind the call that it is about.
+            match unsafe { (self.functions.get_error)(self.ssl, count) } {
+                SSL_ERROR_WANT_READ => Read::WantsMore,
+                _ => Read::Other,
+            }
+        })
     }
 
     /// Encrypts all of `data`; false where `_ssl` has to try the same again.
     #[inline]
     pub(crate) fn write(&self, data: &[u8]) -> bool {
         let length = data.len().min(c_int::MAX as usize) as c_int;
+        let start = data.as_ptr().cast();
         // SAFETY: the session lives, and pointer and length are within `data`.
-        let count = unsafe { (self.functions.write)(self.ssl, data.as_ptr().cast(), length) };
+        let count = self.alone(|| unsafe { (self.functions.write)(self.ssl, start, length) });
         count as usize == data.len()
     }
 

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import ssl
 import sys
-import sysconfig
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,6 @@ pytestmark = [
 Loop = asyncio.AbstractEventLoop
 
 TOKIOLOOP_HAS_ITS_OWN = sys.version_info >= (3, 11)
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)() and not sysconfig.get_config_var(
-    "Py_GIL_DISABLED"
-)
 
 
 class Client(Recorder):
@@ -60,9 +57,47 @@ async def echoed(
 @pytest.mark.skipif(not TOKIOLOOP_HAS_ITS_OWN, reason="3.10 has asyncio's own protocol")
 def test_the_session_is_driven_directly_where_that_is_known_to_be_safe(loop: Loop) -> None:
     client = loop.run_until_complete(echoed(loop, server_context(), client_context()))
-    known = (3, 11) <= sys.version_info < (3, 15) and HAS_GIL
+    known = (3, 11) <= sys.version_info < (3, 15)
     _ssl = importlib.import_module("_ssl")
     assert client.engine == ("openssl" if known and hasattr(_ssl, "__file__") else "ssl")
+
+
+def test_other_threads_may_ask_a_session_while_it_carries_data(loop: Loop) -> None:
+    ended = threading.Event()
+    answers: set[Any] = set()
+
+    def ask(session: ssl.SSLObject) -> None:
+        while not ended.is_set():
+            session.getpeercert(binary_form=True)
+            answers.add((session.cipher(), session.version(), session.selected_alpn_protocol()))
+
+    async def main() -> None:
+        server = await loop.create_server(EchoProtocol, LOOPBACK, 0, ssl=server_context())
+        place = server.sockets[0].getsockname()
+        transport, client = await loop.create_connection(Recorder, *place, ssl=client_context())
+        session = transport.get_extra_info("ssl_object")
+        # Behind it nothing of the handshake is left, tickets included.
+        transport.write(b"x")
+        assert await client.until_received(1) == b"x"
+        threads = [threading.Thread(target=ask, args=(session,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(50):
+                client.received.clear()
+                payload = bytes([number]) * 20_000
+                transport.write(payload)
+                assert await client.until_received(len(payload)) == payload
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+        transport.close()
+        await client.until_lost()
+        server.close()
+
+    loop.run_until_complete(main())
+    assert len(answers) == 1
 
 
 def test_a_context_chosen_by_sni_serves(loop: Loop) -> None:
