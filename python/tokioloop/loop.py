@@ -43,9 +43,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     read_batch_timeout -- hold received data back for so many seconds (0.0 to
         1.0), or until `read_batch_bytes` have come if that is not 0
     write_batch_timeout -- send what is written when the turn of the loop ends,
-        one connection after the other, at the latest after so many seconds (up to
-        1.0). By default only the tasks of a crowded turn do so, for 0.001 seconds;
-        with 0.0 they write at once, too
+        one connection after the other, or after so many seconds when a callback
+        returns (0.0 to 1.0). By default what is scheduled in a turn of many
+        callbacks does so, for 0.001 seconds; with 0.0 that writes at once, too
     busy_poll -- spin for so many microseconds (0 to 1000000) before blocking
     slow_callback -- report callbacks that take this many seconds (up to 3600.0)
         to the logger `tokioloop.slow`, without debug mode
@@ -367,6 +367,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
 
     async def _begin_serving(self, server: asyncio.Server, start_serving: bool) -> asyncio.Server:
         """Serve, as asyncio does; but a cancelled call leaves no server behind."""
+        if sys.version_info >= (3, 13):
+            server._clients = _core.Clients()
         if start_serving:
             try:
                 server._start_serving()

@@ -9,6 +9,7 @@ use pyo3::{ffi, intern};
 
 use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned, bytes, call};
+use crate::transports::clients::Clients;
 use crate::transports::common_methods::{
     call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
     force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
@@ -29,6 +30,7 @@ pub(crate) fn base_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 /// Adds the class to the module.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("StreamTransport", base_class(module.py())?)?;
+    module.add_class::<Clients>()?;
     crate::transports::datagram::add_to_module(module)
 }
 

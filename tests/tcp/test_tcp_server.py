@@ -283,6 +283,33 @@ class TestServerObject:
         loop.run_until_complete(main())
 
     @pytest.mark.min_python(3, 13)
+    @pytest.mark.flavours("asyncio", "tokioloop", reason="others have servers of their own")
+    def test_it_knows_its_clients_while_they_last(self, loop):
+        async def main():
+            transports = []
+
+            class Listed(Recorder):
+                def connection_made(self, transport):
+                    super().connection_made(transport)
+                    transports.append(transport)
+
+            async with serving(Listed) as (server, address):
+                assert len(server._clients) == 0
+                with dial(address), dial(address), dial(address):
+                    await eventually(lambda: len(transports) == 3)
+                    assert len(server._clients) == 3
+                    assert set(server._clients) == set(transports)
+                    first = transports.pop()
+                    assert first in server._clients
+                    first.abort()
+                    await eventually(lambda: len(server._clients) == 2)
+                    assert first not in server._clients
+                    assert set(server._clients.copy()) == set(transports)
+                await eventually(lambda: len(server._clients) == 0)
+
+        loop.run_until_complete(main())
+
+    @pytest.mark.min_python(3, 13)
     @pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
     def test_the_clients_can_be_closed_or_aborted(self, loop, method):
         async def main():
