@@ -4,10 +4,11 @@
 //! for their step, sending between the steps is what keeps the others waiting:
 //! the kernel's code and the program's take each other's place in the caches for
 //! every response, and a peer on the same machine is woken for each of them. So
-//! a crowded turn gathers the small writes of its tasks, and `cork` sends them.
-//! A protocol that answers from `data_received` writes at once: its callbacks
-//! are too short to gain by that. So does everybody in a turn of few callbacks,
-//! and where callbacks take long: a response would wait for one of them.
+//! a crowded turn gathers the small writes of its tasks, and of all else that was
+//! scheduled; `cork` sends them. A protocol that answers when its socket becomes
+//! readable writes at once: such callbacks are too short to gain by that. So does
+//! everybody in a turn of few callbacks, and where callbacks take long: a response
+//! would wait for one of them.
 
 use tokioloop_reactor::clock;
 
@@ -44,6 +45,12 @@ impl Gathering {
     #[inline]
     pub(crate) fn enter(&mut self, event: bool) {
         self.on = self.crowded && !event;
+    }
+
+    /// No callback runs: what is written now would find no end of a turn.
+    #[inline]
+    pub(crate) fn leave(&mut self) {
+        self.on = false;
     }
 
     /// All have run.

@@ -43,8 +43,8 @@ const BOUNDS: [u64; 22] = [
 
 /// A count that its loop's thread adds to.
 ///
-/// `RUSTFLAGS="--cfg tokioloop_uncounted"` builds a loop that keeps none, to
-/// measure what counting costs (`make metrics-cost`).
+/// `RUSTFLAGS="--cfg tokioloop_uncounted"` builds a loop that keeps none of
+/// these, to measure what counting costs (`make metrics-cost`).
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Counter(u64);
 

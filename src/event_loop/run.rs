@@ -71,7 +71,11 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
 fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
     let result = poll_and_run(py, this, inside, pace);
     // Whatever ended the turn: what it wrote is sent.
-    if inside.with(|state| !state.corked.is_empty()) {
+    let corked = inside.with(|state| {
+        state.gathering.leave();
+        !state.corked.is_empty()
+    });
+    if corked {
         return result.and(stream::flush_corked(py, this, inside));
     }
     result
@@ -136,6 +140,11 @@ fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
 
 fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
     logging::deliver(py)?;
+    if inside.with(|state| !state.corked.is_empty()) {
+        // A callback runs the loop, or a handler of the log writes: nothing that
+        // was written may wait for what it brings about.
+        stream::flush_corked(py, this, inside)?;
+    }
     let event_loop = this.event_loop;
     let mut timeout = timeout(py, this, inside)?;
     let parked = timeout != Timeout::Now;

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
+use tokioloop_reactor::stream::Kind;
 use tokioloop_reactor::{Address, Interest, Readiness, Token, WaterMarks, WriteQueue, sys};
 
 use crate::errors;
@@ -192,7 +193,13 @@ impl Interior for Inner {
     }
 
     fn drop_unsent(&mut self) -> Box<dyn Any> {
-        self.state.corked = false;
+        if std::mem::replace(&mut self.state.corked, false) {
+            // What a cork holds back would have been sent long ago. Whether the
+            // kernel takes it now, the connection ends for the reason it has.
+            if let Some(fd) = self.fd() {
+                let _ = tokioloop_reactor::stream::flush(fd, Kind::Socket, &mut self.queue);
+            }
+        }
         self.state.blocked = false;
         Box::new((std::mem::take(&mut self.queue), self.write_context.take()))
     }

@@ -1,5 +1,5 @@
-//! The write path: at once where nothing waits, corked where a transport was
-//! seen to write several times in one callback, by `sendmsg` where much waits.
+//! The write path: at once where nothing waits, corked (`cork` says when), by
+//! `sendmsg` where much waits.
 
 use std::os::fd::AsRawFd;
 
