@@ -40,14 +40,14 @@ impl Gathering {
         }
     }
 
-    /// The next callback runs: that of an event, or one that was scheduled, as
-    /// the step of a task is.
+    /// A callback runs that was scheduled, as the step of a task is.
     #[inline]
-    pub(crate) fn enter(&mut self, event: bool) {
-        self.on = self.crowded && !event;
+    pub(crate) fn enter(&mut self) {
+        self.on = self.crowded;
     }
 
-    /// No callback runs: what is written now would find no end of a turn.
+    /// An event is served, or nothing runs: what is written then would find no
+    /// end of a turn.
     #[inline]
     pub(crate) fn leave(&mut self) {
         self.on = false;
@@ -76,9 +76,9 @@ mod tests {
             gathering.end(count);
         }
         gathering.begin(callbacks);
-        gathering.enter(false);
+        gathering.enter();
         let tasks = gathering.on;
-        gathering.enter(true);
+        gathering.leave();
         (tasks, gathering.on)
     }
 

@@ -335,10 +335,10 @@ pub(crate) fn run_entry(
     inside.with(|state| {
         state.serial += 1;
         state.metrics.callbacks += 1;
-        state.gathering.enter(matches!(entry, Ready::Io(..)));
     });
     match entry {
         Ready::Handle(handle) => {
+            inside.with(|state| state.gathering.enter());
             let result = if this.event_loop.debug() {
                 run_watched(py, this, &handle)
             } else {
@@ -353,12 +353,16 @@ pub(crate) fn run_entry(
             }
         }
         Ready::Foreign(handle) => {
+            inside.with(|state| state.gathering.enter());
             let handle = handle.bind(py);
             if !handle.getattr(intern!(py, "_cancelled"))?.is_truthy()? {
                 handle.call_method0(intern!(py, "_run"))?;
             }
         }
-        Ready::Io(token, ready) => serve_source(py, this, inside, token, ready)?,
+        Ready::Io(token, ready) => {
+            inside.with(|state| state.gathering.leave());
+            serve_source(py, this, inside, token, ready)?;
+        }
     }
     if inside.with(|state| !state.corked.is_empty()) {
         stream::flush_overdue(py, this, inside)?;
