@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import signal
 import subprocess
 import sys
 
@@ -51,3 +53,18 @@ def test_it_tells_the_poller(printed):
 def test_it_checks_itself_by_an_echo(printed):
     (line,) = [line for line in printed.splitlines() if line.startswith("self-check")]
     assert line.startswith("self-check ok: a megabyte came back over loopback")
+
+
+def test_a_reader_that_leaves_early_is_no_error(flavour):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "tokioloop"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            cwd=REPOSITORY / "tests",
+        )
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == b""
