@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::handle;
 use crate::py::Owned;
@@ -18,6 +18,8 @@ pub(crate) struct Imports {
     pub(crate) future_is_native: bool,
     pub(crate) future_set_result: Owned,
     pub(crate) task: Py<PyAny>,
+    /// The names of `asyncio.tasks`, as they are now.
+    pub(crate) tasks: Py<PyDict>,
     pub(crate) format_callback: Py<PyAny>,
     pub(crate) extract_stack: Py<PyAny>,
     pub(crate) get_frame: Py<PyAny>,
@@ -63,6 +65,7 @@ impl Imports {
                 == "_asyncio",
             future_set_result: future.bind(py).getattr("set_result")?.into(),
             task: find("asyncio.tasks", "Task")?,
+            tasks: py.import("asyncio.tasks")?.dict().unbind(),
             format_callback: find("asyncio.format_helpers", "_format_callback_source")?,
             extract_stack: find("asyncio.format_helpers", "extract_stack")?,
             get_frame: find("sys", "_getframe")?,

@@ -110,6 +110,28 @@ def test_every_keyword_reaches_the_task(loop):
     loop.run_until_complete(main())
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the others make asyncio's tasks directly")
+@pytest.mark.parametrize("keywords", [{}, {"name": "child"}], ids=["plain", "named"])
+def test_a_class_in_the_place_of_task_makes_the_tasks(loop, monkeypatch, keywords):
+    class Patched(asyncio.Task):
+        pass
+
+    async def child():
+        return asyncio.current_task()
+
+    async def main():
+        monkeypatch.setattr(asyncio.tasks, "Task", Patched)
+        task = loop.create_task(child(), **keywords)
+        monkeypatch.undo()
+        assert type(task) is Patched
+        assert await task is task
+        task = loop.create_task(child())
+        assert type(task) is asyncio.Task
+        await task
+
+    loop.run_until_complete(main())
+
+
 @pytest.mark.min_python(3, 12)
 @pytest.mark.flavours("asyncio", "tokioloop", reason=PASSES_MORE)
 def test_the_eager_task_factory_runs_at_once(loop):

@@ -231,12 +231,20 @@ pub(crate) fn create_task<'py>(
             // the loop is open by then.
             inside.with(|state| state.task_factory.is_some())
         });
-        if matches!(factory, Ok(false)) {
+        if matches!(factory, Ok(false)) && is_stock_task(py, imports)? {
             // A task without a loop argument takes the running one.
             return args.call(imports.task.bind(py));
         }
     }
     inherited_create_task(py, this, args, imports)
+}
+
+/// Whether nobody has put another class in the place of `asyncio.tasks.Task`,
+/// which asyncio's method looks up for each task.
+#[inline]
+fn is_stock_task(py: Python<'_>, imports: &Imports) -> PyResult<bool> {
+    let class = imports.tasks.bind(py).get_item(intern!(py, "Task"))?;
+    Ok(class.is_some_and(|class| class.is(&imports.task)))
 }
 
 /// Whether asyncio's method would hand the keywords to the task as they are.
