@@ -24,8 +24,8 @@ export TOKIOLOOP_TOOLS ?= $(abspath target/tools/bin)
 LOOM_FLAGS := --cfg loom
 PROFILING_FLAGS := -C force-frame-pointers=yes
 
-.PHONY: help bench bench-full metrics-cost test check lint cargo-test loom pytest checked conformance conformance-here \
-        interop-programs memcheck build profiling profile setup tools fmt clean
+.PHONY: help bench bench-full metrics-cost test check lint cargo-test loom pytest checked \
+        conformance conformance-here interop-programs memcheck build profiling profile setup tools fmt clean
 
 help:
 	@sed -n '2,6p' $(MAKEFILE_LIST) | sed 's/^# *//'

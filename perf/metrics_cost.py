@@ -18,15 +18,12 @@ from counting import MODES, Counter
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("modes", nargs="*", default=["proto"], metavar="mode")
+    parser.add_argument("modes", nargs="+", choices=sorted(MODES), metavar="mode")
     parser.add_argument("--without", type=Path, required=True, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if not (arguments.without / "tokioloop").is_dir():
         parser.error(f"no tokioloop is installed in {arguments.without}")
-    unknown = set(arguments.modes) - MODES.keys()
-    if unknown:
-        parser.error(f"unknown mode {', '.join(sorted(unknown))}; known: {', '.join(MODES)}")
     processes.end_children_on_sigterm()
     counter = Counter(processes.load_binary())
     print("mode      with counters  without  cost")

@@ -368,6 +368,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     async def _begin_serving(self, server: asyncio.Server, start_serving: bool) -> asyncio.Server:
         """Serve, as asyncio does; but a cancelled call leaves no server behind."""
         if sys.version_info >= (3, 13):
+            # In the place of a WeakSet, before there is a client.
             server._clients = _core.Clients()
         if start_serving:
             try:

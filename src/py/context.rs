@@ -17,8 +17,8 @@ pub(crate) fn copy_current(py: Python<'_>) -> PyResult<Owned> {
 /// where it would be empty: that thread then makes an empty one itself.
 ///
 /// Most threads have no variables (without the GIL: where who started them had
-/// none). What lives from one thread's call to
-/// another's would be known to the collector and freed by a foreign thread.
+/// none). What lives from one thread's call to another's would be known to the
+/// collector and freed by a foreign thread.
 pub(crate) fn copy_unless_empty(py: Python<'_>) -> PyResult<Option<Owned>> {
     let context = copy_current(py)?;
     // SAFETY: a live mapping.

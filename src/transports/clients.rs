@@ -12,8 +12,8 @@ use pyo3::types::{PyIterator, PyList, PyWeakrefMethods, PyWeakrefReference};
 
 /// What a server keeps as `_clients`, from CPython 3.13 on.
 ///
-/// The lock is held for no longer than a look at the table: nothing is called and
-/// no object is dropped inside.
+/// Inside the lock references are counted, no more: whoever holds it neither waits
+/// for another thread nor runs anybody's code, so that waiting for it is short.
 #[pyclass(frozen, module = "tokioloop._core")]
 #[derive(Default)]
 pub(crate) struct Clients {
@@ -49,28 +49,27 @@ impl Clients {
     }
 
     fn __contains__(&self, transport: &Bound<'_, PyAny>) -> bool {
-        let held = self.table().get(&address(transport)).map(|held| held.clone_ref(transport.py()));
-        held.and_then(|held| held.bind(transport.py()).upgrade())
-            .is_some_and(|held| held.is(transport))
+        let py = transport.py();
+        let reference = self.table().get(&address(transport)).map(|held| held.clone_ref(py));
+        let held = reference.and_then(|reference| reference.bind(py).upgrade());
+        held.is_some_and(|held| held.is(transport))
     }
 
     /// How many there are. One that was dropped without having been closed is
     /// counted until it is found.
     fn __len__(&self, py: Python<'_>) -> usize {
-        let mut table = self.table();
-        let mut gone = Vec::new();
-        let mut found = None;
-        while let Some((&key, reference)) = table.iter().next() {
-            found = reference.bind(py).upgrade();
-            if found.is_some() {
-                break;
+        loop {
+            let table = self.table();
+            let count = table.len();
+            let first = table.iter().next().map(|(&key, held)| (key, held.clone_ref(py)));
+            drop(table);
+            match first {
+                Some((key, reference)) if reference.bind(py).upgrade().is_none() => {
+                    self.forget(key, &reference);
+                }
+                _ => return count,
             }
-            gone.extend(table.remove(&key));
         }
-        let count = table.len();
-        drop(table);
-        drop((found, gone));
-        count
     }
 }
 
@@ -79,8 +78,19 @@ impl Clients {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes the entry of a transport out that is gone, unless another one has
+    /// come to its address.
+    fn forget(&self, key: usize, gone: &Py<PyWeakrefReference>) {
+        let mut table = self.table();
+        let same = table.get(&key).is_some_and(|held| held.is(gone));
+        let removed = if same { table.remove(&key) } else { None };
+        drop(table);
+        drop(removed);
+    }
+
     fn alive<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        self.table().values().filter_map(|reference| reference.bind(py).upgrade()).collect()
+        let held: Vec<_> = self.table().values().map(|held| held.clone_ref(py)).collect();
+        held.iter().filter_map(|reference| reference.bind(py).upgrade()).collect()
     }
 }
 

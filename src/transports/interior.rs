@@ -36,7 +36,8 @@ pub(crate) trait Interior: Sized + Any {
     /// The future of a `sendfile` that is under way; the end of the transport
     /// ends it.
     fn take_sendfile_waiter(&mut self) -> Option<Owned>;
-    /// Takes everything out that waits to be sent, with what belongs to it.
+    /// Takes everything out that waits to be sent, with what belongs to it; what
+    /// only a cork holds back is offered to the kernel first.
     fn drop_unsent(&mut self) -> Box<dyn Any>;
     /// The peer's address, where the socket has one.
     fn peer(&self) -> Option<Address>;

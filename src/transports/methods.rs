@@ -11,14 +11,14 @@ use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned, bytes, call};
 use crate::transports::clients::Clients;
 use crate::transports::common_methods::{
-    call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
+    abort, call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
     force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
     lost_value, marks, on_loop, protocol_paused_value, protocol_value, socket_value,
 };
 use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{batch, close, common_methods, cork, flow, read, sendfile, stream, write};
+use crate::transports::{batch, close, cork, flow, read, sendfile, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -124,12 +124,6 @@ fn is_reading<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) ->
         Ok(t.with(inside, |inner| !inner.state.closing && !inner.state.paused))
     })?;
     Ok(Owned::bool(py, reading))
-}
-
-fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
-    // Only what the kernel did not take is dropped.
-    on_loop(py, t, "abort", |this, inside| cork::uncork(py, this, inside, t))?;
-    common_methods::abort(py, t, args)
 }
 
 fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {

@@ -183,6 +183,17 @@ def test_close_stops_listening_and_leaves_the_clients(flavour, loop):
     loop.run_until_complete(main())
 
 
+def listed(protocols):
+    """A factory of recorders that enter themselves in a list when they are connected."""
+
+    class Listed(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            protocols.append(self)
+
+    return Listed
+
+
 @pytest.mark.flavours("asyncio", "tokioloop", reason=OWN_SERVER)
 class TestServerObject:
     def test_it_is_an_abstract_server_and_knows_its_loop(self, loop):
@@ -286,25 +297,19 @@ class TestServerObject:
     @pytest.mark.flavours("asyncio", "tokioloop", reason="others have servers of their own")
     def test_it_knows_its_clients_while_they_last(self, loop):
         async def main():
-            transports = []
-
-            class Listed(Recorder):
-                def connection_made(self, transport):
-                    super().connection_made(transport)
-                    transports.append(transport)
-
-            async with serving(Listed) as (server, address):
+            protocols = []
+            async with serving(listed(protocols)) as (server, address):
                 assert len(server._clients) == 0
                 with dial(address), dial(address), dial(address):
-                    await eventually(lambda: len(transports) == 3)
+                    await eventually(lambda: len(protocols) == 3)
                     assert len(server._clients) == 3
-                    assert set(server._clients) == set(transports)
-                    first = transports.pop()
+                    first, *others = (protocol.transport for protocol in protocols)
+                    assert set(server._clients) == {first, *others}
                     assert first in server._clients
                     first.abort()
                     await eventually(lambda: len(server._clients) == 2)
                     assert first not in server._clients
-                    assert set(server._clients.copy()) == set(transports)
+                    assert set(server._clients.copy()) == set(others)
                 await eventually(lambda: len(server._clients) == 0)
 
         loop.run_until_complete(main())
@@ -314,13 +319,7 @@ class TestServerObject:
     def test_the_clients_can_be_closed_or_aborted(self, loop, method):
         async def main():
             protocols = []
-
-            class Listed(Recorder):
-                def connection_made(self, transport):
-                    super().connection_made(transport)
-                    protocols.append(self)
-
-            async with serving(Listed) as (server, address):
+            async with serving(listed(protocols)) as (server, address):
                 clients = [dial(address) for _ in range(3)]
                 await eventually(lambda: len(protocols) == 3)
                 getattr(server, method)()
