@@ -30,6 +30,8 @@ from tokioloop.observe.loop_methods import ObservedLoop
 __all__ = ["TokioLoop", "new_event_loop"]
 
 _loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
+# What the making of a future asks of the loop.
+_OF_FUTURES = frozenset({"create_future", "get_debug"})
 
 
 class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
@@ -96,15 +98,15 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         super().__setattr__(name, value)
         if name == "time":
             self._custom_clock = True
-        elif name == "create_future":
+        elif name in _OF_FUTURES:
             self._custom_futures = True
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
         if name == "time":
             self._custom_clock = type(self).time is not _core.EventLoop.time
-        elif name == "create_future":
-            self._custom_futures = False
+        elif name in _OF_FUTURES:
+            self._custom_futures = not _OF_FUTURES.isdisjoint(vars(self))
 
     def run_forever(self) -> None:
         """Run until stop() is called.

@@ -1,11 +1,13 @@
-//! Futures that native code waits with.
+//! Futures of asyncio's class, for whoever waits.
+#![allow(unsafe_code)]
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
+use pyo3::{ffi, intern};
 
-use crate::event_loop::EventLoop;
+use crate::event_loop::blank_future::BlankFuture;
+use crate::event_loop::{EventLoop, This};
 use crate::guarded::{self, Guarded};
 use crate::imports::Imports;
 use crate::py::{Owned, call};
@@ -18,30 +20,70 @@ use crate::py::{Owned, call};
 // HOT: stream
 #[inline]
 pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owned> {
-    if makes_plain_futures(py, event_loop)? {
-        return Ok(Imports::get(py)?.future.bind(py).call0()?.into());
+    if is_plain(py, event_loop.as_ptr())? {
+        // SAFETY: an instance, and the caller holds it.
+        return make(py, unsafe { This::of_object(py, event_loop.as_ptr()) });
     }
     call::method(py, event_loop, intern!(py, "create_future"), [])
 }
 
-/// Whether the object is a `TokioLoop` that runs in this thread, and whose
-/// `create_future` nobody has replaced.
+/// Makes a future of asyncio's class.
+///
+/// # Errors
+/// What the class raises.
+// HOT: future
 #[inline]
-fn makes_plain_futures(py: Python<'_>, event_loop: &Owned) -> PyResult<bool> {
+pub(crate) fn make(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
+    if !this.event_loop.debug() && is_plain(py, this.as_ptr())? {
+        if let Some(blank) = blank(py, this)? {
+            return blank.make(py, this.as_ptr());
+        }
+    }
+    call_class(py, this)
+}
+
+#[cold]
+fn call_class(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "loop"), this.bind(py))?;
+    Ok(Imports::get(py)?.future.bind(py).call((), Some(&keywords))?.into())
+}
+
+/// How a future looks that the class would make, if it is the one written in C.
+#[inline]
+fn blank(py: Python<'_>, this: This<'_>) -> PyResult<Option<&'static BlankFuture>> {
+    static BLANK: PyOnceLock<Option<BlankFuture>> = PyOnceLock::new();
+    let blank = match BLANK.get(py) {
+        Some(blank) => blank,
+        None => BLANK.get_or_try_init(py, || {
+            let future = call_class(py, this)?;
+            let native = Imports::get(py)?.future_is_native;
+            let look = || BlankFuture::learn(&future.bind(py), &this.bind(py));
+            PyResult::Ok(if native { look() } else { None })
+        })?,
+    };
+    Ok(blank.as_ref())
+}
+
+/// Whether an object is a `TokioLoop` that makes futures as the class has it:
+/// nobody has replaced `create_future`, or the `get_debug` that a future asks.
+#[inline]
+fn is_plain(py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<bool> {
     static CLASS: PyOnceLock<Guarded> = PyOnceLock::new();
     let class = match CLASS.get(py) {
         Some(class) => class,
         None => CLASS.get_or_try_init(py, || {
             let class = py.import("tokioloop.loop")?.getattr("TokioLoop")?.cast_into::<PyType>()?;
-            Guarded::new(&class, &["create_future", "__getattribute__"], guarded::is_native)
+            let members = ["create_future", "get_debug", "__getattribute__"];
+            Guarded::new(&class, &members, guarded::is_native)
         })?,
     };
-    if !class.is_exact(event_loop.as_ptr()) || !class.is_unmodified(py) {
+    if !class.is_exact(event_loop) || !class.is_unmodified(py) {
         return Ok(false);
     }
-    let event_loop = event_loop.bind(py);
-    let event_loop = event_loop.cast::<EventLoop>()?.get();
-    Ok(event_loop.is_current() && !event_loop.custom_futures())
+    // SAFETY: an instance of a class that derives from the native one, which
+    // the caller holds.
+    Ok(!unsafe { EventLoop::borrow(py, event_loop) }.custom_futures())
 }
 
 /// `future.set_result(value)`, by the shortest way for asyncio's own class,

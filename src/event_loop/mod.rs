@@ -4,6 +4,7 @@
 //! path needs (`_stopping`, `_closed`, `_debug`, ...) lives here, under the
 //! same names, so that the inherited code and this one agree.
 
+mod blank_future;
 mod census;
 mod fd_table;
 pub(crate) mod futures;
@@ -75,7 +76,7 @@ pub(crate) struct EventLoop {
     debug: AtomicBool,
     /// `time` is not the class's own: timers follow the one that is.
     custom_clock: AtomicBool,
-    /// `create_future` was replaced on the instance.
+    /// `create_future` or `get_debug` was replaced on the instance.
     custom_futures: AtomicBool,
     /// The identity that Python's `threading` gives the running thread, or 0.
     thread_ident: AtomicU64,

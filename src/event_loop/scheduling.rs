@@ -11,7 +11,7 @@ use tokioloop_reactor::clock;
 
 use crate::errors;
 use crate::event_loop::native::This;
-use crate::event_loop::{EventLoop, Inside, Message, as_tuple};
+use crate::event_loop::{EventLoop, Inside, Message, as_tuple, futures};
 use crate::handle::{Callback, HandleRef, Kind, Memory};
 use crate::imports::Imports;
 use crate::loop_cell::Refused;
@@ -196,15 +196,7 @@ pub(crate) fn create_future<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     args.none("create_future")?;
-    let class = Imports::get(py)?.future.bind(py);
-    if this.is_current() {
-        // A future without a loop argument takes the running one, and the call
-        // needs no dictionary.
-        return Ok(class.call0()?.into());
-    }
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "loop"), this.bind(py))?;
-    Ok(class.call((), Some(&keywords))?.into())
+    futures::make(py, this)
 }
 
 // HOT: future

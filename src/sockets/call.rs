@@ -14,10 +14,10 @@ use pyo3::prelude::*;
 
 use crate::coroutine::{Input, Step, pass};
 use crate::errors;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, futures};
 use crate::py::buffer::View;
 use crate::py::native::Visitor;
-use crate::py::{Owned, bytes, call};
+use crate::py::{Owned, bytes};
 use crate::sockets::attempt::{Attempt, Try};
 use crate::sockets::keeping::{self, Parked};
 use crate::sockets::kept::Side;
@@ -285,7 +285,7 @@ impl Call {
         if self.event_loop().closed() {
             return Err(errors::closed());
         }
-        let future = call::method(py, &self.event_loop, intern!(py, "create_future"), [])?;
+        let future = futures::create_future(py, &self.event_loop)?;
         let fd = Stock::get(py)?.layout(py).descriptor(py, &self.socket)?;
         let Some(inside) = self.event_loop().enter_for_socket(py) else {
             return Ok(Wait::Delegate);
