@@ -1,68 +1,107 @@
-//! The classes that take the place of asyncio's: subclasses without slots of
-//! their own, so that an instance of asyncio's class can become one of them.
+//! The classes that take the place of asyncio's: subclasses of the same name.
+//!
+//! A server's streams are made as instances of classes with a slot for their
+//! state. A reader that somebody has seen already stays the object it is and
+//! becomes an instance of a class without slots of its own.
 #![allow(unsafe_code)]
 
-#[cfg(Py_GIL_DISABLED)]
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::AtomicPtr;
 
+use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-use crate::guarded::Guarded;
-use crate::streams::state::{self, Field, StreamState};
+use crate::py::Owned;
+use crate::streams::adopt::Adopting;
+use crate::streams::fields::{self, Field};
 use crate::streams::stock::Stock;
 use crate::streams::{reader, writer};
 
 /// The native classes.
-struct Classes {
-    reader: Native,
-    writer: Native,
+pub(crate) struct Classes {
+    /// What readers of asyncio's become.
+    pub(crate) adopted_reader: Adopting,
+    /// What readers and writers are made as.
+    pub(crate) reader: Slotted,
+    pub(crate) writer: Slotted,
 }
 
-/// One of them.
-struct Native {
+/// A class whose instances have one slot behind what asyncio's class has.
+pub(crate) struct Slotted {
     class: Py<PyType>,
-    /// Whether CPython has agreed to turn an instance of asyncio's class into
-    /// one of ours.
-    #[cfg(Py_GIL_DISABLED)]
-    fits: AtomicBool,
+    offset: usize,
 }
 
 static CLASSES: PyOnceLock<Classes> = PyOnceLock::new();
 
-#[inline]
-fn classes(py: Python<'_>) -> PyResult<&Classes> {
-    match CLASSES.get(py) {
-        Some(classes) => Ok(classes),
-        None => CLASSES.get_or_try_init(py, || load(py)),
+impl Classes {
+    /// The classes; made on first use.
+    ///
+    /// # Errors
+    /// What Python raises while a class is made.
+    #[inline]
+    pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
+        match CLASSES.get(py) {
+            Some(classes) => Ok(classes),
+            None => CLASSES.get_or_try_init(py, || Self::load(py)),
+        }
+    }
+
+    #[cold]
+    fn load(py: Python<'_>) -> PyResult<Self> {
+        let Stock { reader, writer, .. } = Stock::get(py)?;
+        let base = reader.class(py);
+        let body = class_body(reader.class(py), &[])?;
+        let adopted = derive(base, body, reader::methods(), fields::READER)?;
+        let body = class_body(reader.class(py), &[SLOT])?;
+        body.set_item("__dict__", get_set(base, reader::dictionary())?)?;
+        let served = derive(base, body, reader::methods_with_a_slot(), fields::READER)?;
+        let body = class_body(writer.class(py), &[SLOT])?;
+        let writer = derive(writer.class(py), body, writer::methods(), fields::WRITER)?;
+        Ok(Self {
+            adopted_reader: Adopting::new(adopted),
+            reader: Slotted::new(served)?,
+            writer: Slotted::new(writer)?,
+        })
     }
 }
 
-#[cold]
-fn load(py: Python<'_>) -> PyResult<Classes> {
-    let stock = Stock::get(py)?;
-    Ok(Classes {
-        reader: derive(py, &stock.reader, reader::methods(), state::READER)?,
-        writer: derive(py, &stock.writer, writer::methods(), state::WRITER)?,
-    })
-}
+/// The name of the slot, which the class forgets.
+const SLOT: &str = "__tokioloop__";
 
-/// A class of the same name, module and layout with native methods.
-fn derive(
-    py: Python<'_>,
-    stock: &Guarded,
-    methods: Vec<ffi::PyMethodDef>,
-    fields: &[Field],
-) -> PyResult<Native> {
-    let base = stock.class(py);
-    let body = PyDict::new(py);
-    body.set_item("__slots__", ())?;
+/// What a class begins with that looks as asyncio's does.
+fn class_body<'py>(base: &Bound<'py, PyType>, slots: &[&str]) -> PyResult<Bound<'py, PyDict>> {
+    let body = PyDict::new(base.py());
+    body.set_item("__slots__", slots)?;
     for name in ["__module__", "__qualname__", "__doc__"] {
         body.set_item(name, base.getattr(name)?)?;
     }
+    Ok(body)
+}
+
+fn get_set<'py>(
+    class: &Bound<'py, PyType>,
+    definition: ffi::PyGetSetDef,
+) -> PyResult<Bound<'py, PyAny>> {
+    let definition = Box::leak(Box::new(definition));
+    // SAFETY: the definition lives for ever, as does the class.
+    unsafe {
+        Bound::from_owned_ptr_or_err(
+            class.py(),
+            ffi::PyDescr_NewGetSet(class.as_type_ptr(), definition),
+        )
+    }
+}
+
+fn derive<'py>(
+    base: &Bound<'py, PyType>,
+    body: Bound<'py, PyDict>,
+    methods: Vec<ffi::PyMethodDef>,
+    fields: &[Field],
+) -> PyResult<Bound<'py, PyType>> {
+    let py = base.py();
     let class = py.get_type::<PyType>().call1((base.name()?, (base,), body))?;
     let class = class.cast_into::<PyType>()?;
     for method in methods {
@@ -73,95 +112,84 @@ fn derive(
         };
         class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
     }
-    for attribute in state::descriptors(fields) {
-        let attribute = Box::leak(Box::new(attribute));
-        // SAFETY: as above.
-        let descriptor = unsafe {
-            Bound::from_owned_ptr_or_err(
-                py,
-                ffi::PyDescr_NewGetSet(class.as_type_ptr(), attribute),
-            )?
-        };
+    for attribute in fields::descriptors(fields) {
+        let descriptor = get_set(&class, attribute)?;
         class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
     }
-    Ok(Native {
-        class: class.unbind(),
-        #[cfg(Py_GIL_DISABLED)]
-        fits: AtomicBool::new(false),
-    })
+    Ok(class)
 }
 
-impl Native {
-    /// Makes an instance of asyncio's class one of ours.
-    ///
-    /// # Errors
-    /// TypeError where the two classes lay out their instances differently.
-    fn adopt(&self, stream: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = stream.py();
-        #[cfg(Py_GIL_DISABLED)]
-        if self.fits.load(Ordering::Relaxed) {
-            return self.adopt_quietly(stream);
+impl Slotted {
+    fn new(class: Bound<'_, PyType>) -> PyResult<Self> {
+        // SAFETY: type objects are alive, and their sizes never change.
+        let (base, size) = unsafe {
+            let class = class.as_type_ptr();
+            ((*(*class).tp_base).tp_basicsize as usize, (*class).tp_basicsize as usize)
+        };
+        // One word was added, so it is the slot.
+        if size != base + size_of::<AtomicPtr<ffi::PyObject>>() {
+            return Err(PyImportError::new_err("this interpreter lays out slots in another way"));
         }
-        stream.setattr(intern!(py, "__class__"), &self.class)?;
-        #[cfg(Py_GIL_DISABLED)]
-        self.fits.store(true, Ordering::Relaxed);
-        Ok(())
+        // Nobody but native code fills or empties it.
+        class.delattr(SLOT)?;
+        Ok(Self { class: class.unbind(), offset: base })
     }
 
-    /// What the assignment to `__class__` does, but for stopping all threads:
-    /// where loops in several threads accept connections, that would make them
-    /// wait for each other twice for every one.
-    #[cfg(Py_GIL_DISABLED)]
-    fn adopt_quietly(&self, stream: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = stream.py();
-        // Values that lie in the object itself are found by its class; in a
-        // dictionary that was put there, by nothing else.
-        let name = intern!(py, "__dict__");
-        let attributes = stream.getattr(name)?.cast_into::<PyDict>()?.copy()?;
-        stream.setattr(name, attributes)?;
-        let old = stream.get_type();
-        let class = self.class.clone_ref(py).into_ptr();
-        // A factory has just made the stream on this thread; whoever may hold it
-        // on another finds either class, and its attributes in the dictionary by
-        // both. The collector runs while this thread is stopped, which it is
-        // nowhere in between.
-        // SAFETY: CPython has found the layouts of the two classes to be the
-        // same, and the references that an object has of its class change hands.
+    /// Makes an instance without calling `__init__`.
+    pub(crate) fn new_instance(&self, py: Python<'_>) -> PyResult<Owned> {
+        // SAFETY: this is the allocator of classes made by `type`; a new
+        // reference or null.
         unsafe {
-            let slot = AtomicPtr::from_ptr(&raw mut (*stream.as_ptr()).ob_type);
-            slot.store(class.cast(), Ordering::Release);
-            ffi::Py_DECREF(old.as_ptr());
+            let class = self.class.bind(py).as_type_ptr();
+            Owned::from_result(py, ffi::PyType_GenericAlloc(class, 0))
         }
-        Ok(())
     }
+
+    #[inline]
+    fn is_class_of(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: callers pass live objects; the type is only compared.
+        unsafe { ffi::Py_TYPE(object) }.cast() == self.class.as_ptr()
+    }
+
+    fn is_base_of(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: a live object and a live class.
+        unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) != 0 }
+    }
+}
+
+/// The slot of a stream, where it has one. It is empty before `__init__` and is
+/// filled once; it owns a reference.
+///
+/// # Safety
+/// The stream is alive for 'a.
+// HOT: stream
+#[inline]
+pub(crate) unsafe fn slot<'a>(
+    py: Python<'_>,
+    stream: *mut ffi::PyObject,
+) -> Option<&'a AtomicPtr<ffi::PyObject>> {
+    let Classes { reader, writer, .. } = CLASSES.get(py)?;
+    let offset = if reader.is_class_of(stream) {
+        reader.offset
+    } else if writer.is_class_of(stream) {
+        writer.offset
+    } else {
+        of_subclass(reader, writer, stream)?
+    };
+    // SAFETY: an instance of a class that has its slot there, alive for 'a.
+    Some(unsafe { &*stream.byte_add(offset).cast::<AtomicPtr<ffi::PyObject>>() })
+}
+
+/// Somebody has derived a class from one of ours.
+#[cold]
+fn of_subclass(reader: &Slotted, writer: &Slotted, stream: *mut ffi::PyObject) -> Option<usize> {
+    [reader, writer].iter().find(|class| class.is_base_of(stream)).map(|class| class.offset)
 }
 
 /// Whether an object is one of our readers.
 #[inline]
 pub(crate) fn is_reader(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
     CLASSES.get(py).is_some_and(|classes| {
-        // SAFETY: callers pass live objects; the type is only compared.
-        unsafe { ffi::Py_TYPE(object) }.cast() == classes.reader.class.as_ptr()
+        classes.reader.is_class_of(object) || classes.adopted_reader.is_class_of(object)
     })
-}
-
-/// Makes a plain and unmodified `StreamReader` one of ours.
-pub(crate) fn upgrade_reader(reader: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = reader.py();
-    upgrade(reader, &Stock::get(py)?.reader, &classes(py)?.reader)
-}
-
-/// Makes a plain and unmodified `StreamWriter` one of ours.
-pub(crate) fn upgrade_writer(writer: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = writer.py();
-    upgrade(writer, &Stock::get(py)?.writer, &classes(py)?.writer)
-}
-
-fn upgrade(stream: &Bound<'_, PyAny>, stock: &Guarded, native: &Native) -> PyResult<()> {
-    let py = stream.py();
-    if stock.is_exact(stream.as_ptr()) && stock.is_unmodified(py) {
-        native.adopt(stream)?;
-        StreamState::take_over(stream)?;
-    }
-    Ok(())
 }

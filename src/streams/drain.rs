@@ -4,9 +4,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::py::Owned;
-use crate::streams::attributes::Attributes;
+use crate::streams::attributes::{Attributes, Place};
 use crate::streams::classes;
-use crate::streams::state::{Field, StreamState};
+use crate::streams::fields::Field;
+use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 use crate::streams::transport;
 
@@ -61,10 +62,12 @@ pub(crate) fn flow_control(py: Python<'_>, state: &StreamState) -> PyResult<Opti
     let Some(protocol) = state.get(py, Field::Protocol) else { return Ok(None) };
     let class = &Stock::get(py)?.protocol;
     if class.is_exact(protocol.as_ptr()) && class.is_unmodified(py) {
+        static PAUSED: Place = Place::new();
+        static LOST: Place = Place::new();
         let state = Attributes::of(py, &protocol)?;
-        if state.flag(py, intern!(py, "_paused"))? == Some(false)
-            && state.flag(py, intern!(py, "_connection_lost"))? == Some(false)
-            && state.get(py, intern!(py, "_drain_helper"))?.is_none()
+        if state.is_false(py, intern!(py, "_paused"), &PAUSED)?
+            && state.is_false(py, intern!(py, "_connection_lost"), &LOST)?
+            && state.search(py, intern!(py, "_drain_helper"))?.is_none()
         {
             return Ok(None);
         }

@@ -9,8 +9,10 @@ use pyo3::prelude::*;
 
 use crate::event_loop::futures;
 use crate::py::{Owned, bytes};
+use crate::streams::attributes::{Attributes, Place};
 use crate::streams::classes;
-use crate::streams::state::{Field, StreamState};
+use crate::streams::fields::Field;
+use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
 /// Whether data for this protocol may go through [`feed`]: it is asyncio's own,
@@ -33,8 +35,11 @@ pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>, function: &Owned) 
 /// What `data_received` would raise.
 // HOT: stream
 pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResult<bool> {
-    let reference = protocol.bind(py).getattr(intern!(py, "_stream_reader_wr"))?;
-    if reference.is_none() {
+    static PLACE: Place = Place::new();
+    let attributes = Attributes::of(py, protocol)?;
+    let name = intern!(py, "_stream_reader_wr");
+    let Some(reference) = attributes.get(py, name, &PLACE)? else { return Ok(false) };
+    if reference.bind(py).is_none() {
         return Ok(true);
     }
     // SAFETY: a live object.

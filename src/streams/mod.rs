@@ -6,19 +6,22 @@
 //! asyncio keeps it in, under the same names, so that native and interpreted
 //! code can take turns on one reader at any point. Whatever is out of the
 //! ordinary is left to asyncio's code.
-
 //!
 //! Readers and writers of asyncio's factories become instances of subclasses
 //! whose coroutine methods are native: awaiting one costs no frame.
 
+mod adopt;
 mod attributes;
 mod buffer;
 mod classes;
 mod drain;
 mod feed;
+mod fields;
 mod operation;
 mod read;
 mod reader;
+mod serve;
+mod slots;
 mod state;
 mod stock;
 mod transport;

@@ -9,8 +9,9 @@ use pyo3::prelude::*;
 use crate::event_loop::futures;
 use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
+use crate::streams::fields::Field;
 use crate::streams::operation::join;
-use crate::streams::state::{Field, StreamState};
+use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
 /// A call of one of the methods.

@@ -2,14 +2,17 @@
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::coroutine::{self, NativeCoroutine};
 use crate::guarded::Guarded;
 use crate::py::args::exact_size;
-use crate::py::native::method;
+use crate::py::native::{self, method};
 use crate::py::{Args, Owned, bytes};
 use crate::streams::operation::{Operation, Task};
 use crate::streams::read::Read;
@@ -72,7 +75,13 @@ fn start<'py>(
 // HOT: stream
 fn read<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
     start(py, this, "read", args, |args| {
-        let [n] = args.bind("StreamReader.read", ["n"], 0)?;
+        let n = match args.positional() {
+            [_] if !args.has_keywords() => args.get(0),
+            _ => {
+                let [n] = args.bind("StreamReader.read", ["n"], 0)?;
+                n
+            }
+        };
         let Some(count) = n.map_or(Some(-1), |n| exact_size(&n)) else { return Ok(None) };
         Ok(Some(match usize::try_from(count) {
             Ok(count) => Read::Some { count, waited: false },
@@ -107,6 +116,83 @@ fn readline<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyRes
         args.none("StreamReader.readline")?;
         Ok(Some(Read::Line { offset: 0 }))
     })
+}
+
+/// `__setattr__` of a reader with a slot: its other attributes are asyncio's,
+/// but one that hides a method is to be noticed.
+fn set_attribute<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+    let [Some(name), Some(value)] = args.bind("StreamReader.__setattr__", ["name", "value"], 2)?
+    else {
+        return Ok(Owned::none(py));
+    };
+    let object = this.object();
+    if let Ok(text) = name.cast::<PyString>() {
+        let text = text.to_cow()?;
+        if Stock::get(py)?.reader.names().any(|hidden| hidden == text) {
+            StreamState::find_or_take_over(&object.bind(py))?.expose();
+        }
+    }
+    // SAFETY: live objects; what is wrong with the name is an exception.
+    let done =
+        unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value.as_ptr()) };
+    if done < 0 { Err(PyErr::fetch(py)) } else { Ok(Owned::none(py)) }
+}
+
+/// `__dict__` of a reader with a slot: whoever has it may put anything there.
+unsafe extern "C" fn get_dictionary(
+    reader: *mut ffi::PyObject,
+    _closure: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython reads attributes on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    native::answer(py, || {
+        // SAFETY: a live object.
+        let object = unsafe { Owned::from_borrowed(reader) };
+        StreamState::find_or_take_over(&object.bind(py))?.expose();
+        // SAFETY: an instance of a class with a dictionary; the answer is a new
+        // reference, or null with an exception.
+        unsafe { Owned::from_result(py, ffi::PyObject_GenericGetDict(reader, ptr::null_mut())) }
+    })
+}
+
+unsafe extern "C" fn set_dictionary(
+    reader: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    closure: *mut c_void,
+) -> c_int {
+    // SAFETY: passed on from CPython.
+    let old = unsafe { get_dictionary(reader, closure) };
+    if old.is_null() {
+        return -1;
+    }
+    // SAFETY: a new reference, which nobody needs; the rest is as above.
+    unsafe {
+        ffi::Py_DECREF(old);
+        ffi::PyObject_GenericSetDict(reader, value, ptr::null_mut())
+    }
+}
+
+/// The definition of `__dict__`.
+pub(crate) fn dictionary() -> ffi::PyGetSetDef {
+    ffi::PyGetSetDef {
+        name: c"__dict__".as_ptr(),
+        get: Some(get_dictionary),
+        set: Some(set_dictionary),
+        doc: ptr::null(),
+        closure: ptr::null_mut(),
+    }
+}
+
+/// The methods of a reader that keeps its state in a slot.
+pub(crate) fn methods_with_a_slot() -> Vec<ffi::PyMethodDef> {
+    let mut all = methods();
+    all.push(method!(
+        Instance,
+        c"__setattr__",
+        set_attribute,
+        c"__setattr__($self, name, value, /)\n--\n\nImplement setattr(self, name, value)."
+    ));
+    all
 }
 
 /// The methods of the class.

@@ -1,137 +1,73 @@
-//! The private attributes of native readers and writers: `_buffer`, `_eof` and
-//! so on, in slots instead of the instance's dictionary.
-//!
-//! The class has a descriptor for each under asyncio's name, so that asyncio's
-//! own methods, and whoever else looks, see and change the same values. The
-//! slots cannot be part of the stream, whose memory asyncio's class laid out:
-//! they are an object of their own, the one entry of its dictionary.
+//! The state of a native stream, wherever its object keeps it: streams that were
+//! made natively have a slot for it; readers that were asyncio's own before have
+//! it in their dictionary, as the one entry.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_int, c_void};
-use std::mem::offset_of;
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::exceptions::PyAttributeError;
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::sync::critical_section::{with_critical_section, with_critical_section2};
-use pyo3::types::{PyDict, PyString, PyType};
-use pyo3::{Borrowed, ffi};
+use pyo3::types::{PyDict, PyString};
 
 use crate::guarded::Guarded;
-use crate::py::native::{self, NativeClass, Visitor};
 use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
-
-/// One attribute.
-#[derive(Clone, Copy)]
-pub(crate) enum Field {
-    Buffer,
-    Eof,
-    Exception,
-    Limit,
-    Loop,
-    Paused,
-    Transport,
-    Waiter,
-    Protocol,
-    Reader,
-    CompleteFuture,
-}
-
-/// What `StreamReader.__init__` sets.
-pub(crate) const READER: &[Field] = &[
-    Field::Buffer,
-    Field::Eof,
-    Field::Exception,
-    Field::Limit,
-    Field::Loop,
-    Field::Paused,
-    Field::Transport,
-    Field::Waiter,
-];
-
-/// What `StreamWriter.__init__` sets.
-pub(crate) const WRITER: &[Field] =
-    &[Field::CompleteFuture, Field::Loop, Field::Protocol, Field::Reader, Field::Transport];
-
-const COUNT: usize = 11;
-/// Where a message is kept for the one who waits for it.
-const PENDING: usize = COUNT;
-
-/// asyncio's names, in the order of [`Field`].
-const NAMES: [&CStr; COUNT] = [
-    c"_buffer",
-    c"_eof",
-    c"_exception",
-    c"_limit",
-    c"_loop",
-    c"_paused",
-    c"_transport",
-    c"_waiter",
-    c"_protocol",
-    c"_reader",
-    c"_complete_fut",
-];
-
-/// The object.
-#[repr(C)]
-pub(crate) struct Slots {
-    ob_base: ffi::PyObject,
-    /// A reference each, or null for what has been deleted; at the end the
-    /// pending message.
-    values: [AtomicPtr<ffi::PyObject>; COUNT + 1],
-}
+use crate::streams::classes;
+use crate::streams::fields::Field;
+use crate::streams::slots::{PENDING, Slots, is_slots};
 
 /// A strong reference to the slots of a stream.
 #[repr(transparent)]
 pub(crate) struct StreamState(Owned);
 
-static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-
 impl StreamState {
-    fn make(py: Python<'_>) -> PyResult<Self> {
-        let class = CLASS.get_or_try_init(py, || {
-            let base = py.get_type::<PyAny>();
-            let doc = c"The private attributes of a stream.";
-            native::make_class::<Slots>(&base, Vec::new(), Vec::new(), doc).map(Bound::unbind)
-        })?;
-        // SAFETY: made by `make_class`.
-        Ok(Self(unsafe { native::new_instance(class.bind(py)) }?))
+    /// An empty one.
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+        Slots::make(py).map(Self)
     }
 
-    /// The slots of an instance of the native class, and whether they are all
-    /// that its dictionary holds.
+    /// The state of an instance of a native class; None before `__init__`.
     // HOT: stream
     #[inline]
-    fn find(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<(Option<Self>, bool)> {
-        // SAFETY: a live instance of a class with a dictionary.
-        let dict = unsafe { ffi::PyObject_GenericGetDict(stream, ptr::null_mut()) };
-        // SAFETY: a new reference, or null with an exception.
-        let dict = unsafe { Owned::from_result(py, dict) }?;
+    pub(crate) fn find(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Option<Self>> {
+        // SAFETY: callers pass live objects.
+        match unsafe { classes::slot(py, stream) } {
+            Some(slot) => Ok(Self::in_slot(slot)),
+            None => Self::in_dictionary(py, stream),
+        }
+    }
+
+    #[inline]
+    fn in_slot(slot: &AtomicPtr<ffi::PyObject>) -> Option<Self> {
+        let state = slot.load(Ordering::Acquire);
+        // SAFETY: a slot that is filled owns its reference as long as the
+        // stream lives.
+        (!state.is_null()).then(|| Self(unsafe { Owned::from_borrowed(state) }))
+    }
+
+    fn in_dictionary(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Option<Self>> {
+        let dict = dictionary(py, stream)?;
         if let Some(state) = Self::only_entry(py, &dict) {
-            return Ok((Some(state), true));
+            return Ok(Some(state));
         }
         let mut value = ptr::null_mut();
         // SAFETY: a dictionary and a string; the value is a new reference or null.
         let found =
             unsafe { ffi::compat::PyDict_GetItemRef(dict.as_ptr(), key(py).as_ptr(), &mut value) };
-        // SAFETY: a live dictionary.
-        let alone = unsafe { ffi::PyDict_Size(dict.as_ptr()) } == 1;
         match found {
             1 => {
                 // SAFETY: found, so a new reference.
                 let value = unsafe { Owned::from_raw(value) };
-                Ok((is_slots(py, &value).then_some(Self(value)), alone))
+                Ok(is_slots(py, &value).then_some(Self(value)))
             }
-            0 => Ok((None, alone)),
+            0 => Ok(None),
             _ => Err(PyErr::fetch(py)),
         }
     }
 
-    /// The slots where they are all that the dictionary holds, which is how it
+    /// The state where it is all that the dictionary holds, which is how it
     /// nearly always is: to look at its first entry is cheaper than to search.
     #[cfg(not(Py_GIL_DISABLED))]
     #[inline]
@@ -158,8 +94,8 @@ impl StreamState {
         None
     }
 
-    /// The slots of an instance of the native class, unless an attribute of
-    /// the instance hides one of the members of `class`.
+    /// The state of a native reader, unless an attribute of the instance hides
+    /// one of the members of `class`.
     // HOT: stream
     #[inline]
     pub(crate) fn of(
@@ -167,31 +103,90 @@ impl StreamState {
         reader: *mut ffi::PyObject,
         class: &Guarded,
     ) -> PyResult<Option<Self>> {
-        let (state, alone) = Self::find(py, reader)?;
-        if alone || !hides_members(py, reader, class)? { Ok(state) } else { Ok(None) }
+        // SAFETY: callers pass live objects.
+        let (state, suspect) = match unsafe { classes::slot(py, reader) } {
+            Some(slot) => {
+                let Some(state) = Self::in_slot(slot) else { return Ok(None) };
+                let exposed = state.slots().is_exposed();
+                (Some(state), exposed)
+            }
+            None => {
+                // SAFETY: a live dictionary.
+                let size = unsafe { ffi::PyDict_Size(dictionary(py, reader)?.as_ptr()) };
+                (Self::in_dictionary(py, reader)?, size != 1)
+            }
+        };
+        if suspect && hides_members(py, reader, class)? { Ok(None) } else { Ok(state) }
     }
 
-    /// The slots of a native writer.
-    // HOT: stream
-    #[inline]
-    pub(crate) fn of_writer(py: Python<'_>, writer: *mut ffi::PyObject) -> PyResult<Option<Self>> {
-        Ok(Self::find(py, writer)?.0)
-    }
-
-    /// Moves the attributes of a plain stream, which has just become an
-    /// instance of a native class, into slots.
-    pub(crate) fn take_over(stream: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// As [`StreamState::find`]; a stream that has none yet gets one, with what
+    /// its dictionary has of the attributes.
+    pub(crate) fn find_or_take_over(stream: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = stream.py();
+        if let Some(state) = Self::find(py, stream.as_ptr())? {
+            return Ok(state);
+        }
+        let state = Self::new(py)?;
+        // SAFETY: a live object.
+        if let Some(slot) = unsafe { classes::slot(py, stream.as_ptr()) } {
+            return Ok(state.fill(py, slot));
+        }
         let dict = stream.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
-        let state = Self::make(py)?;
-        for (index, name) in NAMES.into_iter().enumerate() {
-            let name = PyString::intern(py, &name.to_string_lossy());
+        for field in Field::ALL {
+            let name = PyString::intern(py, &field.name().to_string_lossy());
             if let Some(value) = dict.get_item(&name)? {
                 dict.del_item(&name)?;
-                state.slots().replace(py, index, Some(value.into()));
+                state.set(py, field, value.into());
             }
         }
-        dict.set_item(key(py), state.0.bind(py))
+        dict.set_item(key(py), state.0.bind(py))?;
+        Ok(state)
+    }
+
+    /// Puts the state into a slot, unless another thread was faster; the answer
+    /// is what is there now.
+    pub(crate) fn fill(self, py: Python<'_>, slot: &AtomicPtr<ffi::PyObject>) -> Self {
+        let new = self.0.clone_ref(py).into_raw();
+        let none = ptr::null_mut();
+        match slot.compare_exchange(none, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => self,
+            Err(first) => {
+                // SAFETY: the new reference was not given away.
+                drop(unsafe { Owned::from_raw(new) });
+                // SAFETY: the slot owns a reference to what it holds.
+                Self(unsafe { Owned::from_borrowed(first) })
+            }
+        }
+    }
+
+    /// One attribute for whoever asks from outside.
+    ///
+    /// # Errors
+    /// BufferError where the buffer has to be filled and cannot.
+    pub(crate) fn read(&self, py: Python<'_>, field: Field) -> PyResult<Option<Owned>> {
+        if field == Field::Buffer {
+            self.slots().settle(py)?;
+        }
+        Ok(self.get(py, field))
+    }
+
+    /// Sets or deletes an attribute from outside. False where there is none to
+    /// delete.
+    pub(crate) fn write(&self, py: Python<'_>, field: Field, value: Option<Owned>) -> bool {
+        if value.is_none() && self.slots().peek(field as usize).is_null() {
+            return false;
+        }
+        if field == Field::Buffer {
+            // What was in the old buffer goes with it.
+            drop(self.slots().take_if(py, PENDING, |_| true));
+        }
+        self.slots().replace(py, field as usize, value);
+        true
+    }
+
+    /// The stream's dictionary goes out of our hands.
+    pub(crate) fn expose(&self) {
+        self.slots().expose();
     }
 
     #[inline]
@@ -281,12 +276,12 @@ impl StreamState {
     }
 }
 
-/// Whether an object is what streams of ours keep their attributes in.
+/// The dictionary of a stream.
 #[inline]
-fn is_slots(py: Python<'_>, object: &Owned) -> bool {
-    // SAFETY: a live object, of which only the type is compared.
-    let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
-    CLASS.get(py).is_some_and(|known| known.as_ptr() == class.cast())
+fn dictionary(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Owned> {
+    // SAFETY: a live instance of a class with a dictionary; the answer is a new
+    // reference, or null with an exception.
+    unsafe { Owned::from_result(py, ffi::PyObject_GenericGetDict(stream, ptr::null_mut())) }
 }
 
 /// The name of the one entry.
@@ -306,203 +301,4 @@ fn hides_members(py: Python<'_>, reader: *mut ffi::PyObject, class: &Guarded) ->
         }
     }
     Ok(false)
-}
-
-impl Slots {
-    #[inline]
-    fn peek(&self, index: usize) -> *mut ffi::PyObject {
-        self.values.get(index).map_or(ptr::null_mut(), |slot| slot.load(Ordering::Acquire))
-    }
-
-    #[inline]
-    fn get(&self, py: Python<'_>, index: usize) -> Option<Owned> {
-        self.locked(py, || {
-            let value = self.peek(index);
-            // SAFETY: a filled slot owns a reference, and nobody empties it now.
-            (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) })
-        })
-    }
-
-    /// Empties a slot, if `wanted` says so of what is in it.
-    #[inline]
-    fn take_if(
-        &self,
-        py: Python<'_>,
-        index: usize,
-        wanted: impl FnOnce(Borrowed<'_, '_, PyAny>) -> bool,
-    ) -> Option<Owned> {
-        self.locked(py, || {
-            let value = NonNull::new(self.peek(index))?;
-            // SAFETY: a filled slot owns a reference, and nobody empties it now.
-            if !wanted(unsafe { Borrowed::from_ptr(py, value.as_ptr()) }) {
-                return None;
-            }
-            self.values.get(index)?.store(ptr::null_mut(), Ordering::Release);
-            // SAFETY: the slot has given its reference up.
-            Some(unsafe { Owned::from_raw(value.as_ptr()) })
-        })
-    }
-
-    /// Puts the message that is kept where asyncio would have put it.
-    #[inline]
-    fn settle(&self, py: Python<'_>) -> PyResult<()> {
-        if self.peek(PENDING).is_null() { Ok(()) } else { self.settle_now(py) }
-    }
-
-    /// Another thread may look at the buffer while the loop's thread takes the
-    /// message: each finds it in one place, the slot or the buffer.
-    #[cold]
-    fn settle_now(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(buffer) = self.get(py, Field::Buffer as usize).and_then(Buffer::of) else {
-            // Somebody has put something else there, and dropped this one.
-            drop(self.take_if(py, PENDING, |_| true));
-            return Ok(());
-        };
-        let this = self.object();
-        with_critical_section2(&this.bind(py), &buffer.object().bind(py), || {
-            let Some(message) = self.get(py, PENDING) else { return Ok(()) };
-            buffer.extend(py, bytes::exact(&message.bind(py)).unwrap_or_default())?;
-            drop(self.take_if(py, PENDING, |_| true));
-            Ok(())
-        })
-    }
-
-    #[inline]
-    fn replace(&self, py: Python<'_>, index: usize, value: Option<Owned>) {
-        let value = value.map_or(ptr::null_mut(), Owned::into_raw);
-        let old = self.locked(py, || {
-            self.values.get(index).map_or(value, |slot| slot.swap(value, Ordering::AcqRel))
-        });
-        // SAFETY: the slot owned this reference, if any.
-        unsafe { ffi::Py_XDECREF(old) };
-    }
-
-    fn object(&self) -> Owned {
-        // SAFETY: the slots are an object, which lives as long as they do.
-        unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) }
-    }
-
-    /// With the GIL off, a value must not be replaced while it is fetched.
-    #[inline]
-    fn locked<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
-        if cfg!(Py_GIL_DISABLED) {
-            with_critical_section(&self.object().bind(py), body)
-        } else {
-            body()
-        }
-    }
-}
-
-unsafe extern "C" fn get_field(
-    stream: *mut ffi::PyObject,
-    closure: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: CPython reads attributes on attached threads.
-    let py = unsafe { Python::assume_attached() };
-    let index = closure.addr();
-    native::answer(py, || {
-        let (state, _) = StreamState::find(py, stream)?;
-        if let Some(state) = state.as_ref().filter(|_| index == Field::Buffer as usize) {
-            state.slots().settle(py)?;
-        }
-        state
-            .and_then(|state| state.slots().get(py, index))
-            .ok_or_else(|| missing(py, stream, index))
-    })
-}
-
-unsafe extern "C" fn set_field(
-    stream: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-    closure: *mut c_void,
-) -> c_int {
-    // SAFETY: CPython writes attributes on attached threads.
-    let py = unsafe { Python::assume_attached() };
-    let index = closure.addr();
-    let done = native::answer(py, || {
-        let state = match StreamState::find(py, stream)? {
-            (Some(state), _) => state,
-            // A new instance of the class, in `__init__`.
-            (None, _) => {
-                // SAFETY: a live object.
-                let object = unsafe { Owned::from_borrowed(stream) };
-                StreamState::take_over(&object.bind(py))?;
-                StreamState::find(py, stream)?.0.ok_or_else(|| missing(py, stream, index))?
-            }
-        };
-        if value.is_null() && state.slots().peek(index).is_null() {
-            return Err(missing(py, stream, index));
-        }
-        if index == Field::Buffer as usize {
-            // What was in the old buffer goes with it.
-            drop(state.slots().take_if(py, PENDING, |_| true));
-        }
-        // SAFETY: a value that is given is alive.
-        let value = (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) });
-        state.slots().replace(py, index, value);
-        Ok(Owned::none(py))
-    });
-    if done.is_null() {
-        return -1;
-    }
-    // SAFETY: the None of above is given back.
-    unsafe { ffi::Py_DECREF(done) };
-    0
-}
-
-#[cold]
-fn missing(py: Python<'_>, stream: *mut ffi::PyObject, index: usize) -> PyErr {
-    let name = NAMES.get(index).map_or_else(Default::default, |name| name.to_string_lossy());
-    // SAFETY: the caller's object is alive.
-    let stream = unsafe { Owned::from_borrowed(stream) };
-    match stream.bind(py).get_type().name() {
-        Ok(class) => {
-            PyAttributeError::new_err(format!("'{class}' object has no attribute '{name}'"))
-        }
-        Err(error) => error,
-    }
-}
-
-/// The descriptors of a native class.
-pub(crate) fn descriptors(fields: &[Field]) -> Vec<ffi::PyGetSetDef> {
-    let descriptor = |(index, name): (usize, &'static CStr)| ffi::PyGetSetDef {
-        name: name.as_ptr(),
-        get: Some(get_field),
-        set: Some(set_field),
-        doc: ptr::null(),
-        closure: ptr::without_provenance_mut(index),
-    };
-    let wanted = |(index, _): &(usize, _)| fields.iter().any(|field| *field as usize == *index);
-    NAMES.into_iter().enumerate().filter(wanted).map(descriptor).collect()
-}
-
-// SAFETY: zero is valid: null says that a value was deleted.
-unsafe impl NativeClass for Slots {
-    const NAME: &'static CStr = c"tokioloop._core.StreamState";
-    const BASE_SIZE: usize = offset_of!(Self, values);
-    const WEAKLIST: Option<usize> = None;
-    const DICT: Option<usize> = None;
-    const SUBCLASSABLE: bool = false;
-
-    fn traverse(&self, visitor: &mut Visitor) {
-        for index in 0..=PENDING {
-            visitor.pointer(self.peek(index));
-        }
-    }
-
-    fn clear(&self) {
-        for slot in &self.values {
-            // SAFETY: the slot owned this reference, if any.
-            unsafe { ffi::Py_XDECREF(slot.swap(ptr::null_mut(), Ordering::Relaxed)) };
-        }
-    }
-
-    unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
-        unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
-        // SAFETY: the memory is whole until it is freed.
-        unsafe { &*this }.clear();
-        // SAFETY: dead, unknown to the collector, and its values were dropped.
-        unsafe { native::free(this.cast()) };
-    }
 }

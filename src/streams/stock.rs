@@ -18,7 +18,8 @@ pub(crate) struct Stock {
 static STOCK: PyOnceLock<Stock> = PyOnceLock::new();
 
 /// What feeding, reading and flow control of a reader consist of.
-const READER: [&str; 10] = [
+const READER: [&str; 11] = [
+    "__init__",
     "feed_data",
     "_wakeup_waiter",
     "_wait_for_data",
@@ -34,8 +35,16 @@ const READER: [&str; 10] = [
 const PROTOCOL: [&str; 4] =
     ["data_received", "_stream_reader", "_drain_helper", "__getattribute__"];
 
-const WRITER: [&str; 7] =
-    ["write", "writelines", "drain", "close", "is_closing", "get_extra_info", "__getattribute__"];
+const WRITER: [&str; 8] = [
+    "__init__",
+    "write",
+    "writelines",
+    "drain",
+    "close",
+    "is_closing",
+    "get_extra_info",
+    "__getattribute__",
+];
 
 /// What a stream asks of its transport.
 const TRANSPORT: [&str; 6] =

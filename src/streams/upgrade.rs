@@ -3,14 +3,17 @@
 //! The factories make plain objects and hand the protocol to a transport. That
 //! is where the reader becomes a native one. A server's writer is made later,
 //! in `connection_made`, right before `client_connected_cb` is called with it:
-//! a stand-in for that callback, which is gone once it was called, turns the
-//! writer into a native one first.
+//! a stand-in for that callback, which is gone once it was called, calls it with
+//! a native one.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::streams::classes;
+use crate::streams::classes::Classes;
+use crate::streams::serve;
+use crate::streams::state::StreamState;
+use crate::streams::stock::Stock;
 
 /// Upgrades what belongs to a stream protocol of asyncio's own.
 pub(crate) fn upgrade(protocol: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -19,16 +22,32 @@ pub(crate) fn upgrade(protocol: &Bound<'_, PyAny>) -> PyResult<()> {
     if reader.is_none() {
         return Ok(());
     }
-    classes::upgrade_reader(&reader)?;
     let name = intern!(py, "_client_connected_cb");
     let callback = protocol.getattr(name)?;
     let connected = !protocol.getattr(intern!(py, "_transport"))?.is_none();
-    if callback.is_none() || connected || callback.is_instance_of::<ClientConnected>() {
+    let serves = !callback.is_none() && !connected && !callback.is_instance_of::<ClientConnected>();
+    upgrade_reader(protocol, &reader, serves)?;
+    if !serves {
         return Ok(());
     }
     let stand_in =
         ClientConnected { protocol: protocol.clone().unbind(), callback: callback.unbind() };
     protocol.setattr(name, Bound::new(py, stand_in)?)
+}
+
+fn upgrade_reader(
+    protocol: &Bound<'_, PyAny>,
+    reader: &Bound<'_, PyAny>,
+    serves: bool,
+) -> PyResult<()> {
+    let py = reader.py();
+    let stock = &Stock::get(py)?.reader;
+    let plain = stock.is_exact(reader.as_ptr()) && stock.is_unmodified(py);
+    if plain && !(serves && serve::reader(protocol, reader)?.is_some()) {
+        Classes::get(py)?.adopted_reader.adopt(reader)?;
+        StreamState::find_or_take_over(reader)?;
+    }
+    Ok(())
 }
 
 /// Stands in for the `client_connected_cb` of one connection.
@@ -48,8 +67,10 @@ impl ClientConnected {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = reader.py();
         self.protocol.bind(py).setattr(intern!(py, "_client_connected_cb"), &self.callback)?;
-        classes::upgrade_writer(writer)?;
-        self.callback.bind(py).call1((reader, writer))
+        match serve::writer(self.protocol.bind(py), writer)? {
+            Some(native) => self.callback.bind(py).call1((reader, native)),
+            None => self.callback.bind(py).call1((reader, writer)),
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -8,9 +8,10 @@ use pyo3::{ffi, intern};
 use crate::coroutine::{self, NativeCoroutine};
 use crate::py::native::method;
 use crate::py::{Args, Owned, call};
+use crate::streams::fields::Field;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::reader::Instance;
-use crate::streams::state::{Field, StreamState};
+use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 use crate::streams::transport;
 
@@ -28,7 +29,7 @@ fn to_transport<'py>(
     let stock = &Stock::get(py)?.writer;
     let values = args.positional();
     if counts.contains(&values.len()) && !args.has_keywords() && stock.is_unmodified(py) {
-        let state = StreamState::of_writer(py, this.object().as_ptr())?;
+        let state = StreamState::find(py, this.object().as_ptr())?;
         if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
             return match values {
                 [] => call::method(py, &transport, name, []),
@@ -44,7 +45,7 @@ fn to_transport<'py>(
 fn write<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
     if let ([data], false) = (args.positional(), args.has_keywords()) {
         if Stock::get(py)?.writer.is_unmodified(py) {
-            let state = StreamState::of_writer(py, this.object().as_ptr())?;
+            let state = StreamState::find(py, this.object().as_ptr())?;
             if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
                 // SAFETY: an argument lives as long as the call.
                 let data = unsafe { Owned::from_borrowed(*data) };
@@ -80,7 +81,7 @@ fn drain<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult
     let stock = &Stock::get(py)?.writer;
     if args.positional().is_empty() && !args.has_keywords() && stock.is_unmodified(py) {
         let writer = this.object();
-        if let Some(state) = StreamState::of_writer(py, writer.as_ptr())? {
+        if let Some(state) = StreamState::find(py, writer.as_ptr())? {
             return NativeCoroutine::make(
                 py,
                 coroutine::Operation::Stream(Operation::new(writer, Task::Drain(state))),

@@ -1,0 +1,154 @@
+//! The private attributes of native streams under asyncio's names: `_buffer`,
+//! `_eof` and so on. The class has a descriptor for each, so that asyncio's own
+//! methods, and whoever else looks, see and change what native code works with.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+
+use pyo3::exceptions::PyAttributeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::{Owned, native};
+use crate::streams::state::StreamState;
+
+/// One attribute.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    Buffer,
+    Eof,
+    Exception,
+    Limit,
+    Loop,
+    Paused,
+    Transport,
+    Waiter,
+    Protocol,
+    Reader,
+    CompleteFuture,
+}
+
+/// What `StreamReader.__init__` sets.
+pub(crate) const READER: &[Field] = &[
+    Field::Buffer,
+    Field::Eof,
+    Field::Exception,
+    Field::Limit,
+    Field::Loop,
+    Field::Paused,
+    Field::Transport,
+    Field::Waiter,
+];
+
+/// What `StreamWriter.__init__` sets.
+pub(crate) const WRITER: &[Field] =
+    &[Field::CompleteFuture, Field::Loop, Field::Protocol, Field::Reader, Field::Transport];
+
+pub(crate) const COUNT: usize = 11;
+
+impl Field {
+    /// In the order of their numbers.
+    pub(crate) const ALL: [Self; COUNT] = [
+        Self::Buffer,
+        Self::Eof,
+        Self::Exception,
+        Self::Limit,
+        Self::Loop,
+        Self::Paused,
+        Self::Transport,
+        Self::Waiter,
+        Self::Protocol,
+        Self::Reader,
+        Self::CompleteFuture,
+    ];
+
+    /// asyncio's name for it.
+    pub(crate) const fn name(self) -> &'static CStr {
+        match self {
+            Self::Buffer => c"_buffer",
+            Self::Eof => c"_eof",
+            Self::Exception => c"_exception",
+            Self::Limit => c"_limit",
+            Self::Loop => c"_loop",
+            Self::Paused => c"_paused",
+            Self::Transport => c"_transport",
+            Self::Waiter => c"_waiter",
+            Self::Protocol => c"_protocol",
+            Self::Reader => c"_reader",
+            Self::CompleteFuture => c"_complete_fut",
+        }
+    }
+
+    fn of(closure: *mut c_void) -> Option<Self> {
+        Self::ALL.get(closure.addr()).copied()
+    }
+}
+
+unsafe extern "C" fn get_field(
+    stream: *mut ffi::PyObject,
+    closure: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython reads attributes on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    native::answer(py, || {
+        let state = StreamState::find(py, stream)?;
+        let value = match (state, Field::of(closure)) {
+            (Some(state), Some(field)) => state.read(py, field)?,
+            _ => None,
+        };
+        value.ok_or_else(|| missing(py, stream, closure))
+    })
+}
+
+unsafe extern "C" fn set_field(
+    stream: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    closure: *mut c_void,
+) -> c_int {
+    // SAFETY: CPython writes attributes on attached threads.
+    let py = unsafe { Python::assume_attached() };
+    let done = native::answer(py, || {
+        // SAFETY: a live object.
+        let object = unsafe { Owned::from_borrowed(stream) };
+        // A new instance of the class, in `__init__`, has no state yet.
+        let state = StreamState::find_or_take_over(&object.bind(py))?;
+        // SAFETY: a value that is given is alive.
+        let value = (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) });
+        match Field::of(closure) {
+            Some(field) if state.write(py, field, value) => Ok(Owned::none(py)),
+            _ => Err(missing(py, stream, closure)),
+        }
+    });
+    if done.is_null() {
+        return -1;
+    }
+    // SAFETY: the None of above is given back.
+    unsafe { ffi::Py_DECREF(done) };
+    0
+}
+
+#[cold]
+fn missing(py: Python<'_>, stream: *mut ffi::PyObject, closure: *mut c_void) -> PyErr {
+    let name = Field::of(closure).map_or_else(Default::default, |f| f.name().to_string_lossy());
+    // SAFETY: the caller's object is alive.
+    let stream = unsafe { Owned::from_borrowed(stream) };
+    match stream.bind(py).get_type().name() {
+        Ok(class) => {
+            PyAttributeError::new_err(format!("'{class}' object has no attribute '{name}'"))
+        }
+        Err(error) => error,
+    }
+}
+
+/// The descriptors of a native class.
+pub(crate) fn descriptors(fields: &[Field]) -> Vec<ffi::PyGetSetDef> {
+    let descriptor = |field: &Field| ffi::PyGetSetDef {
+        name: field.name().as_ptr(),
+        get: Some(get_field),
+        set: Some(set_field),
+        doc: ptr::null(),
+        closure: ptr::without_provenance_mut(*field as usize),
+    };
+    fields.iter().map(descriptor).collect()
+}
