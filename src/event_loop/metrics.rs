@@ -171,7 +171,7 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
                 Source::Signals(_) => {}
             }
         }
-        let (timers, ready) = (state.timers.len(), state.ready.len());
+        let (timers, ready) = (state.timers.len(), state.ready.len() + state.backlog.len());
         (state.metrics.clone(), timers, ready, open, streams, endpoints)
     });
     open.connections = streams.len();

@@ -4,12 +4,14 @@
 //! path needs (`_stopping`, `_closed`, `_debug`, ...) lives here, under the
 //! same names, so that the inherited code and this one agree.
 
+mod backlog;
 mod blank_future;
 mod census;
 mod fd_table;
 pub(crate) mod futures;
 mod gathering;
 mod io;
+mod messages;
 mod metrics;
 mod native;
 mod observer;
@@ -22,7 +24,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
@@ -40,7 +41,9 @@ use crate::py::Owned;
 use crate::py::message::Spare;
 use crate::ready::Ready;
 use crate::sockets::{self, Keeping};
+use backlog::Backlog;
 use gathering::Gathering;
+use messages::Message;
 use observer::Observer;
 use options::Options;
 
@@ -49,16 +52,6 @@ pub(crate) type Inside<'a> = OnLoop<'a, LoopState>;
 
 /// The reader's and the writer's handle of a descriptor.
 type WatchHandles = (Option<Py<PyAny>>, Option<Py<PyAny>>);
-
-/// What other threads send to a loop.
-pub(crate) enum Message {
-    /// Run this.
-    Call(HandleRef),
-    /// Run this when it is due.
-    Timer(HandleRef),
-    /// This handle was cancelled: drop what it holds.
-    Reap(HandleRef),
-}
 
 /// An event loop on a mio reactor; `TokioLoop` adds CPython's cold path.
 #[pyclass(subclass, frozen, module = "tokioloop._core")]
@@ -108,6 +101,7 @@ impl EventLoop {
         Ok(Self {
             cell: LoopCell::new(LoopState {
                 ready: VecDeque::new(),
+                left: 0,
                 timers: Timers::new(),
                 sources: Sources::new(),
                 fds: fd_table::FdTable::default(),
@@ -121,6 +115,7 @@ impl EventLoop {
                 corked: Vec::new(),
                 corked_at: 0,
                 gathering: Gathering::default(),
+                backlog: Backlog::default(),
                 serial: 0,
                 task_factory: None,
                 transport_class: None,
@@ -249,7 +244,8 @@ impl EventLoop {
 
     /// How many callbacks are due.
     fn _ready_count(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        Ok(slf.get().enter(slf.py(), "_ready")?.with(|state| state.ready.len()))
+        let inside = slf.get().enter(slf.py(), "_ready")?;
+        Ok(inside.with(|state| state.ready.len() + state.backlog.len()))
     }
 
     /// The handles that are due.
@@ -490,12 +486,6 @@ impl EventLoop {
         self.custom_clock.load(Ordering::Relaxed)
     }
 
-    /// Hands a handle that another thread cancelled to the loop.
-    #[cold]
-    pub(crate) fn reap(&self, py: Python<'_>, handle: HandleRef) {
-        self.send(py, Message::Reap(handle));
-    }
-
     /// Whether another thread has begun to run the loop.
     #[allow(clippy::useless_conversion)] // c_ulong is u64 on most systems only
     fn is_run_elsewhere(&self) -> bool {
@@ -506,39 +496,6 @@ impl EventLoop {
         runner != 0 && runner != u64::from(me)
     }
 
-    /// Sends a message from another thread.
-    pub(crate) fn send(&self, py: Python<'_>, message: Message) {
-        if self.inbox.push(message) {
-            self.wake(py);
-        }
-        // A message refers to its loop: one that came behind the loop's last
-        // look would keep it alive for ever.
-        if self.closed.load(Ordering::SeqCst) {
-            while let Some(late) = self.inbox.pop() {
-                drop(late);
-            }
-        } else if !self.cell.is_running() {
-            if let Ok(inside) = self.cell.try_enter() {
-                self.take_messages(py, &inside);
-            }
-        }
-    }
-
-    #[cold]
-    fn wake(&self, py: Python<'_>) {
-        if self.cell.is_disowned() {
-            // The poll is the parent's.
-            return;
-        }
-        log::debug!("another thread wakes the loop");
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
-            // Nothing else wakes a parked loop, so this must not pass unseen.
-            PyErr::new::<PyRuntimeError, _>(format!("cannot wake the event loop: {error}"))
-                .write_unraisable(py, None);
-        }
-    }
-
     /// Empties the state. What it held is dropped after the state is whole
     /// again, because dropping may run any code.
     fn clear(&self, py: Python<'_>, inside: &Inside<'_>) {
@@ -546,6 +503,7 @@ impl EventLoop {
             state.fds = fd_table::FdTable::default();
             state.signal_token = None;
             state.keeping = Keeping::default();
+            state.backlog = Backlog::default();
             (
                 std::mem::take(&mut state.ready),
                 state.timers.drain(),

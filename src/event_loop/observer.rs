@@ -82,20 +82,14 @@ pub(crate) fn observe(event_loop: &Bound<'_, EventLoop>, measuring: bool, accoun
 /// # Errors
 /// What leaves the loop.
 #[cold]
-pub(crate) fn run_measured(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    due: usize,
-) -> PyResult<()> {
+pub(crate) fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     let observer = &this.event_loop.observer;
     let accounting = observer.accounting.load(Ordering::Relaxed);
     let slow = observer.slow.load(Ordering::Relaxed);
     let limit = if accounting { 0 } else { slow };
     let turn_started = clock::now();
     let mut started = turn_started;
-    for _ in 0..due {
-        let Some(entry) = inside.with(|state| state.ready.pop_front()) else { break };
+    while let Some(entry) = inside.with(run::next_entry) {
         let subject = if limit == NEVER { None } else { subject(py, inside, &entry) };
         run::run_entry(py, this, inside, entry)?;
         let mut ended = clock::now();

@@ -12,7 +12,7 @@ use tokioloop_reactor::{Poller, Timeout, Token, clock};
 
 use crate::errors;
 use crate::event_loop::native::This;
-use crate::event_loop::{EventLoop, Inside, Source, io, observer};
+use crate::event_loop::{EventLoop, Inside, LoopState, Source, io, observer};
 use crate::logging;
 use crate::py::detached::detached;
 use crate::ready::Ready;
@@ -101,6 +101,7 @@ fn poll_and_run(
     let (turn, due) = inside.with(|state| {
         state.metrics.turns += 1;
         let due = state.ready.len();
+        state.left = state.backlog.begin(due);
         if gathers {
             state.gathering.begin(due);
         }
@@ -108,11 +109,16 @@ fn poll_and_run(
     });
     event_loop.observer.running(turn);
     if event_loop.observer.is_on() {
-        observer::run_measured(py, this, inside, due)?;
+        observer::run_measured(py, this, inside)?;
     } else {
-        for _ in 0..due {
-            let Some(entry) = inside.with(|state| state.ready.pop_front()) else { break };
+        while let Some(entry) = inside.with(|state| {
+            state.left = state.left.checked_sub(1)?;
+            state.ready.pop_front()
+        }) {
             run_entry(py, this, inside, entry)?;
+        }
+        if inside.with(|state| state.backlog.is_on()) {
+            run_rest(py, this, inside)?;
         }
     }
     if gathers {
@@ -121,10 +127,37 @@ fn poll_and_run(
     Ok(())
 }
 
+/// Runs what is left of a turn in which events line up.
+#[cold]
+fn run_rest(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
+    while let Some(entry) = inside.with(next_entry) {
+        run_entry(py, this, inside, entry)?;
+    }
+    Ok(())
+}
+
+/// The next of what was due when the turn began, then of the events that earlier
+/// turns have left.
+pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
+    while state.left > 0 || state.backlog.left > 0 {
+        let left = if state.left > 0 { &mut state.left } else { &mut state.backlog.left };
+        *left -= 1;
+        let entry = state.ready.pop_front()?;
+        if let Some(entry) = state.backlog.line_up(entry) {
+            return Some(entry);
+        }
+    }
+    state.backlog.next()
+}
+
 /// Whether this turn looks for events. A chain of callbacks need not pay a
 /// system call for each while nothing happens outside.
 #[inline]
 fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
+    if inside.with(|state| !state.backlog.is_empty()) {
+        // What the last poll has found comes first.
+        return false;
+    }
     let (must, limit) = inside.with(|state| {
         let own = usize::from(state.signal_token.is_some());
         let sources = state.sources.len() > own;

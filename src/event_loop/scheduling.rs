@@ -10,8 +10,9 @@ use pyo3::{Borrowed, ffi};
 use tokioloop_reactor::clock;
 
 use crate::errors;
+use crate::event_loop::messages::Message;
 use crate::event_loop::native::This;
-use crate::event_loop::{EventLoop, Inside, Message, as_tuple, futures};
+use crate::event_loop::{EventLoop, Inside, as_tuple, futures};
 use crate::handle::{Callback, HandleRef, Kind, Memory};
 use crate::imports::Imports;
 use crate::loop_cell::Refused;
@@ -176,7 +177,7 @@ fn at(
 /// Hands a timer to the loop. A time that no clock reaches is kept all the
 /// same, as in asyncio: it can be cancelled, and never comes.
 #[inline]
-fn schedule(py: Python<'_>, inside: &Inside<'_>, handle: &HandleRef, when: f64) {
+pub(crate) fn schedule(py: Python<'_>, inside: &Inside<'_>, handle: &HandleRef, when: f64) {
     let deadline = clock::deadline(when).unwrap_or(u64::MAX);
     let held = handle.clone_ref(py);
     let key = inside.with(|state| state.timers.insert(deadline, held));
@@ -297,28 +298,6 @@ impl EventLoop {
             self.take_messages(py, inside);
         }
         inside.with(|state| state.ready.push_back(Ready::Handle(handle)));
-    }
-
-    /// Takes over what other threads have sent.
-    #[cold]
-    pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
-        while let Some(message) = self.inbox.pop() {
-            match message {
-                Message::Call(handle) => {
-                    inside.with(|state| {
-                        state.untracked = true;
-                        state.ready.push_back(Ready::Handle(handle));
-                    });
-                }
-                Message::Timer(handle) if !handle.get().is_cancelled() => {
-                    let when = handle.get().when_seconds();
-                    inside.with(|state| state.untracked = true);
-                    schedule(py, inside, &handle, when);
-                }
-                Message::Timer(_) => {}
-                Message::Reap(handle) => handle.get().take_back(py, inside),
-            }
-        }
     }
 
     /// Schedules a call of the binding's own.

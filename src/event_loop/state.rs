@@ -7,6 +7,7 @@ use pyo3::{PyTraverseError, PyVisit};
 use tokioloop_reactor::datagram::DatagramBatch;
 use tokioloop_reactor::{Interest, Poller, ReadRing, Sources, Timers, Token};
 
+use crate::event_loop::backlog::Backlog;
 use crate::event_loop::fd_table::FdTable;
 use crate::event_loop::gathering::Gathering;
 use crate::event_loop::metrics::Metrics;
@@ -22,6 +23,8 @@ use crate::transports::stream::TransportRef;
 /// The state of one loop. Its thread opens it, nobody else.
 pub(crate) struct LoopState {
     pub(crate) ready: VecDeque<Ready>,
+    /// How many of them run in this turn.
+    pub(crate) left: usize,
     pub(crate) timers: Timers<HandleRef>,
     pub(crate) sources: Sources<Source>,
     pub(crate) fds: FdTable,
@@ -44,6 +47,8 @@ pub(crate) struct LoopState {
     /// Since when the first of them does, in nanoseconds.
     pub(crate) corked_at: u64,
     pub(crate) gathering: Gathering,
+    /// Events that are left for the next turn.
+    pub(crate) backlog: Backlog,
     /// Counts the callbacks run, so that a transport knows two writes of one.
     pub(crate) serial: u64,
     pub(crate) task_factory: Option<Owned>,

@@ -330,8 +330,13 @@ pub(crate) fn deliver(
     if message.is_worthwhile() {
         let alone = message.is_alone();
         transport.get().with(inside, |inner| inner.state.keeps = !alone);
-        let replaced =
-            if alone { inside.with(|state| state.spare.put_back(message)) } else { Some(message) };
+        let replaced = inside.with(|state| {
+            if alone {
+                return state.spare.put_back(message);
+            }
+            state.backlog.keep(message.content().len(), &mut state.left);
+            Some(message)
+        });
         drop(replaced);
     }
     result

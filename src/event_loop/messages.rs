@@ -1,0 +1,84 @@
+//! What other threads send to a loop, and how it is woken for it.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use crate::event_loop::{EventLoop, Inside, scheduling};
+use crate::handle::HandleRef;
+use crate::ready::Ready;
+
+/// One message.
+pub(crate) enum Message {
+    /// Run this.
+    Call(HandleRef),
+    /// Run this when it is due.
+    Timer(HandleRef),
+    /// This handle was cancelled: drop what it holds.
+    Reap(HandleRef),
+}
+
+impl EventLoop {
+    /// Hands a handle that another thread cancelled to the loop.
+    #[cold]
+    pub(crate) fn reap(&self, py: Python<'_>, handle: HandleRef) {
+        self.send(py, Message::Reap(handle));
+    }
+
+    /// Sends a message from another thread.
+    pub(crate) fn send(&self, py: Python<'_>, message: Message) {
+        if self.inbox.push(message) {
+            self.wake(py);
+        }
+        // A message refers to its loop: one that came behind the loop's last
+        // look would keep it alive for ever.
+        if self.closed.load(Ordering::SeqCst) {
+            while let Some(late) = self.inbox.pop() {
+                drop(late);
+            }
+        } else if !self.cell.is_running() {
+            if let Ok(inside) = self.cell.try_enter() {
+                self.take_messages(py, &inside);
+            }
+        }
+    }
+
+    #[cold]
+    pub(crate) fn wake(&self, py: Python<'_>) {
+        if self.cell.is_disowned() {
+            // The poll is the parent's.
+            return;
+        }
+        log::debug!("another thread wakes the loop");
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(Err(error)) = waker.map(|waker| waker.wake()) {
+            // Nothing else wakes a parked loop, so this must not pass unseen.
+            PyErr::new::<PyRuntimeError, _>(format!("cannot wake the event loop: {error}"))
+                .write_unraisable(py, None);
+        }
+    }
+
+    /// Takes over what other threads have sent.
+    #[cold]
+    pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
+        while let Some(message) = self.inbox.pop() {
+            match message {
+                Message::Call(handle) => {
+                    inside.with(|state| {
+                        state.untracked = true;
+                        state.ready.push_back(Ready::Handle(handle));
+                    });
+                }
+                Message::Timer(handle) if !handle.get().is_cancelled() => {
+                    let when = handle.get().when_seconds();
+                    inside.with(|state| state.untracked = true);
+                    scheduling::schedule(py, inside, &handle, when);
+                }
+                Message::Timer(_) => {}
+                Message::Reap(handle) => handle.get().take_back(py, inside),
+            }
+        }
+    }
+}
