@@ -7,9 +7,10 @@ is the cost of one message; start-up, accepting and closing cancel out. Callgrin
 are read between the runs on one process, because start-up is what takes its time.
 
 The client works in lockstep: all connections send together once the last reply is there,
-so every loop sees the same batches. Only `raw` runs freely: a tracer makes the server so
-slow that the next request is nearly always there when `sock_recv` looks, which shows the
-cost of a receive that need not wait; in `raw-wait`, in lockstep, every receive waits.
+so every loop sees the same batches. Only `raw` runs freely, with a client that never sleeps:
+a tracer makes the server so slow that the next request is nearly always there when `sock_recv`
+looks, which shows the cost of a receive that need not wait; in `raw-wait`, in lockstep, every
+receive waits.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Mode:
 
     server: str
     lockstep: bool = True
+    spin: bool = False
     tls: bool = False
     pattern: str = "client"
     # One in so many of the messages of the other modes is enough.
@@ -45,7 +47,7 @@ MODES = {
     "proto": Mode("proto"),
     "buffered": Mode("buffered"),
     "stream": Mode("stream"),
-    "raw": Mode("raw", lockstep=False),
+    "raw": Mode("raw", lockstep=False, spin=True),
     "raw-wait": Mode("raw"),
     "tls": Mode("proto", tls=True),
     "accept": Mode("proto", lockstep=False, pattern="churn"),
@@ -184,6 +186,7 @@ class Counter:
         options += ["--http", f"/{size}"] if web else ["--size", str(size)]
         options += ["--messages", str(messages), "--stall", "20"]
         options += ["--lockstep"] if MODES[mode].lockstep else []
+        options += ["--spin"] if MODES[mode].spin else []
         options += ["--tls"] if MODES[mode].tls else []
         result = processes.run_client(self.binary, MODES[mode].pattern, *options, timeout=240.0)
         if result["messages"] != messages:

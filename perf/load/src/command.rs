@@ -189,6 +189,7 @@ fn plan(arguments: &mut Arguments) -> Result<Plan, Box<dyn Error>> {
         duration: seconds(arguments.opt_value_from_str("--seconds")?, 1.0)?,
         messages: arguments.opt_value_from_str("--messages")?,
         lockstep: arguments.contains("--lockstep"),
+        spin: arguments.contains("--spin"),
         stall: seconds(arguments.opt_value_from_str("--stall")?, 2.0)?,
         servers: match arguments.opt_value_from_str::<_, String>("--server-pid")? {
             Some(pids) => pids
@@ -212,7 +213,7 @@ const USAGE: &str = "\
 usage:
   tokioloop-load client --target TARGET [--connections 32] [--size 1024 | --http PATH]
                         [--tls] [--warm-up 0.2] [--seconds 1 | --messages N] [--lockstep]
-                        [--stall 2] [--server-pid PID[,PID]] [--core N]
+                        [--spin] [--stall 2] [--server-pid PID[,PID]] [--core N]
   tokioloop-load churn  --target TARGET [options as above]
   tokioloop-load paced  --target TARGET --rate R [--connections 32] [--size 1024]
                         [--warm-up 0.2] [--seconds 1] [--server-pid PID[,PID]] [--core N]

@@ -18,6 +18,7 @@ pub(crate) fn run<W: Wire>(mut wires: Vec<W>, outcome: &mut Outcome) -> io::Resu
         duration: Duration::ZERO,
         messages: Some(wires.len() as u64),
         lockstep: true,
+        spin: false,
         stall: Duration::from_secs(10),
         servers: Vec::new(),
     };

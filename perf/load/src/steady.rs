@@ -25,6 +25,9 @@ pub(crate) struct Plan {
     pub(crate) messages: Option<u64>,
     /// Whether all connections send together, once the last of them has its reply.
     pub(crate) lockstep: bool,
+    /// Whether the client asks for replies all the time instead of sleeping until
+    /// one comes: it answers sooner than the kernel could wake it.
+    pub(crate) spin: bool,
     /// Silence after which a connection counts as stalled.
     pub(crate) stall: Duration,
     /// The processes whose CPU time counts.
@@ -88,7 +91,8 @@ impl<'a, W: Wire, E: Exchange> Steady<'a, W, E> {
         self.start_all(outcome);
         let mut ready = Vec::new();
         while self.is_alive() {
-            self.poll.wait(&mut ready, self.check_interval())?;
+            let patience = if self.plan.spin { Duration::ZERO } else { self.check_interval() };
+            self.poll.wait(&mut ready, patience)?;
             for &token in &ready {
                 self.advance(token, outcome);
             }

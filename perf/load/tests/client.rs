@@ -62,7 +62,7 @@ fn assert_contains(json: &str, part: &str) {
 #[test]
 fn exactly_the_asked_messages_are_exchanged() {
     let limit = Limit::start("127.0.0.1:0", "");
-    for extra in [&[][..], &["--lockstep"][..]] {
+    for extra in [&[][..], &["--lockstep"][..], &["--spin"][..]] {
         let mut options = vec!["--messages", "1000", "--connections", "7", "--size", "100000"];
         options.extend_from_slice(extra);
         let json = client("client", &limit.target, &options);
