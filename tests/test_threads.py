@@ -7,10 +7,12 @@ import concurrent.futures
 import contextvars
 import threading
 import time
+import weakref
 
 import pytest
 
 from tests.support.net import connected
+from tests.support.protocols import Recorder
 
 THREADS = 8
 
@@ -149,6 +151,60 @@ def test_the_context_of_a_threads_call_is_the_one_its_callback_runs_in(loop):
     thread.join()
     assert variables == [0]
     assert [handle._context[variable] for handle in handles] == [0, 1]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the others' handles hide their context")
+def test_a_context_that_is_referred_to_weakly_is_no_other_calls_context(loop):
+    handles, references, found = [], [], []
+
+    def look(number):
+        context = handles[number]._context
+        found.append([reference() is context for reference in references])
+        references.append(weakref.ref(context))
+
+    def produce():
+        handles.extend(loop.call_soon_threadsafe(look, number) for number in range(3))
+        made.set()
+        loop.call_soon_threadsafe(loop.stop)
+
+    made = threading.Event()
+    thread = threading.Thread(target=contextvars.Context().run, args=(produce,))
+    loop.call_soon(thread.start)
+    loop.call_soon(made.wait, 10)
+    loop.run_forever()
+    thread.join()
+    assert found == [[], [False], [False, False]]
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio runs all that has come before it polls again")
+def test_a_flood_of_calls_does_not_keep_a_transport_waiting(loop):
+    flood = 100_000
+    seen = []
+
+    class Notes(Recorder):
+        def data_received(self, data):
+            self.ran_before = len(seen)
+            super().data_received(data)
+
+    async def main():
+        async with connected("client", Notes) as (_transport, protocol, peer):
+
+            def produce():
+                for number in range(flood):
+                    loop.call_soon_threadsafe(seen.append, number)
+                peer.sendall(b"x")
+                sent.set()
+
+            sent = threading.Event()
+            thread = threading.Thread(target=produce)
+            loop.call_soon(thread.start)
+            loop.call_soon(sent.wait, 10)
+            await protocol.until_received(1)
+            thread.join()
+            return protocol.ran_before
+
+    assert loop.run_until_complete(main()) < flood // 2
+    assert seen == list(range(flood))
 
 
 def test_run_coroutine_threadsafe_returns_the_result(loop):

@@ -10,6 +10,10 @@ use crate::event_loop::{EventLoop, Inside, scheduling};
 use crate::handle::HandleRef;
 use crate::ready::Ready;
 
+/// So many messages are queued for a turn; the others wait for the next one. Where
+/// threads send faster than the loop runs, the queue of callbacks stays short.
+const MESSAGES_PER_TURN: usize = 1024;
+
 /// One message.
 pub(crate) enum Message {
     /// Run this.
@@ -60,10 +64,22 @@ impl EventLoop {
         }
     }
 
-    /// Takes over what other threads have sent.
+    /// Takes over what other threads have sent, for a turn: the rest is as well
+    /// off where it is, and need not be copied.
+    #[cold]
+    pub(crate) fn take_some_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
+        self.take(py, inside, MESSAGES_PER_TURN);
+    }
+
+    /// Takes over all that other threads have sent, for what is to come after it.
     #[cold]
     pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
-        while let Some(message) = self.inbox.pop() {
+        self.take(py, inside, usize::MAX);
+    }
+
+    fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) {
+        for _ in 0..most {
+            let Some(message) = self.inbox.pop() else { break };
             match message {
                 Message::Call(handle) => {
                     inside.with(|state| {

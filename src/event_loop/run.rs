@@ -63,6 +63,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
         }
     };
     running.with(|state| state.metrics.end_run());
+    event_loop.get().take_messages(py, &running);
     show_to_collector(py, &running);
     log::debug!("run ends");
     result.and(logging::deliver(py))
@@ -91,7 +92,7 @@ fn poll_and_run(
 ) -> PyResult<()> {
     let event_loop = this.event_loop;
     if event_loop.inbox.has_pending() {
-        event_loop.take_messages(py, inside);
+        event_loop.take_some_messages(py, inside);
     }
     if must_poll(inside, pace) {
         poll(py, this, inside, pace)?;
@@ -219,7 +220,7 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
         pace.polled_at = clock::now();
     }
     if event_loop.inbox.has_pending() {
-        event_loop.take_messages(py, inside);
+        event_loop.take_some_messages(py, inside);
     }
     match result {
         Ok(()) => take_signals(py, this, inside),

@@ -132,9 +132,7 @@ impl HandleRef {
             Kind::Threadsafe => &imports.threadsafe_handle,
         };
         // SAFETY: a class made for this memory; all zero is a valid value.
-        let object = unsafe { native::new_instance(class.bind(py))? };
-        // SAFETY: alive, and known to the collector since it was allocated.
-        unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) };
+        let object = unsafe { native::new_untracked::<HandleObject>(class.bind(py))? };
         Ok(object.into_raw().cast())
     }
 
@@ -199,10 +197,14 @@ impl HandleRef {
             handle.release(py);
             return Ok(());
         }
+        let made = handle.context.get().is_null();
         let result = match handle.own_context(py) {
             Ok(context) => context::run(py, context, || handle.call(py)),
             Err(error) => Err(error),
         };
+        if made {
+            handle.give_context_back(py);
+        }
         threadsafe_cancel::end(&handle.running);
         if handle.is_cancelled() {
             handle.release(py);
@@ -262,6 +264,21 @@ impl HandleObject {
             }
             Ok(self.context.get())
         })
+    }
+
+    /// A context that was made for one call, and that nobody has seen or put
+    /// anything into, serves the next one.
+    #[inline]
+    fn give_context_back(&self, py: Python<'_>) {
+        // Without the GIL another thread could be looking at it.
+        if cfg!(not(Py_GIL_DISABLED)) {
+            let context = self.context.get();
+            if context::is_as_new(py, context) {
+                self.context.set(ptr::null_mut());
+                // SAFETY: the slot owned this reference.
+                context::keep(py, unsafe { Owned::from_raw(context) });
+            }
+        }
     }
 
     #[inline]

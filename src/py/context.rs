@@ -1,6 +1,9 @@
 //! Running something inside a `contextvars.Context`.
 #![allow(unsafe_code)]
 
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -26,10 +29,45 @@ pub(crate) fn copy_unless_empty(py: Python<'_>) -> PyResult<Option<Owned>> {
     Ok((variables != 0).then_some(context))
 }
 
+/// The empty context that was kept. The GIL keeps others out; without it none is.
+static KEPT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
 /// An empty context.
+#[inline]
 pub(crate) fn empty(py: Python<'_>) -> PyResult<Owned> {
+    let kept = KEPT.load(Ordering::Relaxed);
+    if !kept.is_null() {
+        KEPT.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the place owned a reference.
+        return Ok(unsafe { Owned::from_raw(kept) });
+    }
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, ffi::PyContext_New()) }
+}
+
+/// Whether nobody can tell a context, of which the caller has the only reference
+/// that it knows of, from a new one: it is empty, and nobody else refers to it,
+/// not even weakly. False without one.
+#[inline]
+pub(crate) fn is_as_new(_py: Python<'_>, context: *mut ffi::PyObject) -> bool {
+    if context.is_null() {
+        return false;
+    }
+    // SAFETY: a live object, whose class has a list of weak references there.
+    unsafe {
+        let weak_references = (*ffi::Py_TYPE(context)).tp_weaklistoffset;
+        ffi::Py_REFCNT(context) == 1
+            && (*context.byte_offset(weak_references).cast::<*mut ffi::PyObject>()).is_null()
+            && ffi::PyMapping_Size(context) == 0
+    }
+}
+
+/// Keeps a context that is as new for the next who needs an empty one.
+#[inline]
+pub(crate) fn keep(_py: Python<'_>, context: Owned) {
+    if KEPT.load(Ordering::Relaxed).is_null() {
+        KEPT.store(context.into_raw(), Ordering::Relaxed);
+    }
 }
 
 /// Runs `body` inside `context`.

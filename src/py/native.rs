@@ -321,6 +321,21 @@ pub(crate) unsafe fn new_instance(class: &Bound<'_, PyType>) -> PyResult<Owned> 
     unsafe { Owned::from_result(class.py(), ffi::PyType_GenericAlloc(class.as_type_ptr(), 0)) }
 }
 
+/// Makes an instance as [`new_instance`] does, but one that the collector does
+/// not know yet.
+///
+/// # Safety
+/// As for [`new_instance`]; the class is one of `T`.
+pub(crate) unsafe fn new_untracked<T>(class: &Bound<'_, PyType>) -> PyResult<Owned> {
+    let py = class.py();
+    // SAFETY: the class takes part in garbage collection; a new reference or null.
+    let object = unsafe { Owned::from_result(py, ffi::PyObject_GC_New(class.as_type_ptr()))? };
+    let rest = size_of::<T>() - size_of::<ffi::PyObject>();
+    // SAFETY: the memory of a `T` behind its header, which nobody has seen.
+    unsafe { object.as_ptr().add(1).cast::<u8>().write_bytes(0, rest) };
+    Ok(object)
+}
+
 /// The memory of one dead instance, for the next of its class: for objects
 /// that live so shortly that the allocator is most of their cost.
 pub(crate) struct Reserve(AtomicPtr<ffi::PyObject>);
