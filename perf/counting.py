@@ -7,10 +7,10 @@ is the cost of one message; start-up, accepting and closing cancel out. Callgrin
 are read between the runs on one process, because start-up is what takes its time.
 
 The client works in lockstep: all connections send together once the last reply is there,
-so every loop sees the same batches. Only `raw` runs freely, with a client that never sleeps:
-a tracer makes the server so slow that the next request is nearly always there when `sock_recv`
-looks, which shows the cost of a receive that need not wait; in `raw-wait`, in lockstep, every
-receive waits.
+so every loop sees the same batches. Connections come as they can, and `raw` runs freely, with
+a client that never sleeps: a tracer makes the server so slow that the next request is nearly
+always there when `sock_recv` looks, which shows the cost of a receive that need not wait; in
+`raw-wait`, in lockstep, every receive waits.
 """
 
 from __future__ import annotations

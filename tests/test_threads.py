@@ -176,10 +176,39 @@ def test_a_context_that_is_referred_to_weakly_is_no_other_calls_context(loop):
     assert found == [[], [False], [False, False]]
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the others' handles hide their context")
+def test_a_context_that_a_callback_keeps_is_no_other_calls_context(loop):
+    variable = contextvars.ContextVar("variable", default="unset")
+    handles, kept, seen = [], [], []
+
+    def keep(number):
+        kept.append(handles[number]._context)
+        handles[number] = None
+
+    def look():
+        seen.append(variable.get())
+
+    def produce():
+        handles.append(loop.call_soon_threadsafe(keep, 0))
+        made.set()
+        loop.call_soon_threadsafe(lambda: kept[0].run(variable.set, "of the first"))
+        loop.call_soon_threadsafe(look)
+        loop.call_soon_threadsafe(loop.stop)
+
+    made = threading.Event()
+    thread = threading.Thread(target=contextvars.Context().run, args=(produce,))
+    loop.call_soon(thread.start)
+    loop.call_soon(made.wait, 10)
+    loop.run_forever()
+    thread.join()
+    assert kept[0][variable] == "of the first"
+    assert seen == ["unset"]
+
+
 @pytest.mark.flavours("tokioloop", reason="asyncio runs all that has come before it polls again")
 def test_a_flood_of_calls_does_not_keep_a_transport_waiting(loop):
     flood = 100_000
-    seen = []
+    seen, after = [], []
 
     class Notes(Recorder):
         def data_received(self, data):
@@ -189,10 +218,17 @@ def test_a_flood_of_calls_does_not_keep_a_transport_waiting(loop):
     async def main():
         async with connected("client", Notes) as (_transport, protocol, peer):
 
+            def arrived(number):
+                seen.append(number)
+                # What schedules more keeps its place behind what has come.
+                if number % 100 == 0:
+                    loop.call_soon(after.append, number)
+                if number == flood // 10:
+                    peer.sendall(b"x")
+
             def produce():
                 for number in range(flood):
-                    loop.call_soon_threadsafe(seen.append, number)
-                peer.sendall(b"x")
+                    loop.call_soon_threadsafe(arrived, number)
                 sent.set()
 
             sent = threading.Event()
@@ -205,6 +241,7 @@ def test_a_flood_of_calls_does_not_keep_a_transport_waiting(loop):
 
     assert loop.run_until_complete(main()) < flood // 2
     assert seen == list(range(flood))
+    assert after == list(range(0, flood, 100))
 
 
 def test_run_coroutine_threadsafe_returns_the_result(loop):

@@ -110,6 +110,16 @@ impl<T> Inbox<T> {
         !self.queue.is_empty()
     }
 
+    /// How many items wait; others may add more meanwhile.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether no item waits.
+    pub fn is_empty(&self) -> bool {
+        !self.has_pending()
+    }
+
     /// Announces that the loop thread is about to block in the poll. Returns whether it may.
     ///
     /// On false, an item or a notification came first and the loop stays running: poll without
@@ -206,6 +216,10 @@ mod sync {
             let item = self.items.lock().ok()?.pop_front()?;
             self.popped.fetch_add(1, Ordering::Relaxed);
             Some(item)
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.items.lock().map_or(0, |items| items.len())
         }
 
         pub(super) fn is_empty(&self) -> bool {

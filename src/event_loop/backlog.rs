@@ -4,8 +4,9 @@
 //! of the turn. Where messages are large and connections many, the first of them
 //! has left the processor's caches by then, and the memory of each is a new one.
 //! So a turn stops to serve events once so much is waiting, and runs the tasks;
-//! the rest of the events follows, in order, before the next poll, as if the
-//! kernel had told of them later. Messages that nobody keeps do not count.
+//! the rest of the events follows, in order, in the next turns, which poll less
+//! often meanwhile. Messages that nobody keeps do not count, nor do small ones, and
+//! what is copied to the buffer of a reader that nobody waits for.
 
 use std::collections::VecDeque;
 use std::mem;

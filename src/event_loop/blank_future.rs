@@ -13,7 +13,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use crate::py::Owned;
+use crate::py::{Owned, native};
 
 /// How a fresh future looks.
 pub(crate) struct BlankFuture {
@@ -55,12 +55,9 @@ impl BlankFuture {
     // HOT: future
     #[inline]
     pub(crate) fn make(&self, py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<Owned> {
-        // SAFETY: the class allocates so itself, and fresh memory is zero; the
-        // answer is a new reference, or null with an exception.
-        let future = unsafe {
-            let class = self.class.bind(py).as_type_ptr();
-            Owned::from_result(py, ffi::PyType_GenericAlloc(class, 0))?
-        };
+        // SAFETY: the class has this allocator, as `learn` has checked, and fresh
+        // memory is what its own `__new__` makes.
+        let future = unsafe { native::new_instance(self.class.bind(py))? };
         // SAFETY: this word of the object is its reference to the loop, the
         // caller's loop is alive, and nobody else has seen the object.
         unsafe {

@@ -11,7 +11,8 @@ use crate::handle::HandleRef;
 use crate::ready::Ready;
 
 /// So many messages are queued for a turn; the others wait for the next one. Where
-/// threads send faster than the loop runs, the queue of callbacks stays short.
+/// threads send faster than the loop runs, the queue of callbacks stays short, and
+/// the loop polls in between.
 const MESSAGES_PER_TURN: usize = 1024;
 
 /// One message.
@@ -43,9 +44,15 @@ impl EventLoop {
                 drop(late);
             }
         } else if !self.cell.is_running() {
-            if let Ok(inside) = self.cell.try_enter() {
-                self.take_messages(py, &inside);
-            }
+            self.take_late_messages(py);
+        }
+    }
+
+    /// Takes what came behind the last look of a run: in the queue of callbacks
+    /// the collector sees it.
+    pub(crate) fn take_late_messages(&self, py: Python<'_>) {
+        if let Ok(inside) = self.cell.try_enter() {
+            self.take_messages(py, &inside);
         }
     }
 
@@ -71,10 +78,11 @@ impl EventLoop {
         self.take(py, inside, MESSAGES_PER_TURN);
     }
 
-    /// Takes over all that other threads have sent, for what is to come after it.
+    /// Takes over all that other threads have sent by now, for what is to come
+    /// after it. Threads that go on sending do not keep it from ending.
     #[cold]
     pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
-        self.take(py, inside, usize::MAX);
+        self.take(py, inside, self.inbox.len());
     }
 
     fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) {

@@ -82,7 +82,7 @@ pub(crate) struct Metrics {
     /// While observed: from the start of a callback to its end.
     pub(crate) callback_duration: Histogram,
     /// While observed: all callbacks of a turn, which is what an event that
-    /// comes meanwhile has to wait for.
+    /// comes meanwhile has to wait for, or longer where events are left over.
     pub(crate) turn_duration: Histogram,
 }
 

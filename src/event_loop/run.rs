@@ -1,8 +1,9 @@
 //! The turn of the loop.
 //!
 //! Poll, queue what the poll found, queue what is due, run as many callbacks
-//! as were queued by then, flush what they wrote. The thread stays attached to
-//! the interpreter but for a poll that may block.
+//! as were queued by then, flush what they wrote. Where a turn has received
+//! enough, the next ones take up its events before they poll again (`backlog`).
+//! The thread stays attached to the interpreter but for a poll that may block.
 
 use std::sync::atomic::Ordering;
 
@@ -65,6 +66,8 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     running.with(|state| state.metrics.end_run());
     event_loop.get().take_messages(py, &running);
     show_to_collector(py, &running);
+    drop(running);
+    event_loop.get().take_late_messages(py);
     log::debug!("run ends");
     result.and(logging::deliver(py))
 }
@@ -123,7 +126,12 @@ fn poll_and_run(
         }
     }
     if gathers {
-        inside.with(|state| state.gathering.end(due));
+        inside.with(|state| {
+            // Of events that line up nobody knows how many of those due have run.
+            if !state.backlog.is_on() {
+                state.gathering.end(due);
+            }
+        });
     }
     Ok(())
 }
@@ -156,8 +164,10 @@ pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
 #[inline]
 fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
     if inside.with(|state| !state.backlog.is_empty()) {
-        // What the last poll has found comes first.
-        return false;
+        // What the last poll has found comes first, but not for ever: those who
+        // read it may keep the backlog filled.
+        pace.skipped += 1;
+        return pace.skipped > SKIPPED_POLLS_WITH_SOURCES;
     }
     let (must, limit) = inside.with(|state| {
         let own = usize::from(state.signal_token.is_some());
@@ -219,7 +229,7 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
     if pace.quiet {
         pace.polled_at = clock::now();
     }
-    if event_loop.inbox.has_pending() {
+    if parked && event_loop.inbox.has_pending() {
         event_loop.take_some_messages(py, inside);
     }
     match result {
@@ -258,7 +268,7 @@ fn wait(event_loop: &EventLoop, poller: &mut Poller, timeout: Timeout) -> std::i
 /// How long the poll may block.
 #[inline]
 fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Timeout> {
-    let busy = inside.with(|state| !state.ready.is_empty());
+    let busy = inside.with(|state| !state.ready.is_empty() || !state.backlog.is_empty());
     if busy || this.event_loop.stopping.load(Ordering::Relaxed) {
         return Ok(Timeout::Now);
     }

@@ -295,9 +295,20 @@ impl EventLoop {
     #[inline]
     pub(crate) fn queue(&self, py: Python<'_>, inside: &Inside<'_>, handle: HandleRef) {
         if self.inbox.has_pending() {
-            self.take_messages(py, inside);
+            return self.queue_behind_messages(py, inside, handle);
         }
         inside.with(|state| state.ready.push_back(Ready::Handle(handle)));
+    }
+
+    #[cold]
+    fn queue_behind_messages(&self, py: Python<'_>, inside: &Inside<'_>, handle: HandleRef) {
+        if self.cell.is_running() {
+            // This thread does not sleep in the poll, so nobody is to be woken.
+            let _ = self.inbox.push(Message::Call(handle));
+        } else {
+            self.take_messages(py, inside);
+            inside.with(|state| state.ready.push_back(Ready::Handle(handle)));
+        }
     }
 
     /// Schedules a call of the binding's own.

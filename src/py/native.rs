@@ -315,7 +315,9 @@ unsafe extern "C" fn dealloc<T: NativeClass>(this: *mut ffi::PyObject) {
 /// knows it from now on.
 ///
 /// # Safety
-/// `class` was made by [`make_class`] or derives from such a class.
+/// `class` has CPython's generic allocator, as those made by [`make_class`] and by
+/// `type` do, and zero is valid for what its instances hold.
+#[inline]
 pub(crate) unsafe fn new_instance(class: &Bound<'_, PyType>) -> PyResult<Owned> {
     // SAFETY: this allocator serves every class; a new reference or null.
     unsafe { Owned::from_result(class.py(), ffi::PyType_GenericAlloc(class.as_type_ptr(), 0)) }

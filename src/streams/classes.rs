@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-use crate::py::Owned;
+use crate::py::{Owned, native};
 use crate::streams::adopt::Adopting;
 use crate::streams::fields::{self, Field};
 use crate::streams::stock::Stock;
@@ -137,12 +137,8 @@ impl Slotted {
 
     /// Makes an instance without calling `__init__`.
     pub(crate) fn new_instance(&self, py: Python<'_>) -> PyResult<Owned> {
-        // SAFETY: this is the allocator of classes made by `type`; a new
-        // reference or null.
-        unsafe {
-            let class = self.class.bind(py).as_type_ptr();
-            Owned::from_result(py, ffi::PyType_GenericAlloc(class, 0))
-        }
+        // SAFETY: classes made by `type` have this allocator.
+        unsafe { native::new_instance(self.class.bind(py)) }
     }
 
     #[inline]
@@ -168,11 +164,13 @@ pub(crate) unsafe fn slot<'a>(
     py: Python<'_>,
     stream: *mut ffi::PyObject,
 ) -> Option<&'a AtomicPtr<ffi::PyObject>> {
-    let Classes { reader, writer, .. } = CLASSES.get(py)?;
+    let Classes { reader, writer, adopted_reader } = CLASSES.get(py)?;
     let offset = if reader.is_class_of(stream) {
         reader.offset
     } else if writer.is_class_of(stream) {
         writer.offset
+    } else if adopted_reader.is_class_of(stream) {
+        return None;
     } else {
         of_subclass(reader, writer, stream)?
     };

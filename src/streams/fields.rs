@@ -49,7 +49,7 @@ pub(crate) const COUNT: usize = 11;
 
 impl Field {
     /// In the order of their numbers.
-    pub(crate) const ALL: [Self; COUNT] = [
+    const ALL: [Self; COUNT] = [
         Self::Buffer,
         Self::Eof,
         Self::Exception,

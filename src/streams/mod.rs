@@ -2,13 +2,14 @@
 //!
 //! Where a protocol is asyncio's own `StreamReaderProtocol` over its own
 //! `StreamReader`, and nobody has changed either, data goes from the socket
-//! into the reader's buffer from here. All state stays in the attributes that
+//! into the reader's buffer from here. All state is found in the attributes that
 //! asyncio keeps it in, under the same names, so that native and interpreted
 //! code can take turns on one reader at any point. Whatever is out of the
 //! ordinary is left to asyncio's code.
 //!
-//! Readers and writers of asyncio's factories become instances of subclasses
-//! whose coroutine methods are native: awaiting one costs no frame.
+//! Readers of asyncio's factories, and the writers of its servers, are instances of
+//! subclasses whose coroutine methods are native: awaiting one costs no frame. The
+//! attributes of those are the class's descriptors of native memory.
 
 mod adopt;
 mod attributes;

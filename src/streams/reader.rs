@@ -19,8 +19,8 @@ use crate::streams::read::Read;
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// An instance of a class that has its state in its dictionary. Its count of
-/// references changes while it is borrowed, hence the cell.
+/// A native stream as its methods get it; `StreamState` finds its state. Its count
+/// of references changes while it is borrowed, hence the cell.
 #[repr(transparent)]
 pub(crate) struct Instance(UnsafeCell<ffi::PyObject>);
 

@@ -1,5 +1,5 @@
 //! What the private attributes of a native stream are kept in: an object of its
-//! own, as the stream's memory was laid out by asyncio's class.
+//! own, because those that were asyncio's before have no room for them.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;

@@ -15,7 +15,7 @@ use crate::guarded::Guarded;
 use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
 use crate::streams::classes;
-use crate::streams::fields::Field;
+use crate::streams::fields::{self, Field};
 use crate::streams::slots::{PENDING, Slots, is_slots};
 
 /// A strong reference to the slots of a stream.
@@ -132,7 +132,7 @@ impl StreamState {
             return Ok(state.fill(py, slot));
         }
         let dict = stream.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
-        for field in Field::ALL {
+        for &field in fields::READER {
             let name = PyString::intern(py, &field.name().to_string_lossy());
             if let Some(value) = dict.get_item(&name)? {
                 dict.del_item(&name)?;

@@ -35,3 +35,18 @@ def test_a_message_runs_no_code_of_asyncios_streams() -> None:
     finally:
         loop.close()
     assert frames == []
+
+
+def test_a_servers_streams_have_a_slot_for_their_state() -> None:
+    """They are made natively, and not asyncio's own ones turned into something else."""
+
+    async def main() -> None:
+        async with accepted() as (reader, writer, _peer):
+            assert type(reader).__basicsize__ > asyncio.StreamReader.__basicsize__
+            assert type(writer).__basicsize__ > asyncio.StreamWriter.__basicsize__
+
+    loop = tokioloop.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()

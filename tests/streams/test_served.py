@@ -82,6 +82,29 @@ def test_a_reader_that_its_factory_keeps_is_the_one_that_is_served(loop: Loop, k
     loop.run_until_complete(main())
 
 
+def test_attributes_of_ones_own_stay(loop: Loop) -> None:
+    """Also those that have the name of one of the writer's."""
+
+    def factory() -> StreamReaderProtocol:
+        reader: Any = asyncio.StreamReader(loop=loop)
+        protocol = StreamReaderProtocol(reader, lambda *pair: served.set_result(pair), loop=loop)
+        reader._protocol = reader.note = protocol
+        return protocol
+
+    async def main() -> None:
+        server = await loop.create_server(factory, LOOPBACK, 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            reader, writer = await served
+            assert reader._protocol is reader.note is writer._protocol
+            peer.sendall(b"data")
+            assert await reader.read(100) == b"data"
+            writer.close()
+        server.close()
+
+    served = loop.create_future()
+    loop.run_until_complete(main())
+
+
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="the protocol had its writer before 3.13")
 def test_a_stream_that_was_abandoned_is_closed_with_one_warning(loop: Loop) -> None:
     async def main() -> None:
