@@ -30,6 +30,7 @@ def shown(future):
 
 
 def test_it_is_as_the_class_makes_it(loop):
+    loop.set_debug(False)  # in debug mode it is the class that makes it
     future = loop.create_future()
     assert type(future) is asyncio.Future
     assert future.get_loop() is loop
@@ -105,6 +106,7 @@ def test_debug_mode_notes_where_it_was_made(loop):
 
 @pytest.mark.flavours("asyncio", "tokioloop", reason=FORKED)
 def test_a_get_debug_of_ones_own_is_asked(loop):
+    loop.set_debug(False)
     assert loop.create_future()._source_traceback is None
     loop.get_debug = lambda: True
     assert loop.create_future()._source_traceback
