@@ -309,12 +309,16 @@ def test_an_accepted_socket_becomes_a_transport(loop: Loop) -> None:
                 await protocol.until_lost()
                 await asyncio.sleep(0)
             # The listener serves a server afterwards.
-            server = await loop.create_server(Recorder, sock=listener)
+            served = Recorder()
+            server = await loop.create_server(lambda: served, sock=listener)
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.close()
             await writer.wait_closed()
+            # Before Python 3.12 a server does not wait for its connections.
+            await served.until_lost()
             server.close()
             await server.wait_closed()
+            await settled()
 
     loop.run_until_complete(main())
 
