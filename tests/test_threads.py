@@ -131,24 +131,30 @@ def test_callbacks_of_a_thread_do_not_see_each_others_variables(loop):
     assert seen == ["unset"] * 3
 
 
+def run_beside(loop, produce):
+    """Runs the loop and, in a thread without variables, `produce(go_on)`: it holds the loop until
+    it has set the event, and stops it."""
+    go_on = threading.Event()
+    thread = threading.Thread(target=contextvars.Context().run, args=(produce, go_on))
+    loop.call_soon(thread.start)
+    loop.call_soon(go_on.wait, 10)
+    loop.run_forever()
+    thread.join()
+
+
 @pytest.mark.flavours("asyncio", "tokioloop", reason="the others' handles hide their context")
 def test_the_context_of_a_threads_call_is_the_one_its_callback_runs_in(loop):
     variable = contextvars.ContextVar("variable", default="unset")
     handles, variables = [], []
 
-    def produce():
+    def produce(go_on):
         # The loop is held until the first handle was looked at from here.
         handles.extend(loop.call_soon_threadsafe(variable.set, n) for n in range(2))
         variables.append(len(handles[0]._context))
-        looked.set()
+        go_on.set()
         loop.call_soon_threadsafe(loop.stop)
 
-    looked = threading.Event()
-    thread = threading.Thread(target=contextvars.Context().run, args=(produce,))
-    loop.call_soon(thread.start)
-    loop.call_soon(looked.wait, 10)
-    loop.run_forever()
-    thread.join()
+    run_beside(loop, produce)
     assert variables == [0]
     assert [handle._context[variable] for handle in handles] == [0, 1]
 
@@ -162,17 +168,12 @@ def test_a_context_that_is_referred_to_weakly_is_no_other_calls_context(loop):
         found.append([reference() is context for reference in references])
         references.append(weakref.ref(context))
 
-    def produce():
+    def produce(go_on):
         handles.extend(loop.call_soon_threadsafe(look, number) for number in range(3))
-        made.set()
+        go_on.set()
         loop.call_soon_threadsafe(loop.stop)
 
-    made = threading.Event()
-    thread = threading.Thread(target=contextvars.Context().run, args=(produce,))
-    loop.call_soon(thread.start)
-    loop.call_soon(made.wait, 10)
-    loop.run_forever()
-    thread.join()
+    run_beside(loop, produce)
     assert found == [[], [False], [False, False]]
 
 
@@ -188,19 +189,14 @@ def test_a_context_that_a_callback_keeps_is_no_other_calls_context(loop):
     def look():
         seen.append(variable.get())
 
-    def produce():
+    def produce(go_on):
         handles.append(loop.call_soon_threadsafe(keep, 0))
-        made.set()
+        go_on.set()
         loop.call_soon_threadsafe(lambda: kept[0].run(variable.set, "of the first"))
         loop.call_soon_threadsafe(look)
         loop.call_soon_threadsafe(loop.stop)
 
-    made = threading.Event()
-    thread = threading.Thread(target=contextvars.Context().run, args=(produce,))
-    loop.call_soon(thread.start)
-    loop.call_soon(made.wait, 10)
-    loop.run_forever()
-    thread.join()
+    run_beside(loop, produce)
     assert kept[0][variable] == "of the first"
     assert seen == ["unset"]
 

@@ -111,13 +111,8 @@ impl<T> Inbox<T> {
     }
 
     /// How many items wait; others may add more meanwhile.
-    pub fn len(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.queue.len()
-    }
-
-    /// Whether no item waits.
-    pub fn is_empty(&self) -> bool {
-        !self.has_pending()
     }
 
     /// Announces that the loop thread is about to block in the poll. Returns whether it may.

@@ -22,7 +22,7 @@ use crate::py::{Owned, call};
 pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owned> {
     if is_plain(py, event_loop.as_ptr())? {
         // SAFETY: an instance, and the caller holds it.
-        return make(py, unsafe { This::of_object(py, event_loop.as_ptr()) });
+        return make_plain(py, unsafe { This::of_object(py, event_loop.as_ptr()) });
     }
     call::method(py, event_loop, intern!(py, "create_future"), [])
 }
@@ -34,7 +34,13 @@ pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owne
 // HOT: future
 #[inline]
 pub(crate) fn make(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
-    if !this.event_loop.debug() && is_plain(py, this.as_ptr())? {
+    if is_plain(py, this.as_ptr())? { make_plain(py, this) } else { call_class(py, this) }
+}
+
+/// As [`make`], for a loop that [`is_plain`].
+#[inline]
+fn make_plain(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
+    if !this.event_loop.debug() {
         if let Some(blank) = blank(py, this)? {
             return blank.make(py, this.as_ptr());
         }
@@ -59,7 +65,7 @@ fn blank(py: Python<'_>, this: This<'_>) -> PyResult<Option<&'static BlankFuture
             let future = call_class(py, this)?;
             let native = Imports::get(py)?.future_is_native;
             let look = || BlankFuture::learn(&future.bind(py), &this.bind(py));
-            PyResult::Ok(if native { look() } else { None })
+            PyResult::Ok(native.then(look).flatten())
         })?,
     };
     Ok(blank.as_ref())

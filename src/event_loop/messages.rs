@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::event_loop::{EventLoop, Inside, scheduling};
+use crate::event_loop::{EventLoop, Inside, run, scheduling};
 use crate::handle::HandleRef;
 use crate::ready::Ready;
 
@@ -48,11 +48,12 @@ impl EventLoop {
         }
     }
 
-    /// Takes what came behind the last look of a run: in the queue of callbacks
-    /// the collector sees it.
+    /// Takes what came behind the last look of a run, or without one, to where the
+    /// collector sees it.
     pub(crate) fn take_late_messages(&self, py: Python<'_>) {
         if let Ok(inside) = self.cell.try_enter() {
             self.take_messages(py, &inside);
+            run::show_to_collector(py, &inside);
         }
     }
 
@@ -82,7 +83,7 @@ impl EventLoop {
     /// after it. Threads that go on sending do not keep it from ending.
     #[cold]
     pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
-        self.take(py, inside, self.inbox.len());
+        self.take(py, inside, self.inbox.pending());
     }
 
     fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) {

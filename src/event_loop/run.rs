@@ -64,8 +64,6 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
         }
     };
     running.with(|state| state.metrics.end_run());
-    event_loop.get().take_messages(py, &running);
-    show_to_collector(py, &running);
     drop(running);
     event_loop.get().take_late_messages(py);
     log::debug!("run ends");
@@ -467,7 +465,7 @@ fn run_watched(py: Python<'_>, this: This<'_>, handle: &crate::handle::HandleRef
 
 /// After a run nothing proves any longer that the loop is alive, so what it
 /// holds must be within the collector's sight.
-fn show_to_collector(py: Python<'_>, inside: &Inside<'_>) {
+pub(crate) fn show_to_collector(py: Python<'_>, inside: &Inside<'_>) {
     let handles = inside.with(|state| {
         if !std::mem::take(&mut state.untracked) {
             return Vec::new();

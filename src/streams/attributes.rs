@@ -1,4 +1,4 @@
-//! The attributes of a stream protocol, read in its dictionary.
+//! The attributes of a stream or its protocol, read in the dictionary.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -24,13 +24,20 @@ impl Place {
 }
 
 impl Attributes {
-    /// The dictionary of a direct instance of a class written in Python.
+    /// The dictionary of an instance of a class that gives it one.
     #[inline]
-    pub(crate) fn of(py: Python<'_>, object: &Owned) -> PyResult<Self> {
-        // SAFETY: a live object; the call answers with a new reference.
-        let dict = unsafe { ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut()) };
+    pub(crate) fn of(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Self> {
+        // SAFETY: callers pass live objects; the call answers with a new reference.
+        let dict = unsafe { ffi::PyObject_GenericGetDict(object, ptr::null_mut()) };
         // SAFETY: a new reference, or null with an exception.
         unsafe { Owned::from_result(py, dict) }.map(Self)
+    }
+
+    /// How many attributes there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: a live dictionary.
+        unsafe { ffi::PyDict_Size(self.0.as_ptr()) as usize }
     }
 
     /// One attribute, unless it is missing; first looked for at its place, which

@@ -64,7 +64,7 @@ pub(crate) fn flow_control(py: Python<'_>, state: &StreamState) -> PyResult<Opti
     if class.is_exact(protocol.as_ptr()) && class.is_unmodified(py) {
         static PAUSED: Place = Place::new();
         static LOST: Place = Place::new();
-        let state = Attributes::of(py, &protocol)?;
+        let state = Attributes::of(py, protocol.as_ptr())?;
         if state.is_false(py, intern!(py, "_paused"), &PAUSED)?
             && state.is_false(py, intern!(py, "_connection_lost"), &LOST)?
             && state.search(py, intern!(py, "_drain_helper"))?.is_none()

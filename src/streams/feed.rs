@@ -36,7 +36,7 @@ pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>, function: &Owned) 
 // HOT: stream
 pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResult<bool> {
     static PLACE: Place = Place::new();
-    let attributes = Attributes::of(py, protocol)?;
+    let attributes = Attributes::of(py, protocol.as_ptr())?;
     let name = intern!(py, "_stream_reader_wr");
     let Some(reference) = attributes.get(py, name, &PLACE)? else { return Ok(false) };
     if reference.bind(py).is_none() {

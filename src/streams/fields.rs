@@ -9,6 +9,7 @@ use std::ptr;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::py::{Owned, native};
 use crate::streams::state::StreamState;
@@ -78,6 +79,11 @@ impl Field {
             Self::Reader => c"_reader",
             Self::CompleteFuture => c"_complete_fut",
         }
+    }
+
+    /// The same as an interned string.
+    pub(crate) fn interned(self, py: Python<'_>) -> Bound<'_, PyString> {
+        PyString::intern(py, &self.name().to_string_lossy())
     }
 
     fn of(closure: *mut c_void) -> Option<Self> {

@@ -6,7 +6,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyWeakrefReference};
+use pyo3::types::{PyDict, PyWeakrefReference};
 
 use crate::py::Owned;
 use crate::streams::classes::{self, Classes, Slotted};
@@ -14,27 +14,24 @@ use crate::streams::fields::{self, Field};
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// Puts a native reader in the place of a server's one. None where it is not as
-/// asyncio makes it, or where others may have it already.
+/// Puts a native reader in the place of a server's one. False where it is not as
+/// asyncio makes it, or where others may have it already: nothing has happened then.
 ///
 /// # Errors
 /// What Python raises while objects are made.
-pub(crate) fn reader<'py>(
-    protocol: &Bound<'py, PyAny>,
-    plain: &Bound<'py, PyAny>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn reader(protocol: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = plain.py();
     let strong = protocol.getattr_opt(intern!(py, "_strong_reader"))?;
     if strong.is_none_or(|strong| !strong.is(plain)) || !is_unseen(protocol, plain)? {
-        return Ok(None);
+        return Ok(false);
     }
     let Some(native) = copy(plain, &Classes::get(py)?.reader, fields::READER)? else {
-        return Ok(None);
+        return Ok(false);
     };
     let reference = PyWeakrefReference::new(&native)?;
     protocol.setattr(intern!(py, "_stream_reader_wr"), reference)?;
     protocol.setattr(intern!(py, "_strong_reader"), &native)?;
-    Ok(Some(native))
+    Ok(true)
 }
 
 /// Whether only the protocol refers to its reader, strongly and weakly.
@@ -92,8 +89,7 @@ fn copy<'py>(
     }
     let state = StreamState::new(py)?;
     for field in fields {
-        let name = PyString::intern(py, &field.name().to_string_lossy());
-        let Some(value) = attributes.get_item(name)? else { return Ok(None) };
+        let Some(value) = attributes.get_item(field.interned(py))? else { return Ok(None) };
         state.set(py, *field, Owned::from(value));
     }
     let native = class.new_instance(py)?;

@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::guarded::Guarded;
 use crate::py::{Owned, bytes};
+use crate::streams::attributes::{Attributes, Place};
 use crate::streams::buffer::Buffer;
 use crate::streams::classes;
 use crate::streams::fields::{self, Field};
@@ -48,50 +49,10 @@ impl StreamState {
     }
 
     fn in_dictionary(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Option<Self>> {
-        let dict = dictionary(py, stream)?;
-        if let Some(state) = Self::only_entry(py, &dict) {
-            return Ok(Some(state));
-        }
-        let mut value = ptr::null_mut();
-        // SAFETY: a dictionary and a string; the value is a new reference or null.
-        let found =
-            unsafe { ffi::compat::PyDict_GetItemRef(dict.as_ptr(), key(py).as_ptr(), &mut value) };
-        match found {
-            1 => {
-                // SAFETY: found, so a new reference.
-                let value = unsafe { Owned::from_raw(value) };
-                Ok(is_slots(py, &value).then_some(Self(value)))
-            }
-            0 => Ok(None),
-            _ => Err(PyErr::fetch(py)),
-        }
-    }
-
-    /// The state where it is all that the dictionary holds, which is how it
-    /// nearly always is: to look at its first entry is cheaper than to search.
-    #[cfg(not(Py_GIL_DISABLED))]
-    #[inline]
-    fn only_entry(py: Python<'_>, dict: &Owned) -> Option<Self> {
-        let (mut position, mut name, mut value) = (0, ptr::null_mut(), ptr::null_mut());
-        // SAFETY: a live dictionary, which nobody changes meanwhile; what it
-        // answers with is borrowed from it.
-        let state = unsafe {
-            if ffi::PyDict_Size(dict.as_ptr()) != 1
-                || ffi::PyDict_Next(dict.as_ptr(), &mut position, &mut name, &mut value) == 0
-                || name != key(py).as_ptr()
-            {
-                return None;
-            }
-            Owned::from_borrowed(value)
-        };
-        is_slots(py, &state).then_some(Self(state))
-    }
-
-    /// Another thread could change the dictionary between two looks at it.
-    #[cfg(Py_GIL_DISABLED)]
-    #[inline]
-    fn only_entry(_py: Python<'_>, _dict: &Owned) -> Option<Self> {
-        None
+        // It is the first entry, and nearly always the only one.
+        static PLACE: Place = Place::new();
+        let state = Attributes::of(py, stream)?.get(py, key(py), &PLACE)?;
+        Ok(state.filter(|state| is_slots(py, state)).map(Self))
     }
 
     /// The state of a native reader, unless an attribute of the instance hides
@@ -110,11 +71,7 @@ impl StreamState {
                 let exposed = state.slots().is_exposed();
                 (Some(state), exposed)
             }
-            None => {
-                // SAFETY: a live dictionary.
-                let size = unsafe { ffi::PyDict_Size(dictionary(py, reader)?.as_ptr()) };
-                (Self::in_dictionary(py, reader)?, size != 1)
-            }
+            None => (Self::in_dictionary(py, reader)?, Attributes::of(py, reader)?.len() != 1),
         };
         if suspect && hides_members(py, reader, class)? { Ok(None) } else { Ok(state) }
     }
@@ -133,7 +90,7 @@ impl StreamState {
         }
         let dict = stream.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
         for &field in fields::READER {
-            let name = PyString::intern(py, &field.name().to_string_lossy());
+            let name = field.interned(py);
             if let Some(value) = dict.get_item(&name)? {
                 dict.del_item(&name)?;
                 state.set(py, field, value.into());
@@ -274,14 +231,6 @@ impl StreamState {
     pub(crate) fn object(&self) -> &Owned {
         &self.0
     }
-}
-
-/// The dictionary of a stream.
-#[inline]
-fn dictionary(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Owned> {
-    // SAFETY: a live instance of a class with a dictionary; the answer is a new
-    // reference, or null with an exception.
-    unsafe { Owned::from_result(py, ffi::PyObject_GenericGetDict(stream, ptr::null_mut())) }
 }
 
 /// The name of the one entry.

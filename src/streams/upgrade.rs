@@ -43,7 +43,7 @@ fn upgrade_reader(
     let py = reader.py();
     let stock = &Stock::get(py)?.reader;
     let plain = stock.is_exact(reader.as_ptr()) && stock.is_unmodified(py);
-    if plain && !(serves && serve::reader(protocol, reader)?.is_some()) {
+    if plain && !(serves && serve::reader(protocol, reader)?) {
         Classes::get(py)?.adopted_reader.adopt(reader)?;
         StreamState::find_or_take_over(reader)?;
     }
@@ -67,10 +67,8 @@ impl ClientConnected {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = reader.py();
         self.protocol.bind(py).setattr(intern!(py, "_client_connected_cb"), &self.callback)?;
-        match serve::writer(self.protocol.bind(py), writer)? {
-            Some(native) => self.callback.bind(py).call1((reader, native)),
-            None => self.callback.bind(py).call1((reader, writer)),
-        }
+        let native = serve::writer(self.protocol.bind(py), writer)?;
+        self.callback.bind(py).call1((reader, native.as_ref().unwrap_or(writer)))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

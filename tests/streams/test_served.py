@@ -48,6 +48,18 @@ def test_they_look_as_asyncios_do(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+async def serve_once(factory: Any, served: asyncio.Future[Any], look: Any) -> None:
+    """Serves one client, looks at the streams that `served` brings, and reads from them."""
+    server = await asyncio.get_running_loop().create_server(factory, LOOPBACK, 0)
+    with socket.create_connection(server.sockets[0].getsockname()) as peer:
+        reader, writer = await served
+        look(reader, writer)
+        peer.sendall(b"data")
+        assert await reader.read(100) == b"data"
+        writer.close()
+    server.close()
+
+
 @pytest.mark.parametrize("keep", ["strongly", "weakly", "in a WeakSet"])
 def test_a_reader_that_its_factory_keeps_is_the_one_that_is_served(loop: Loop, keep: str) -> None:
     kept: dict[str, Any] = {}
@@ -63,23 +75,16 @@ def test_a_reader_that_its_factory_keeps_is_the_one_that_is_served(loop: Loop, k
         )
         return StreamReaderProtocol(reader, lambda *pair: served.set_result(pair), loop=loop)
 
-    async def main() -> None:
-        server = await loop.create_server(factory, LOOPBACK, 0)
-        with socket.create_connection(server.sockets[0].getsockname()) as peer:
-            reader, writer = await served
-            held = {
-                "strongly": lambda: kept["object"],
-                "weakly": lambda: kept["reference"](),
-                "in a WeakSet": lambda: next(iter(kept["set"])),
-            }[keep]()
-            assert held is reader
-            peer.sendall(b"data")
-            assert await reader.read(100) == b"data"
-            writer.close()
-        server.close()
+    def look(reader: Any, _writer: Any) -> None:
+        held = {
+            "strongly": lambda: kept["object"],
+            "weakly": lambda: kept["reference"](),
+            "in a WeakSet": lambda: next(iter(kept["set"])),
+        }[keep]()
+        assert held is reader
 
     served = loop.create_future()
-    loop.run_until_complete(main())
+    loop.run_until_complete(serve_once(factory, served, look))
 
 
 def test_attributes_of_ones_own_stay(loop: Loop) -> None:
@@ -91,18 +96,11 @@ def test_attributes_of_ones_own_stay(loop: Loop) -> None:
         reader._protocol = reader.note = protocol
         return protocol
 
-    async def main() -> None:
-        server = await loop.create_server(factory, LOOPBACK, 0)
-        with socket.create_connection(server.sockets[0].getsockname()) as peer:
-            reader, writer = await served
-            assert reader._protocol is reader.note is writer._protocol
-            peer.sendall(b"data")
-            assert await reader.read(100) == b"data"
-            writer.close()
-        server.close()
+    def look(reader: Any, writer: Any) -> None:
+        assert reader._protocol is reader.note is writer._protocol
 
     served = loop.create_future()
-    loop.run_until_complete(main())
+    loop.run_until_complete(serve_once(factory, served, look))
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="the protocol had its writer before 3.13")
