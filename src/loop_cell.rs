@@ -36,15 +36,21 @@ const NOBODY: usize = 0;
 const FOREIGN: usize = usize::MAX;
 
 /// The loop's state, its owner, and who runs it.
+#[repr(C)]
 pub(crate) struct LoopCell<S> {
     /// The thread inside, [`NOBODY`] or [`FOREIGN`].
     owner: AtomicUsize,
     /// The thread inside `run_forever`, or [`NOBODY`].
     runner: AtomicUsize,
+    _apart: Apart,
     state: UnsafeCell<S>,
     #[cfg(debug_assertions)]
     open: std::cell::Cell<bool>,
+    _apart_from_what_follows: Apart,
 }
+
+/// Keeps what the loop's thread writes off the cache lines that others read.
+struct Apart(#[allow(dead_code)] [u8; 64]);
 
 // SAFETY: the state is only opened through an `OnLoop`, which one thread at a
 // time can have.
@@ -64,9 +70,11 @@ impl<S> LoopCell<S> {
         Self {
             owner: AtomicUsize::new(NOBODY),
             runner: AtomicUsize::new(NOBODY),
+            _apart: Apart([0; 64]),
             state: UnsafeCell::new(state),
             #[cfg(debug_assertions)]
             open: std::cell::Cell::new(false),
+            _apart_from_what_follows: Apart([0; 64]),
         }
     }
 
@@ -101,8 +109,18 @@ impl<S> LoopCell<S> {
 
     #[cold]
     fn try_claim(&self) -> Result<OnLoop<'_, S>, Refused> {
-        let me = thread_id();
-        match self.owner.compare_exchange(NOBODY, me, Ordering::Acquire, Ordering::Relaxed) {
+        // Read first: an exchange that fails takes the word from the thread inside,
+        // which looks at it for every call.
+        let found = match self.owner.load(Ordering::Relaxed) {
+            NOBODY => self.owner.compare_exchange(
+                NOBODY,
+                thread_id(),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ),
+            taken => Err(taken),
+        };
+        match found {
             Ok(_) => Ok(OnLoop { cell: self, claimed: true }),
             Err(FOREIGN) => Err(Refused::Forked),
             Err(_) => Err(Refused::OtherThread),
