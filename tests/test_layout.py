@@ -37,7 +37,7 @@ UNSAFE_FILES = re.compile(
     r"|src/loop_cell\.rs"  # the loop's memory, opened by its own thread only
     r"|src/guarded\.rs"  # the versions of classes
     r"|src/py/\w+\.rs"  # CPython's C API behind safe types
-    r"|src/handle/(mod|class|free_list)\.rs"  # handles as heap types over asyncio's own
+    r"|src/handle/(mod|class|free_list|object|shared_list|timer)\.rs"  # handles as heap types over asyncio's own
     r"|src/event_loop/(native|io|mod|scheduling|futures|blank_future)\.rs"  # fast calls, futures and buffers of sock_*
     r"|src/transports/(read|records|shape|descriptor|stream)\.rs"
     r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols

@@ -33,7 +33,7 @@ pub(crate) use self::fd_table::FdTable;
 pub(crate) use self::native::This;
 pub(crate) use self::state::{LoopState, Source};
 use crate::errors;
-use crate::handle::{HandleRef, Handles};
+use crate::handle::{HandleRef, Handles, SharedHandles};
 use crate::imports::Imports;
 use crate::logging;
 use crate::loop_cell::{LoopCell, OnLoop};
@@ -61,6 +61,7 @@ pub(crate) struct EventLoop {
     pub(crate) observer: Observer,
     /// Boxed, because its alignment is larger than that of Python objects.
     inbox: Box<Inbox<Message>>,
+    pub(crate) shared_handles: SharedHandles,
     /// What ends a wait from another thread; gone once the loop is closed. Only
     /// a call that finds the loop parked takes the lock.
     waker: Mutex<Option<Arc<Waker>>>,
@@ -127,6 +128,7 @@ impl EventLoop {
             options,
             observer,
             inbox: Box::new(Inbox::new()),
+            shared_handles: SharedHandles::default(),
             waker,
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -440,7 +442,10 @@ impl EventLoop {
         if let Some(factory) = &state.task_factory {
             visit.call(factory.as_py())?;
         }
-        Ok(())
+        // SAFETY: the collector runs attached.
+        #[allow(unsafe_code)]
+        let py = unsafe { Python::assume_attached() };
+        self.shared_handles.traverse(py, &visit)
     }
 
     fn __clear__(&self) {
@@ -522,12 +527,11 @@ impl EventLoop {
         }
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(dropped);
-        let dead = inside.with(|state| state.handles.drain());
-        drop(dead);
         while let Some(message) = self.inbox.pop() {
             drop(message);
         }
-        let _ = py;
+        let dead = inside.with(|state| state.handles.drain());
+        drop((dead, self.shared_handles.drain(py)));
     }
 }
 

@@ -20,9 +20,6 @@ use crate::py::args::missing_arguments;
 use crate::py::{Args, Owned, context};
 use crate::ready::Ready;
 
-/// The class of what `call_soon_threadsafe` returns.
-const THREADSAFE: Kind = if cfg!(Py_3_14) { Kind::Threadsafe } else { Kind::Plain };
-
 /// How a scheduling method was called.
 struct Call<'a> {
     name: &'static str,
@@ -62,28 +59,29 @@ pub(crate) fn call_soon_threadsafe<'py>(
     if this.event_loop.debug() {
         this.bind(py).call_method1("_check_callback", (as_any(py, &call), call.name))?;
     }
-    let handle = match this.event_loop.cell.try_enter() {
+    let inside = match this.event_loop.cell.try_enter() {
         // This thread runs the loop, or none does: then the call is better off
         // in the queue, which the collector can see.
-        Ok(inside) => {
-            let handle = make(py, this, Some(&inside), THREADSAFE, call)?;
-            handle.get().set_threadsafe();
-            this.event_loop.queue(py, &inside, handle.clone_ref(py));
-            handle
-        }
+        Ok(inside) => Some(inside),
+        Err(Refused::OtherThread) => None,
         Err(refused @ Refused::Forked) => return Err(errors::refused(refused, call.name)),
-        Err(Refused::OtherThread) => {
-            let context = match call.context {
-                Some(context) => Some(context),
-                None => context::copy_unless_empty(py)?,
-            };
-            let callback = Callback { callable: call.callable, args: call.args, context };
-            let handle = make_handle(py, this, None, THREADSAFE, callback)?;
-            handle.get().set_threadsafe();
-            this.event_loop.send(py, Message::Call(handle.clone_ref(py)));
-            handle
-        }
     };
+    let context = match call.context {
+        Some(context) => Some(context),
+        None => context::copy_unless_empty(py)?,
+    };
+    let memory = this.event_loop.shared_handles.take(py);
+    let callback = Callback { callable: call.callable, args: call.args, context };
+    let handle = finish(py, this, HandleRef::new(py, memory, this.as_ptr(), callback)?)?;
+    match inside {
+        Some(inside) => {
+            inside.with(|state| state.untracked = true);
+            this.event_loop.queue(py, &inside, handle.clone_ref(py));
+        }
+        None => {
+            this.event_loop.send(py, Message::Call(handle.share(py)));
+        }
+    }
     Ok(handle.into_object())
 }
 
@@ -349,6 +347,13 @@ pub(crate) fn make_handle(
         }
         None => HandleRef::new(py, Memory::New(kind), this.as_ptr(), callback)?,
     };
+    finish(py, this, handle)
+}
+
+/// What a new handle needs besides: the collector's attention where no run stands
+/// for it, and in debug mode its source.
+#[inline]
+fn finish(py: Python<'_>, this: This<'_>, handle: HandleRef) -> PyResult<HandleRef> {
     if !this.event_loop.cell.is_running() {
         handle.get().track();
     }

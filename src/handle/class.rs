@@ -7,9 +7,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use crate::handle::{
-    HANDLE_SIZE, HandleObject, HandleRef, Kind, Slot, THREADSAFE_HANDLE_SIZE, TIMER_HANDLE_SIZE,
+use crate::handle::HandleRef;
+use crate::handle::object::{
+    HANDLE_SIZE, HandleObject, Slot, THREADSAFE_HANDLE_SIZE, TIMER_HANDLE_SIZE,
 };
+use crate::handle::timer::{TimerObject, scheduled_value, when, when_value};
 use crate::py::native::{self, NativeClass, Visitor, getter, method};
 use crate::py::{Args, Owned};
 
@@ -18,13 +20,13 @@ use crate::py::{Args, Owned};
 struct PlainHandle(HandleObject);
 /// The class `TimerHandle`.
 #[repr(transparent)]
-struct TimerHandle(HandleObject);
+struct TimerHandle(TimerObject);
 /// The class of `call_soon_threadsafe` from CPython 3.14 on.
 #[repr(transparent)]
 struct ThreadsafeHandle(HandleObject);
 
 macro_rules! handle_class {
-    ($class:ty, $name:literal, $size:expr, $kind:expr) => {
+    ($class:ty, $name:literal, $size:expr) => {
         // SAFETY: the memory begins with the slots of asyncio's class, whose
         // size is checked; zero is a valid value of every field.
         unsafe impl NativeClass for $class {
@@ -35,29 +37,26 @@ macro_rules! handle_class {
             const SUBCLASSABLE: bool = false;
 
             fn traverse(&self, visitor: &mut Visitor) {
-                self.0.visit(visitor);
+                // SAFETY: there is a handle at the beginning of all three.
+                unsafe { &*(&raw const *self).cast::<HandleObject>() }.visit(visitor);
             }
 
             fn clear(&self) {
-                self.0.clear_for_collector();
+                // SAFETY: as above.
+                unsafe { &*(&raw const *self).cast::<HandleObject>() }.clear_for_collector();
             }
 
             unsafe fn dealloc(this: *mut Self) {
                 // SAFETY: the same memory, the same promise.
-                unsafe { HandleObject::end(this.cast(), $kind) }
+                unsafe { HandleObject::end(this.cast()) }
             }
         }
     };
 }
 
-handle_class!(PlainHandle, c"tokioloop.Handle", HANDLE_SIZE, Kind::Plain);
-handle_class!(TimerHandle, c"tokioloop.TimerHandle", TIMER_HANDLE_SIZE, Kind::Timer);
-handle_class!(
-    ThreadsafeHandle,
-    c"tokioloop._ThreadSafeHandle",
-    THREADSAFE_HANDLE_SIZE,
-    Kind::Threadsafe
-);
+handle_class!(PlainHandle, c"tokioloop.Handle", HANDLE_SIZE);
+handle_class!(TimerHandle, c"tokioloop.TimerHandle", TIMER_HANDLE_SIZE);
+handle_class!(ThreadsafeHandle, c"tokioloop._ThreadSafeHandle", THREADSAFE_HANDLE_SIZE);
 
 fn cancel<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("Handle.cancel")?;
@@ -83,21 +82,6 @@ fn run<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResu
     Ok(Owned::none(py))
 }
 
-fn when<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResult<Owned> {
-    args.none("TimerHandle.when")?;
-    when_value(py, this)
-}
-
-fn when_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    let given = this.when.get();
-    if given.is_null() {
-        Owned::float(py, this.when_seconds.get())
-    } else {
-        // SAFETY: the slot owns a reference.
-        Ok(unsafe { Owned::from_borrowed(given) })
-    }
-}
-
 fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
     let none = Owned::none(py);
     if this.callback.get() == none.as_ptr() {
@@ -120,10 +104,6 @@ fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
 
 fn cancelled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
     Ok(Owned::bool(py, this.is_cancelled()))
-}
-
-fn scheduled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    Ok(Owned::bool(py, this.timer.get().is_some()))
 }
 
 /// Reads a slot that is None while it is empty.
@@ -173,10 +153,10 @@ pub(crate) fn make_classes(py: Python<'_>) -> PyResult<Classes<'_>> {
         c"A callback that call_soon() scheduled; an asyncio.Handle.",
     )?;
     let mut timer_methods = methods();
-    timer_methods.push(method!(HandleObject, c"when", when, c"when($self)\n--\n\nReturn the time of loop.time(), in seconds, at which the callback is due."));
+    timer_methods.push(method!(TimerObject, c"when", when, c"when($self)\n--\n\nReturn the time of loop.time(), in seconds, at which the callback is due."));
     let mut timer_getters = getters();
-    timer_getters.push(getter!(HandleObject, c"_when", when_value));
-    timer_getters.push(getter!(HandleObject, c"_scheduled", scheduled_value));
+    timer_getters.push(getter!(TimerObject, c"_when", when_value));
+    timer_getters.push(getter!(TimerObject, c"_scheduled", scheduled_value));
     let timer = native::make_class::<TimerHandle>(
         &base("TimerHandle")?,
         timer_methods,

@@ -13,16 +13,16 @@ const FREE_LIST_LENGTH: usize = 256;
 pub(crate) struct Handles {
     plain: Vec<DeadHandle>,
     timer: Vec<DeadHandle>,
-    threadsafe: Vec<DeadHandle>,
 }
 
-/// Memory of a handle without references, in or out.
+/// Memory of a handle without references, in or out, but for one to its loop in
+/// those of [`Kind::Threadsafe`].
 pub(crate) struct DeadHandle(*mut HandleObject);
 
 impl DeadHandle {
     /// # Safety
-    /// Nothing refers to the handle, which refers to nothing but its class, and
-    /// the collector does not know it.
+    /// Nothing refers to the handle, which refers to nothing but its class and
+    /// maybe its loop, and the collector does not know it.
     #[inline]
     pub(super) unsafe fn new(handle: *mut HandleObject) -> Self {
         Self(handle)
@@ -44,6 +44,8 @@ unsafe impl Send for DeadHandle {}
 
 impl Drop for DeadHandle {
     fn drop(&mut self) {
+        // SAFETY: dead memory, whose last owner this is.
+        unsafe { (*self.0).forget_loop() };
         // SAFETY: no reference is left and the collector does not know it.
         unsafe { native::free(self.0.cast()) }
     }
@@ -73,9 +75,11 @@ impl Handles {
     #[inline]
     fn list(&mut self, kind: Kind) -> &mut Vec<DeadHandle> {
         match kind {
-            Kind::Plain => &mut self.plain,
             Kind::Timer => &mut self.timer,
-            Kind::Threadsafe => &mut self.threadsafe,
+            Kind::Plain | Kind::Threadsafe => {
+                debug_assert!(kind == Kind::Plain, "those are in a list of their own");
+                &mut self.plain
+            }
         }
     }
 

@@ -120,7 +120,25 @@ pub(crate) unsafe fn vectorcall(
     arguments: *const *mut ffi::PyObject,
     count: usize,
 ) -> PyResult<Owned> {
-    let flags = count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
+    // SAFETY: the caller's promise.
+    unsafe { vectorcall_at(py, callable, arguments, count, true) }
+}
+
+/// Calls with `count` arguments at `arguments`, before which there is a slot for
+/// the callee's use or not.
+///
+/// # Safety
+/// `callable` and the arguments are alive, and the slot, if there is one, may be
+/// written to.
+#[inline]
+pub(crate) unsafe fn vectorcall_at(
+    py: Python<'_>,
+    callable: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    slot_before: bool,
+) -> PyResult<Owned> {
+    let flags = if slot_before { count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET } else { count };
     // SAFETY: the caller's promise.
     let result =
         unsafe { ffi::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut()) };

@@ -11,13 +11,18 @@ pub(crate) mod bytes;
 pub(crate) mod call;
 pub(crate) mod context;
 pub(crate) mod detached;
+#[cfg(not(Py_GIL_DISABLED))]
+mod gil_cell;
 pub(crate) mod interpreter;
 pub(crate) mod message;
 pub(crate) mod native;
 mod owned;
+pub(crate) mod shared_count;
 pub(crate) mod stop_iteration;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(Py_3_14)))]
 pub(crate) mod thread_exit;
 
 pub(crate) use args::Args;
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) use gil_cell::GilCell;
 pub(crate) use owned::Owned;

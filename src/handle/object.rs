@@ -1,0 +1,460 @@
+//! The memory of a handle, and what is done with it.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::mem::offset_of;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
+use pyo3::types::PyTuple;
+use pyo3::{Borrowed, ffi};
+
+use super::free_list::DeadHandle;
+use super::timer::TimerObject;
+use super::{Callback, HandleRef, Kind};
+use crate::event_loop::{EventLoop, Inside};
+use crate::py::native::Visitor;
+use crate::py::{Owned, call, context, shared_count};
+use crate::threadsafe_cancel;
+
+/// Arguments that need no tuple.
+const INLINE_ARGS: usize = 2;
+
+pub(super) type Slot = Cell<*mut ffi::PyObject>;
+
+/// The memory of a `Handle`, and the beginning of a `TimerHandle`'s.
+#[repr(C)]
+pub(crate) struct HandleObject {
+    pub(super) ob_base: ffi::PyObject,
+    // The slots of asyncio.Handle, in the order in which CPython lays them out.
+    /// The tuple of more than [`INLINE_ARGS`] arguments.
+    pub(super) args: Slot,
+    pub(super) callback: Slot,
+    _cancelled: Slot,
+    pub(super) context: Slot,
+    pub(super) event_loop: Slot,
+    pub(super) repr: Slot,
+    pub(super) source_traceback: Slot,
+    /// From CPython 3.12 on the list is kept before the object.
+    #[cfg(not(Py_3_12))]
+    _weakrefs: Slot,
+    /// Where asyncio.TimerHandle has `_scheduled`, and asyncio's _ThreadSafeHandle
+    /// its lock; it stays empty.
+    _first: Slot,
+    /// Where asyncio.TimerHandle has `_when`; it stays empty. In other handles it
+    /// is ours, and a callee may use it, being before its arguments, for itself.
+    second: Slot,
+    // Ours.
+    pub(super) inline: [Slot; INLINE_ARGS],
+    pub(super) inline_count: Cell<u8>,
+    pub(super) cancelled: AtomicBool,
+    pub(super) running: AtomicBool,
+    kind: Cell<Kind>,
+    tracked: Cell<bool>,
+}
+
+/// A handle's memory up to where asyncio.Handle's ends.
+pub(super) const HANDLE_SIZE: usize = offset_of!(HandleObject, _first);
+/// A handle's memory up to where asyncio's _ThreadSafeHandle's ends.
+pub(super) const THREADSAFE_HANDLE_SIZE: usize = offset_of!(HandleObject, second);
+/// A handle's memory up to where asyncio.TimerHandle's ends.
+pub(super) const TIMER_HANDLE_SIZE: usize = offset_of!(HandleObject, inline);
+
+impl HandleObject {
+    #[inline]
+    pub(super) fn fill(
+        &self,
+        py: Python<'_>,
+        event_loop: *mut ffi::PyObject,
+        callback: Callback<'_>,
+    ) -> PyResult<()> {
+        // SAFETY: alive for the length of the call that makes the handle.
+        let keep = |object| unsafe { self.keep(object) };
+        self.callback.set(keep(callback.callable));
+        self.context.set(callback.context.map_or(ptr::null_mut(), |context| self.take(context)));
+        if self.event_loop.get().is_null() {
+            self.event_loop.set(keep(event_loop));
+        }
+        if callback.args.len() <= INLINE_ARGS {
+            for (slot, &argument) in self.inline.iter().zip(callback.args) {
+                slot.set(keep(argument));
+            }
+            self.inline_count.set(callback.args.len() as u8);
+            Ok(())
+        } else {
+            self.fill_tuple(py, callback.args)
+        }
+    }
+
+    #[cold]
+    fn fill_tuple(&self, py: Python<'_>, args: &[*mut ffi::PyObject]) -> PyResult<()> {
+        // SAFETY: the arguments are alive for the length of this call.
+        let args = args.iter().map(|&object| unsafe { Bound::from_borrowed_ptr(py, object) });
+        let tuple = PyTuple::new(py, args.collect::<Vec<_>>())?;
+        self.args.set(self.take(tuple.into_any().into()));
+        Ok(())
+    }
+
+    /// Counts a reference for a slot.
+    ///
+    /// # Safety
+    /// A live object.
+    #[inline]
+    unsafe fn keep(&self, object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if counts_apart(self.kind()) {
+                shared_count::add(object);
+            } else {
+                ffi::Py_INCREF(object);
+            }
+        }
+        object
+    }
+
+    /// Makes a reference a slot's.
+    #[inline]
+    fn take(&self, object: Owned) -> *mut ffi::PyObject {
+        if counts_apart(self.kind()) {
+            // SAFETY: alive while its reference is here.
+            return unsafe { self.keep(object.as_ptr()) };
+        }
+        object.into_raw()
+    }
+
+    /// The context of the callback, which is made here if it was empty.
+    #[inline]
+    pub(super) fn own_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
+        let fill = || {
+            if self.context.get().is_null() {
+                let made = context::empty(py)?;
+                // Making it may have run the collector, and that any code.
+                if self.context.get().is_null() {
+                    self.context.set(self.take(made));
+                }
+            }
+            Ok(self.context.get())
+        };
+        if self.is_shared() { self.alone(py, fill) } else { fill() }
+    }
+
+    /// A context that was made for one call, and that nobody has seen or put
+    /// anything into, serves the next one.
+    #[inline]
+    pub(super) fn give_context_back(&self, py: Python<'_>) {
+        // Without the GIL another thread could be looking at it.
+        if cfg!(not(Py_GIL_DISABLED)) {
+            let context = self.context.get();
+            if context::is_as_new(py, context) {
+                self.context.set(ptr::null_mut());
+                // SAFETY: the slot owned this reference.
+                context::keep(py, unsafe { Owned::from_raw(context) });
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn call(&self, py: Python<'_>) -> PyResult<Owned> {
+        let tuple = self.args.get();
+        if tuple.is_null() {
+            let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
+            let count = usize::from(self.inline_count.get());
+            // SAFETY: the handle keeps callable and arguments alive while
+            // `running` is set. But for timers, whose slots are asyncio's, `second`
+            // lies before the first argument.
+            unsafe {
+                call::vectorcall_at(
+                    py,
+                    self.callback.get(),
+                    first,
+                    count,
+                    self.kind() != Kind::Timer,
+                )
+            }
+        } else {
+            // SAFETY: as above, with the arguments in a tuple.
+            unsafe { call::with_tuple(py, self.callback.get(), tuple) }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn kind(&self) -> Kind {
+        self.kind.get()
+    }
+
+    pub(super) fn set_kind(&self, kind: Kind) {
+        self.kind.set(kind);
+    }
+
+    /// The handle with what timers have besides, if it is a timer's.
+    #[inline]
+    pub(super) fn timer(&self) -> Option<&TimerObject> {
+        // SAFETY: the memory of this kind is a timer's, which begins with this.
+        (self.kind() == Kind::Timer).then(|| unsafe { &*(&raw const *self).cast() })
+    }
+
+    pub(crate) fn set_source_traceback(&self, traceback: Owned) {
+        let old = self.source_traceback.replace(self.take(traceback));
+        // SAFETY: the slot owned this reference.
+        unsafe { give_up(self.kind(), old) };
+    }
+
+    /// Lets the collector see the handle from now on.
+    pub(crate) fn track(&self) {
+        if !self.tracked.replace(true) {
+            // SAFETY: a live object that the collector does not know.
+            unsafe { ffi::PyObject_GC_Track((&raw const *self).cast_mut().cast()) };
+        }
+    }
+
+    /// Whether somebody else than the caller keeps the handle.
+    pub(crate) fn is_shared(&self) -> bool {
+        // SAFETY: a live object.
+        unsafe { ffi::Py_REFCNT((&raw const *self).cast_mut().cast()) > 1 }
+    }
+
+    /// Drops what the callback needed, as asyncio does when it is cancelled.
+    pub(super) fn release(&self, py: Python<'_>) {
+        // The slot reads as None afterwards. All are emptied before what they
+        // held is dropped, because that may run any code.
+        let none = Owned::none(py);
+        let held = self.alone(py, || {
+            let count = usize::from(self.inline_count.replace(0));
+            let mut held = [ptr::null_mut(); INLINE_ARGS + 2];
+            let [callback, tuple, inline @ ..] = &mut held;
+            *callback = self.callback.replace(self.take(none));
+            *tuple = self.args.replace(ptr::null_mut());
+            for (object, slot) in inline.iter_mut().zip(&self.inline).take(count) {
+                *object = slot.replace(ptr::null_mut());
+            }
+            held
+        });
+        for object in held {
+            // SAFETY: the slots owned these references.
+            unsafe { give_up(self.kind(), object) };
+        }
+    }
+
+    /// Runs `body` while no other thread looks at the slots.
+    #[inline]
+    pub(super) fn alone<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
+        let this = (&raw const *self).cast_mut().cast();
+        // SAFETY: alive during its own method.
+        let this: Borrowed<'_, '_, PyAny> = unsafe { Borrowed::from_ptr(py, this) };
+        with_critical_section(&this, body)
+    }
+
+    /// `cancel()`, from any thread.
+    pub(crate) fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_cancelled() {
+            return self.wait_until_cancelled(py);
+        }
+        // SAFETY: the handle keeps its loop alive.
+        let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
+        self.cancelled.store(true, Ordering::SeqCst);
+        if event_loop.debug() {
+            self.remember_repr(py)?;
+        }
+        match event_loop.cell.try_enter() {
+            Ok(inside) => {
+                self.take_back(py, &inside);
+                Ok(())
+            }
+            Err(_) => {
+                // SAFETY: alive during its own method.
+                let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
+                event_loop.reap(py, HandleRef(this));
+                self.wait_until_cancelled(py)
+            }
+        }
+    }
+
+    /// A handle of `call_soon_threadsafe` does not go on running behind the back
+    /// of a thread that cancels it or asks for its state (CPython 3.14 and
+    /// later).
+    pub(super) fn wait_until_cancelled(&self, py: Python<'_>) -> PyResult<()> {
+        if self.kind() == Kind::Threadsafe && cfg!(Py_3_14) {
+            // SAFETY: the handle keeps its loop alive.
+            let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
+            if !event_loop.cell.is_mine() {
+                threadsafe_cancel::wait(py, &self.running);
+            }
+        }
+        Ok(())
+    }
+
+    /// On the loop's thread: finishes what another thread's `cancel` began.
+    pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) {
+        let held = self.take_timer().and_then(|key| inside.with(|state| state.timers.remove(key)));
+        if !self.running.load(Ordering::Relaxed) {
+            self.release(py);
+        }
+        drop(held);
+        if self.is_shared() {
+            // The loop holds it no longer: what keeps it may be in a cycle with
+            // the context.
+            self.track();
+        }
+    }
+
+    /// Debug mode shows what a cancelled handle would have called.
+    #[cold]
+    fn remember_repr(&self, py: Python<'_>) -> PyResult<()> {
+        // SAFETY: alive during its own method.
+        let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
+        let text = this.bind(py).repr()?.into_any();
+        let old = self.alone(py, || self.repr.replace(self.take(text.into())));
+        // SAFETY: the slot owned this reference.
+        unsafe { give_up(self.kind(), old) };
+        Ok(())
+    }
+
+    pub(super) fn visit(&self, visitor: &mut Visitor) {
+        let slots = [&self.args, &self.callback, &self.context, &self.event_loop, &self.repr];
+        for slot in slots.into_iter().chain([&self.source_traceback]) {
+            visitor.pointer(slot.get());
+        }
+        for slot in self.inline.iter().take(usize::from(self.inline_count.get())) {
+            visitor.pointer(slot.get());
+        }
+        if let Some(timer) = self.timer() {
+            timer.visit(visitor);
+        }
+    }
+
+    /// Drops every reference but the loop's; the handle is dead or about to be.
+    fn clear_all(&self) {
+        let count = self.inline_count.replace(0);
+        for slot in self.inline.iter().take(usize::from(count)) {
+            // SAFETY: the slot owned this reference.
+            unsafe { give_up(self.kind(), slot.replace(ptr::null_mut())) };
+        }
+        for slot in [&self.args, &self.callback, &self.context, &self.repr, &self.source_traceback]
+        {
+            // SAFETY: the slot owned this reference, if any.
+            unsafe { give_up(self.kind(), slot.replace(ptr::null_mut())) };
+        }
+    }
+
+    /// Gives the reference to the loop up.
+    pub(super) fn forget_loop(&self) {
+        let event_loop = self.event_loop.replace(ptr::null_mut());
+        // SAFETY: the slot owned this reference, if any.
+        unsafe { give_up(self.kind(), event_loop) };
+    }
+
+    /// Ends a handle: its memory goes to its loop's list of such where that is
+    /// within reach.
+    // HOT: call_soon
+    pub(super) unsafe fn end(this: *mut Self) {
+        // SAFETY: CPython passes the dead object, whose memory is still whole.
+        let handle = unsafe { &*this };
+        if handle.tracked.replace(false) {
+            // SAFETY: known to the collector, as the flag says.
+            unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
+        }
+        // SAFETY: a dead object whose class has weak references.
+        unsafe { clear_weakrefs(this) };
+        handle.clear_all();
+        handle.cancelled.store(false, Ordering::Relaxed);
+        if let Some(timer) = handle.timer() {
+            timer.forget();
+        }
+        let event_loop = handle.event_loop.get();
+        // SAFETY: but for its loop it refers to nothing, and nothing to it.
+        let dead = unsafe { DeadHandle::new(this) };
+        if event_loop.is_null() {
+            return drop(dead);
+        }
+        // SAFETY: deallocation runs attached.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: the slot holds the handle's loop.
+        let target = unsafe { EventLoop::borrow(py, event_loop) };
+        let is_mine = target.cell.is_mine();
+        let kind = handle.kind();
+        if kind == Kind::Threadsafe {
+            // Who is inside the loop keeps it alive, others have the handle for it.
+            // SAFETY: the slot's reference is there until the next line.
+            let alive = (!is_mine).then(|| unsafe { Owned::from_borrowed(event_loop) });
+            // From here on it may be another thread's next handle.
+            target.shared_handles.put(py, event_loop, dead);
+            if target.closed() {
+                // It would keep the loop alive for ever.
+                drop(target.shared_handles.drain(py));
+            }
+            drop(alive);
+            return;
+        }
+        handle.event_loop.set(ptr::null_mut());
+        // SAFETY: the slot owned this reference.
+        let event_loop = unsafe { Owned::from_raw(event_loop) };
+        let mut dead = Some(dead);
+        if is_mine {
+            if let Ok(inside) = target.cell.enter(py) {
+                dead = dead.and_then(|dead| inside.with(|state| state.handles.put(kind, dead)));
+            }
+        }
+        drop((dead, event_loop));
+    }
+}
+
+/// Whether what such a handle refers to is counted for all threads (`shared_count`).
+#[inline]
+fn counts_apart(kind: Kind) -> bool {
+    cfg!(Py_GIL_DISABLED) && kind == Kind::Threadsafe
+}
+
+/// Gives up what a slot of such a handle owned, if anything.
+///
+/// # Safety
+/// The slot owned a reference to the object, and is empty.
+#[inline]
+unsafe fn give_up(kind: Kind, object: *mut ffi::PyObject) {
+    if object.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if counts_apart(kind) {
+            shared_count::subtract(object);
+        } else {
+            ffi::Py_DECREF(object);
+        }
+    }
+}
+
+/// Ends the weak references to a dead handle.
+///
+/// # Safety
+/// The object is dead, and its memory whole.
+#[inline]
+unsafe fn clear_weakrefs(this: *mut HandleObject) {
+    // SAFETY: dead objects keep their class.
+    let class = unsafe { ffi::Py_TYPE(this.cast()) };
+    // SAFETY: a class is alive as long as its instances.
+    let offset = unsafe { (*class).tp_weaklistoffset };
+    // SAFETY: asyncio.Handle has weak references, so the offset leads to the
+    // list, which may lie before the object.
+    let list = unsafe { *this.byte_offset(offset).cast::<*mut ffi::PyObject>() };
+    if !list.is_null() {
+        // SAFETY: the list belongs to this object.
+        unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
+    }
+}
+
+impl HandleObject {
+    /// Breaks cycles. The loop stays: a handle without one cannot be asked
+    /// anything, and the loop's own clear breaks that side.
+    pub(super) fn clear_for_collector(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        // SAFETY: the collector runs attached.
+        self.release(unsafe { Python::assume_attached() });
+    }
+}
