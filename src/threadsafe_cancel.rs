@@ -4,6 +4,7 @@
 //! cancelled; the other thread says that it is cancelled and then looks whether
 //! it runs. Both steps are sequentially consistent, so at least one of them
 //! sees the other: either the callback is not run, or `cancel` waits for it.
+//! Where there is a GIL, these steps are taken with it, which orders them.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -12,14 +13,16 @@ use pyo3::prelude::*;
 
 use crate::py::detached::detached;
 
+const ORDER: Ordering = if cfg!(Py_GIL_DISABLED) { Ordering::SeqCst } else { Ordering::Relaxed };
+
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
 static LOCK: Mutex<()> = Mutex::new(());
 static ENDED: Condvar = Condvar::new();
 
 /// On the loop's thread: false where the callback must not run.
 pub(crate) fn begin(running: &AtomicBool, cancelled: &AtomicBool) -> bool {
-    running.store(true, Ordering::SeqCst);
-    if cancelled.load(Ordering::SeqCst) {
+    running.store(true, ORDER);
+    if cancelled.load(ORDER) {
         end(running);
         return false;
     }
@@ -28,8 +31,8 @@ pub(crate) fn begin(running: &AtomicBool, cancelled: &AtomicBool) -> bool {
 
 /// On the loop's thread: the callback has returned.
 pub(crate) fn end(running: &AtomicBool) {
-    running.store(false, Ordering::SeqCst);
-    if WAITERS.load(Ordering::SeqCst) > 0 {
+    running.store(false, ORDER);
+    if WAITERS.load(ORDER) > 0 {
         let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         ENDED.notify_all();
     }
@@ -37,16 +40,16 @@ pub(crate) fn end(running: &AtomicBool) {
 
 /// On another thread: returns when the callback does not run (any more).
 pub(crate) fn wait(py: Python<'_>, running: &AtomicBool) {
-    if !running.load(Ordering::SeqCst) {
+    if !running.load(ORDER) {
         return;
     }
+    WAITERS.fetch_add(1, ORDER);
     detached(py, || {
-        WAITERS.fetch_add(1, Ordering::SeqCst);
         let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        while running.load(Ordering::SeqCst) {
+        while running.load(ORDER) {
             lock = ENDED.wait(lock).unwrap_or_else(PoisonError::into_inner);
         }
         drop(lock);
-        WAITERS.fetch_sub(1, Ordering::SeqCst);
     });
+    WAITERS.fetch_sub(1, ORDER);
 }

@@ -76,6 +76,17 @@ impl<T> Inbox<T> {
         self.queue.push(item);
         // The item must be in the queue before the state is read; see the file header.
         fence(Ordering::SeqCst);
+        self.wake_parked()
+    }
+
+    /// For items that are kept elsewhere: returns whether the caller must wake the poll.
+    ///
+    /// Something must order this call, and the queuing of the item before it, against the loop's
+    /// look at that queue and its [`park`](Self::park) after it: a lock that is held around each.
+    /// [`push`](Self::push) needs none.
+    #[inline]
+    #[must_use = "on true the poll sleeps until the caller wakes it"]
+    pub fn wake_parked(&self) -> bool {
         // A plain load first: while the loop runs, senders share the line instead of fighting for
         // it. The exchange lets exactly one of several senders be the one that wakes. Relaxed will
         // do: the item is published by the queue, and the fence has ordered the rest.

@@ -34,13 +34,13 @@ impl EventLoop {
 
     /// Sends a message from another thread.
     pub(crate) fn send(&self, py: Python<'_>, message: Message) {
-        if self.inbox.push(message) {
+        if self.inbox.push(py, message) {
             self.wake(py);
         }
         // A message refers to its loop: one that came behind the loop's last
         // look would keep it alive for ever.
         if self.closed.load(Ordering::SeqCst) {
-            while let Some(late) = self.inbox.pop() {
+            while let Some(late) = self.inbox.pop(py) {
                 drop(late);
             }
         } else if !self.cell.is_running() {
@@ -88,7 +88,7 @@ impl EventLoop {
 
     fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) {
         for _ in 0..most {
-            let Some(message) = self.inbox.pop() else { break };
+            let Some(message) = self.inbox.pop(py) else { break };
             match message {
                 Message::Call(handle) => {
                     inside.with(|state| {
@@ -105,5 +105,6 @@ impl EventLoop {
                 Message::Reap(handle) => handle.get().take_back(py, inside),
             }
         }
+        self.backpressure.taken(|| self.inbox.pending());
     }
 }

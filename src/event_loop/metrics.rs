@@ -185,6 +185,7 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
         ("events", figures.events.0),
         ("callbacks", figures.callbacks.0),
         ("timers_fired", figures.timers_fired.0),
+        ("thread_waits", event_loop.get().backpressure.waits()),
         ("connections_accepted", figures.accepted.0),
         ("bytes_received", figures.bytes_received.0),
         ("messages_received", figures.messages_received.0),

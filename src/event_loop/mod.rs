@@ -5,12 +5,14 @@
 //! same names, so that the inherited code and this one agree.
 
 mod backlog;
+mod backpressure;
 mod blank_future;
 mod census;
 mod fd_table;
 pub(crate) mod futures;
 mod gathering;
 mod io;
+mod mailbox;
 mod messages;
 mod metrics;
 mod native;
@@ -27,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
-use tokioloop_reactor::{Inbox, Poller, ReadRing, Sources, Timers, Waker};
+use tokioloop_reactor::{Poller, ReadRing, Sources, Timers, Waker};
 
 pub(crate) use self::fd_table::FdTable;
 pub(crate) use self::native::This;
@@ -42,8 +44,9 @@ use crate::py::message::Spare;
 use crate::ready::Ready;
 use crate::sockets::{self, Keeping};
 use backlog::Backlog;
+use backpressure::Backpressure;
 use gathering::Gathering;
-use messages::Message;
+use mailbox::Mailbox;
 use observer::Observer;
 use options::Options;
 
@@ -59,8 +62,8 @@ pub(crate) struct EventLoop {
     pub(crate) cell: LoopCell<LoopState>,
     pub(crate) options: Options,
     pub(crate) observer: Observer,
-    /// Boxed, because its alignment is larger than that of Python objects.
-    inbox: Box<Inbox<Message>>,
+    inbox: Mailbox,
+    backpressure: Backpressure,
     pub(crate) shared_handles: SharedHandles,
     /// What ends a wait from another thread; gone once the loop is closed. Only
     /// a call that finds the loop parked takes the lock.
@@ -127,7 +130,8 @@ impl EventLoop {
             }),
             options,
             observer,
-            inbox: Box::new(Inbox::new()),
+            inbox: Mailbox::default(),
+            backpressure: Backpressure::default(),
             shared_handles: SharedHandles::default(),
             waker,
             stopping: AtomicBool::new(false),
@@ -527,7 +531,7 @@ impl EventLoop {
         }
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(dropped);
-        while let Some(message) = self.inbox.pop() {
+        while let Some(message) = self.inbox.pop(py) {
             drop(message);
         }
         let dead = inside.with(|state| state.handles.drain());

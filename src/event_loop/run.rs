@@ -190,7 +190,7 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
     let event_loop = this.event_loop;
     let mut timeout = timeout(py, this, inside)?;
     let parked = timeout != Timeout::Now;
-    if parked && !event_loop.inbox.park() {
+    if parked && !event_loop.inbox.park(py) {
         timeout = Timeout::Now;
     }
     let Some(mut poller) = inside.with(|state| state.poller.take()) else {

@@ -80,6 +80,7 @@ pub(crate) fn call_soon_threadsafe<'py>(
         }
         None => {
             this.event_loop.send(py, Message::Call(handle.share(py)));
+            this.event_loop.let_catch_up(py);
         }
     }
     Ok(handle.into_object())
@@ -302,7 +303,7 @@ impl EventLoop {
     fn queue_behind_messages(&self, py: Python<'_>, inside: &Inside<'_>, handle: HandleRef) {
         if self.cell.is_running() {
             // This thread does not sleep in the poll, so nobody is to be woken.
-            let _ = self.inbox.push(Message::Call(handle));
+            let _ = self.inbox.push(py, Message::Call(handle));
         } else {
             self.take_messages(py, inside);
             inside.with(|state| state.ready.push_back(Ready::Handle(handle)));

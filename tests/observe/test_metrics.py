@@ -16,6 +16,7 @@ COUNTERS = {
     "events",
     "callbacks",
     "timers_fired",
+    "thread_waits",
     "connections_accepted",
     "bytes_received",
     "messages_received",

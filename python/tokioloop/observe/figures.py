@@ -21,6 +21,7 @@ COUNTERS = {
     "events": "Events that polls brought",
     "callbacks": "Callbacks run, and events handled",
     "timers_fired": "Timers that came due",
+    "thread_waits": "Waits of other threads for the loop to catch up",
     "connections_accepted": "Connections accepted",
     "bytes_received": "Bytes received by transports",
     "messages_received": "Deliveries to protocols",

@@ -1,0 +1,111 @@
+//! Threads that send faster than the loop runs wait for it to catch up.
+//!
+//! A callback that waits in the inbox costs its memory until it runs. Where threads
+//! send without a pause, and share the interpreter with the loop, it gets to run so
+//! seldom that the queue grows by millions, each of them in memory that no cache
+//! holds. So a thread that finds the loop far behind lets it run: it waits, detached,
+//! until most of the queue is gone.
+//!
+//! The wait is short and never needed: a loop that is kept from running (by a long
+//! callback, by a lock that the sender holds) makes it end in vain, and then nobody
+//! waits again before the loop has taken messages. A thread that runs an event loop
+//! itself never waits.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use crate::event_loop::EventLoop;
+use crate::imports::Imports;
+use crate::py::detached::detached;
+
+/// Messages that may wait before their senders do.
+const MOST: usize = 8192;
+/// Messages with which the senders go on.
+const FEW: usize = 2048;
+/// A thread looks how many messages wait at each so many that it sends.
+const LOOK_EVERY: u32 = 64;
+/// The longest wait; the interpreter's own threads wait as long for each other.
+const LONGEST: Duration = Duration::from_millis(5);
+
+/// Where the senders of a loop wait.
+#[derive(Default)]
+pub(crate) struct Backpressure {
+    waiting: AtomicUsize,
+    /// A wait has ended in vain, and the loop has taken nothing since.
+    in_vain: AtomicBool,
+    /// How often a thread has waited.
+    waits: AtomicU64,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+thread_local! {
+    static SENT: Cell<u32> = const { Cell::new(0) };
+}
+
+impl EventLoop {
+    /// Lets the loop catch up with the calling thread, which has sent a message.
+    #[inline]
+    pub(crate) fn let_catch_up(&self, py: Python<'_>) {
+        let sent = SENT.get().wrapping_add(1);
+        SENT.set(sent);
+        if sent % LOOK_EVERY == 0 && self.inbox.pending() > MOST {
+            self.wait(py);
+        }
+    }
+
+    #[cold]
+    fn wait(&self, py: Python<'_>) {
+        let pressure = &self.backpressure;
+        let is_behind = || self.inbox.pending() > FEW && self.cell.is_running();
+        if !pressure.in_vain.load(Ordering::Relaxed) && is_behind() && !runs_a_loop(py) {
+            detached(py, || pressure.wait_while(is_behind));
+        }
+    }
+}
+
+/// Whether the calling thread runs an event loop, of any kind.
+fn runs_a_loop(py: Python<'_>) -> bool {
+    let running = Imports::get(py).and_then(|imports| imports.running_loop.bind(py).call0());
+    !running.is_ok_and(|running| running.is_none())
+}
+
+impl Backpressure {
+    fn wait_while(&self, is_behind: impl Fn() -> bool) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let (_lock, result) = self
+            .changed
+            .wait_timeout_while(lock, LONGEST, |()| is_behind())
+            .unwrap_or_else(PoisonError::into_inner);
+        if result.timed_out() {
+            self.in_vain.store(true, Ordering::Relaxed);
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// How often a thread has waited for the loop.
+    pub(crate) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// The loop has taken messages, and so many are left.
+    #[inline]
+    pub(crate) fn taken(&self, left: impl FnOnce() -> usize) {
+        // Read first: senders read what lies beside it.
+        if self.in_vain.load(Ordering::Relaxed) {
+            self.in_vain.store(false, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 && left() <= FEW {
+            let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.changed.notify_all();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The queue of what other threads send.
+//!
+//! With the GIL it is a plain one: who sends and who takes holds the GIL, and so
+//! does the loop when it announces that it is about to block. Without, it is the
+//! reactor's [`Inbox`], for which each message pays some atomic instructions.
+
+use pyo3::prelude::*;
+use tokioloop_reactor::Inbox;
+
+use crate::event_loop::messages::Message;
+
+#[cfg(not(Py_GIL_DISABLED))]
+pub(crate) use self::with_gil::Mailbox;
+#[cfg(Py_GIL_DISABLED)]
+pub(crate) use self::without_gil::Mailbox;
+
+#[cfg(not(Py_GIL_DISABLED))]
+mod with_gil {
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{Inbox, Message, Python};
+    use crate::py::GilCell;
+
+    /// Room for so many messages is kept.
+    const ROOM: usize = 4096;
+
+    #[derive(Default)]
+    pub(crate) struct Mailbox {
+        queue: GilCell<VecDeque<Message>>,
+        /// How many wait, for those without the GIL.
+        length: AtomicUsize,
+        /// Whether the loop must be woken.
+        state: Box<Inbox<()>>,
+    }
+
+    impl Mailbox {
+        /// Adds a message; whether the caller must wake the poll.
+        #[inline]
+        pub(crate) fn push(&self, py: Python<'_>, message: Message) -> bool {
+            self.queue.with(py, |queue| {
+                queue.push_back(message);
+                self.length.store(queue.len(), Ordering::Relaxed);
+            });
+            self.state.wake_parked()
+        }
+
+        /// Takes the oldest message.
+        #[inline]
+        pub(crate) fn pop(&self, py: Python<'_>) -> Option<Message> {
+            self.queue.with(py, |queue| {
+                let message = queue.pop_front();
+                self.length.store(queue.len(), Ordering::Relaxed);
+                if queue.is_empty() && queue.capacity() > ROOM {
+                    queue.shrink_to(ROOM);
+                }
+                message
+            })
+        }
+
+        /// How many messages wait.
+        #[inline]
+        pub(crate) fn pending(&self) -> usize {
+            self.length.load(Ordering::Relaxed)
+        }
+
+        #[inline]
+        pub(crate) fn has_pending(&self) -> bool {
+            self.pending() > 0
+        }
+
+        /// As [`Inbox::park`], with the GIL held.
+        #[inline]
+        pub(crate) fn park(&self, _py: Python<'_>) -> bool {
+            !self.has_pending() && self.state.park()
+        }
+
+        #[inline]
+        pub(crate) fn unpark(&self) {
+            self.state.unpark();
+        }
+
+        /// As [`Inbox::notify`], which needs no GIL.
+        #[inline]
+        pub(crate) fn notify(&self) -> bool {
+            self.state.notify()
+        }
+    }
+}
+
+#[cfg(Py_GIL_DISABLED)]
+mod without_gil {
+    use super::{Inbox, Message, Python};
+
+    /// Boxed, because its alignment is larger than that of Python objects.
+    #[derive(Default)]
+    pub(crate) struct Mailbox(Box<Inbox<Message>>);
+
+    impl Mailbox {
+        /// Adds a message; whether the caller must wake the poll.
+        #[inline]
+        pub(crate) fn push(&self, _py: Python<'_>, message: Message) -> bool {
+            self.0.push(message)
+        }
+
+        /// Takes the oldest message.
+        #[inline]
+        pub(crate) fn pop(&self, _py: Python<'_>) -> Option<Message> {
+            self.0.pop()
+        }
+
+        /// How many messages wait.
+        #[inline]
+        pub(crate) fn pending(&self) -> usize {
+            self.0.pending()
+        }
+
+        #[inline]
+        pub(crate) fn has_pending(&self) -> bool {
+            self.0.has_pending()
+        }
+
+        #[inline]
+        pub(crate) fn park(&self, _py: Python<'_>) -> bool {
+            self.0.park()
+        }
+
+        #[inline]
+        pub(crate) fn unpark(&self) {
+            self.0.unpark();
+        }
+
+        #[inline]
+        pub(crate) fn notify(&self) -> bool {
+            self.0.notify()
+        }
+    }
+}
