@@ -85,6 +85,8 @@ def test_an_echo_adds_up(make_loop):
         during = loop.metrics()
         transport.close()
         server.close()
+        while loop.metrics()["connections_open"]:
+            await asyncio.sleep(0)
         return during
 
     during = loop.run_until_complete(main())
