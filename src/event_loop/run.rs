@@ -223,9 +223,9 @@ fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) ->
     }
     logging::deliver(py)?;
     pace.skipped = 0;
-    pace.quiet = !found && !parked;
+    pace.quiet = !found;
     if pace.quiet {
-        pace.polled_at = clock::now();
+        pace.polled_at = if parked { now } else { clock::now() };
     }
     if parked && event_loop.inbox.has_pending() {
         event_loop.take_some_messages(py, inside);
