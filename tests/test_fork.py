@@ -197,3 +197,38 @@ def test_multiprocessing_by_fork_from_a_coroutine(flavour):
         print("done")
         """,
     )
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop's loops are never collected")
+def test_a_child_collects_the_loop_that_its_parents_threads_have_called(flavour):
+    check(
+        flavour,
+        """
+        import gc, threading
+
+        def call():
+            for _ in range(5):
+                loop.call_soon_threadsafe(int)
+            loop.call_soon_threadsafe(loop.stop)
+
+        def collected():
+            global loop
+            kind = type(loop)
+            # Neither a descriptor nor a warning is this test's business.
+            sys.unraisablehook = lambda *arguments: None
+            warnings.simplefilter("ignore")
+            del loop
+            gc.collect()
+            # A weak reference goes first, even where the loop itself stays.
+            assert not any(type(each) is kind for each in gc.get_objects())
+
+        loop = new_loop()
+        thread = threading.Thread(target=call)
+        loop.call_soon(thread.start)
+        loop.run_forever()
+        thread.join()
+        assert in_child(collected) == 0
+        loop.close()
+        print("done")
+        """,
+    )

@@ -201,6 +201,65 @@ def test_a_context_that_a_callback_keeps_is_no_other_calls_context(loop):
     assert seen == ["unset"]
 
 
+class Comparing:
+    """Runs a function whenever it is compared."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __lt__(self, other):
+        self.function()
+        return False
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="their handles have weak references")
+def test_a_call_may_be_cancelled_by_itself_through_a_weak_reference(loop):
+    """Which leaves the arguments where the function under way looks at them."""
+    compared = []
+
+    def compare():
+        if (handle := reference()) is not None:
+            handle.cancel()
+        # Would take the memory of what was let go of.
+        compared.append([Comparing(None) for _ in range(50)])
+
+    handle = loop.call_soon_threadsafe(min, *(Comparing(compare) for _ in range(5)))
+    reference = weakref.ref(handle)
+    del handle
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert len(compared) == 4
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="their handles have weak references")
+@pytest.mark.min_python(3, 14)
+def test_a_call_that_runs_is_waited_for_through_a_weak_reference(loop):
+    began, cancelling = threading.Event(), threading.Event()
+    order = []
+
+    def run():
+        began.set()
+        cancelling.wait(10)
+        # Time for a thread that does not wait to say so.
+        time.sleep(0.05)
+        order.append("ran")
+        loop.stop()
+
+    def cancel():
+        reference = weakref.ref(loop.call_soon_threadsafe(run))
+        began.wait(10)
+        handle = reference()
+        cancelling.set()
+        handle.cancel()
+        order.append("cancelled")
+
+    thread = threading.Thread(target=cancel)
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+    assert order == ["ran", "cancelled"]
+
+
 @pytest.mark.flavours("tokioloop", reason="asyncio runs all that has come before it polls again")
 def test_a_flood_of_calls_does_not_keep_a_transport_waiting(loop):
     flood = 100_000

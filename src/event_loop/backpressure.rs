@@ -8,8 +8,8 @@
 //!
 //! The wait is short and never needed: a loop that is kept from running (by a long
 //! callback, by a lock that the sender holds) makes it end in vain, and then nobody
-//! waits again before the loop has taken messages. A thread that runs an event loop
-//! itself never waits.
+//! begins to wait before the loop has taken messages. A thread that runs an asyncio
+//! event loop itself never waits.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -26,8 +26,9 @@ use crate::py::detached::detached;
 const MOST: usize = 8192;
 /// Messages with which the senders go on.
 const FEW: usize = 2048;
-/// A thread looks how many messages wait at each so many that it sends.
-const LOOK_EVERY: u32 = 64;
+/// A thread looks how many messages wait at each so many that it sends, to whichever
+/// loop: a prime number, so that who sends to several in turn looks at each.
+const LOOK_EVERY: u32 = 61;
 /// The longest wait; the interpreter's own threads wait as long for each other.
 const LONGEST: Duration = Duration::from_millis(5);
 
@@ -44,17 +45,21 @@ pub(crate) struct Backpressure {
 }
 
 thread_local! {
-    static SENT: Cell<u32> = const { Cell::new(0) };
+    /// Messages until the next look.
+    static LEFT: Cell<u32> = const { Cell::new(LOOK_EVERY) };
 }
 
 impl EventLoop {
     /// Lets the loop catch up with the calling thread, which has sent a message.
     #[inline]
     pub(crate) fn let_catch_up(&self, py: Python<'_>) {
-        let sent = SENT.get().wrapping_add(1);
-        SENT.set(sent);
-        if sent % LOOK_EVERY == 0 && self.inbox.pending() > MOST {
-            self.wait(py);
+        let left = LEFT.get() - 1;
+        LEFT.set(left);
+        if left == 0 {
+            LEFT.set(LOOK_EVERY);
+            if self.inbox.pending() > MOST {
+                self.wait(py);
+            }
         }
     }
 
@@ -68,7 +73,7 @@ impl EventLoop {
     }
 }
 
-/// Whether the calling thread runs an event loop, of any kind.
+/// Whether the calling thread runs an event loop of which asyncio knows.
 fn runs_a_loop(py: Python<'_>) -> bool {
     let running = Imports::get(py).and_then(|imports| imports.running_loop.bind(py).call0());
     !running.is_ok_and(|running| running.is_none())

@@ -87,8 +87,10 @@ impl EventLoop {
     }
 
     fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) {
-        for _ in 0..most {
+        let mut taken = 0;
+        while taken < most {
             let Some(message) = self.inbox.pop(py) else { break };
+            taken += 1;
             match message {
                 Message::Call(handle) => {
                     inside.with(|state| {
@@ -105,6 +107,8 @@ impl EventLoop {
                 Message::Reap(handle) => handle.get().take_back(py, inside),
             }
         }
-        self.backpressure.taken(|| self.inbox.pending());
+        if taken > 0 {
+            self.backpressure.taken(|| self.inbox.pending());
+        }
     }
 }

@@ -459,8 +459,13 @@ impl EventLoop {
         if let Ok(inside) = self.cell.enter(py) {
             self.clear(py, &inside);
         }
+        // A forked child cannot enter its parent's loop.
+        drop(self.shared_handles.drain(py));
     }
 }
+
+// CPython's memory is aligned to words at least.
+const _: () = assert!(align_of::<EventLoop>() <= align_of::<usize>());
 
 impl EventLoop {
     /// Enters, or says which method was called from a wrong thread.

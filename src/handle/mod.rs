@@ -106,25 +106,10 @@ impl HandleRef {
         Self(self.0.clone_ref(py))
     }
 
-    /// A reference that another thread will let go of.
-    ///
-    /// Without the GIL an object counts the references of its own thread apart. One
-    /// of these that goes in another thread makes that thread send the object back,
-    /// to be counted up.
+    /// A reference that another thread will let go of (`shared_count`).
     #[inline]
     pub(crate) fn share(&self, py: Python<'_>) -> Self {
-        #[cfg(Py_GIL_DISABLED)]
-        {
-            let _ = py;
-            /// The two lowest bits of the count are flags.
-            const ONE: isize = 1 << 2;
-            // SAFETY: a live object: this is what a thread that does not own it adds.
-            unsafe { (*self.0.as_ptr()).ob_ref_shared.fetch_add(ONE, Ordering::Relaxed) };
-            // SAFETY: the reference was just made.
-            Self(unsafe { Owned::from_raw(self.0.as_ptr()) })
-        }
-        #[cfg(not(Py_GIL_DISABLED))]
-        self.clone_ref(py)
+        self.get().shared_ref(py)
     }
 
     #[inline]
@@ -173,20 +158,19 @@ impl HandleRef {
     /// As `run`, with `cancel` in other threads waiting for the end.
     fn run_threadsafe(&self, py: Python<'_>) -> PyResult<()> {
         let handle = self.get();
-        if !handle.is_shared() {
-            // Nobody is left to cancel it. Who did, has sent word of it before letting
-            // go, which is a fence.
+        if handle.is_out_of_reach() {
+            // Who has cancelled it has sent word before letting go, which is a fence.
             fence(Ordering::Acquire);
             if handle.is_cancelled() {
                 return Ok(());
             }
-            return self.run_in_own_context(py);
+            return self.run_in_own_context(py, true);
         }
         if !threadsafe_cancel::begin(&handle.running, &handle.cancelled) {
             handle.release(py);
             return Ok(());
         }
-        let result = self.run_in_own_context(py);
+        let result = self.run_in_own_context(py, false);
         threadsafe_cancel::end(&handle.running);
         if handle.is_cancelled() {
             handle.release(py);
@@ -195,10 +179,11 @@ impl HandleRef {
     }
 
     #[inline]
-    fn run_in_own_context(&self, py: Python<'_>) -> PyResult<()> {
+    fn run_in_own_context(&self, py: Python<'_>, out_of_reach: bool) -> PyResult<()> {
         let handle = self.get();
         let made = handle.context.get().is_null();
-        let result = match handle.own_context(py) {
+        let context = if out_of_reach { handle.fill_context(py) } else { handle.own_context(py) };
+        let result = match context {
             Ok(context) => context::run(py, context, || handle.call(py)),
             Err(error) => Err(error),
         };

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::mem::offset_of;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
@@ -125,19 +125,21 @@ impl HandleObject {
     }
 
     /// The context of the callback, which is made here if it was empty.
-    #[inline]
     pub(super) fn own_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
-        let fill = || {
+        self.alone(py, || self.fill_context(py))
+    }
+
+    /// As [`own_context`](Self::own_context), where nobody else is about.
+    #[inline]
+    pub(super) fn fill_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
+        if self.context.get().is_null() {
+            let made = context::empty(py)?;
+            // Making it may have run the collector, and that any code.
             if self.context.get().is_null() {
-                let made = context::empty(py)?;
-                // Making it may have run the collector, and that any code.
-                if self.context.get().is_null() {
-                    self.context.set(self.take(made));
-                }
+                self.context.set(self.take(made));
             }
-            Ok(self.context.get())
-        };
-        if self.is_shared() { self.alone(py, fill) } else { fill() }
+        }
+        Ok(self.context.get())
     }
 
     /// A context that was made for one call, and that nobody has seen or put
@@ -161,8 +163,8 @@ impl HandleObject {
         if tuple.is_null() {
             let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
             let count = usize::from(self.inline_count.get());
-            // SAFETY: the handle keeps callable and arguments alive while
-            // `running` is set. But for timers, whose slots are asyncio's, `second`
+            // SAFETY: the handle keeps callable and arguments alive while `running` is
+            // set, or nobody can make it let go of them. But for timers, whose slots are asyncio's, `second`
             // lies before the first argument.
             unsafe {
                 call::vectorcall_at(
@@ -196,8 +198,10 @@ impl HandleObject {
     /// The handle with what timers have besides, if it is a timer's.
     #[inline]
     pub(super) fn timer(&self) -> Option<&TimerObject> {
-        // SAFETY: the memory of this kind is a timer's, which begins with this.
-        (self.kind() == Kind::Timer).then(|| unsafe { &*(&raw const *self).cast() })
+        let memory = ptr::with_exposed_provenance::<TimerObject>((&raw const *self).addr());
+        // SAFETY: the memory of this kind, which CPython has given, is a timer's, and
+        // that begins with this.
+        (self.kind() == Kind::Timer).then(|| unsafe { &*memory })
     }
 
     pub(crate) fn set_source_traceback(&self, traceback: Owned) {
@@ -218,6 +222,24 @@ impl HandleObject {
     pub(crate) fn is_shared(&self) -> bool {
         // SAFETY: a live object.
         unsafe { ffi::Py_REFCNT((&raw const *self).cast_mut().cast()) > 1 }
+    }
+
+    /// Whether nobody but the caller can get hold of the handle: there is no other
+    /// reference, none can come of a weak one, and the collector shows it to nobody.
+    #[inline]
+    pub(super) fn is_out_of_reach(&self) -> bool {
+        // SAFETY: a live handle.
+        !self.is_shared() && !self.tracked.get() && unsafe { *weakrefs(self) }.is_null()
+    }
+
+    /// A reference that another thread will let go of.
+    pub(super) fn shared_ref(&self, _py: Python<'_>) -> HandleRef {
+        let this = (&raw const *self).cast_mut().cast();
+        // SAFETY: alive during its own method; the reference is the one just counted.
+        HandleRef(unsafe {
+            shared_count::add(this);
+            Owned::from_raw(this)
+        })
     }
 
     /// Drops what the callback needed, as asyncio does when it is cancelled.
@@ -268,9 +290,7 @@ impl HandleObject {
                 Ok(())
             }
             Err(_) => {
-                // SAFETY: alive during its own method.
-                let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
-                event_loop.reap(py, HandleRef(this));
+                event_loop.reap(py, self.shared_ref(py));
                 self.wait_until_cancelled(py)
             }
         }
@@ -385,8 +405,12 @@ impl HandleObject {
             let alive = (!is_mine).then(|| unsafe { Owned::from_borrowed(event_loop) });
             // From here on it may be another thread's next handle.
             target.shared_handles.put(py, event_loop, dead);
+            if !is_mine {
+                // Another thread may be closing it: one of both sees the other.
+                fence(Ordering::SeqCst);
+            }
             if target.closed() {
-                // It would keep the loop alive for ever.
+                // It would keep the loop alive until the collector comes.
                 drop(target.shared_handles.drain(py));
             }
             drop(alive);
@@ -436,17 +460,27 @@ unsafe fn give_up(kind: Kind, object: *mut ffi::PyObject) {
 /// The object is dead, and its memory whole.
 #[inline]
 unsafe fn clear_weakrefs(this: *mut HandleObject) {
-    // SAFETY: dead objects keep their class.
-    let class = unsafe { ffi::Py_TYPE(this.cast()) };
-    // SAFETY: a class is alive as long as its instances.
-    let offset = unsafe { (*class).tp_weaklistoffset };
-    // SAFETY: asyncio.Handle has weak references, so the offset leads to the
-    // list, which may lie before the object.
-    let list = unsafe { *this.byte_offset(offset).cast::<*mut ffi::PyObject>() };
-    if !list.is_null() {
+    // SAFETY: the caller's promise.
+    if !unsafe { *weakrefs(this) }.is_null() {
         // SAFETY: the list belongs to this object.
         unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
     }
+}
+
+/// Where the list of weak references to a handle is.
+///
+/// # Safety
+/// The memory of a handle, alive or dead.
+#[inline]
+unsafe fn weakrefs(this: *const HandleObject) -> *const *mut ffi::PyObject {
+    // SAFETY: dead objects keep their class.
+    let class = unsafe { ffi::Py_TYPE(this.cast_mut().cast()) };
+    // SAFETY: a class is alive as long as its instances.
+    let offset = unsafe { (*class).tp_weaklistoffset };
+    let memory = ptr::with_exposed_provenance::<u8>(this.addr());
+    // SAFETY: asyncio.Handle has weak references, so the offset leads to the list,
+    // which may lie before the object.
+    unsafe { memory.offset(offset) }.cast()
 }
 
 impl HandleObject {

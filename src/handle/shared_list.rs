@@ -42,7 +42,8 @@ impl SharedHandles {
         std::iter::from_fn(|| self.list.pop(py)).collect::<Vec<_>>()
     }
 
-    /// Shows their references to the loop to the collector.
+    /// Shows their references to the loop to the collector, and so to
+    /// `gc.get_referents`.
     pub(crate) fn traverse(
         &self,
         py: Python<'_>,
@@ -109,9 +110,10 @@ mod imp {
 
     use super::{DeadHandle, LENGTH, Python};
 
-    /// Made when the first handle ends: most loops are sent nothing.
+    /// Made when the first handle ends: most loops are sent nothing. Boxed, because
+    /// its alignment is larger than that of Python objects.
     #[derive(Default)]
-    pub(super) struct List(OnceLock<ArrayQueue<DeadHandle>>);
+    pub(super) struct List(OnceLock<Box<ArrayQueue<DeadHandle>>>);
 
     impl List {
         #[inline]
@@ -120,12 +122,12 @@ mod imp {
         }
 
         pub(super) fn len(&self, _py: Python<'_>) -> usize {
-            self.0.get().map_or(0, ArrayQueue::len)
+            self.0.get().map_or(0, |list| list.len())
         }
 
         #[inline]
         pub(super) fn push(&self, _py: Python<'_>, dead: DeadHandle) -> Option<DeadHandle> {
-            self.0.get_or_init(|| ArrayQueue::new(LENGTH)).push(dead).err()
+            self.0.get_or_init(|| Box::new(ArrayQueue::new(LENGTH))).push(dead).err()
         }
     }
 }

@@ -91,6 +91,33 @@ def test_a_thread_that_runs_a_loop_does_not_wait(loop: Any) -> None:
     assert flood.arrived == list(range(MANY))
 
 
+def test_each_loop_that_a_thread_sends_to_is_waited_for(flavour: Any) -> None:
+    release = threading.Event()
+    floods = [Flood(flavour.new_event_loop()) for _ in range(2)]
+    started = threading.Barrier(3, timeout=20)
+
+    def run(loop: Any) -> None:
+        loop.call_soon(started.wait)
+        loop.call_soon(release.wait, 20)
+        loop.run_forever()
+
+    threads = [threading.Thread(target=run, args=(flood.loop,)) for flood in floods]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    for _ in range(MANY):
+        for flood in floods:
+            flood.loop.call_soon_threadsafe(int)
+    for flood in floods:
+        flood.loop.call_soon_threadsafe(flood.loop.stop)
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert [flood.loop.metrics()["thread_waits"] for flood in floods] == [1, 1]
+    for flood in floods:
+        flood.loop.close()
+
+
 def test_a_sender_may_hold_what_its_callbacks_want(loop: Any) -> None:
     loop.set_debug(False)
     lock = threading.Lock()
@@ -113,6 +140,8 @@ def test_a_sender_may_hold_what_its_callbacks_want(loop: Any) -> None:
     loop.run_forever()
     thread.join()
     assert arrived == MANY
+    # Not each time that it looks, hundreds of times.
+    assert loop.metrics()["thread_waits"] <= 3
 
 
 def test_a_loop_that_does_not_run_is_not_waited_for(loop: Any) -> None:
@@ -181,11 +210,15 @@ def test_a_handle_that_outlives_its_closed_loop_lets_it_go(flavour: Any) -> None
     while_the_loop_stands_still(loop, functools.partial(flood.send_one, handles))
     loop.close()
     reference = weakref.ref(loop)
-    del loop, flood
-    assert reference() is not None
-    handles.clear()
     gc.collect()
-    assert reference() is None
+    gc.disable()
+    try:
+        del loop, flood
+        assert reference() is not None
+        handles.clear()
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_a_cancelled_call_that_nobody_refers_to_does_not_run(loop: Any) -> None:
