@@ -164,8 +164,8 @@ impl HandleObject {
             let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
             let count = usize::from(self.inline_count.get());
             // SAFETY: the handle keeps callable and arguments alive while `running` is
-            // set, or nobody can make it let go of them. But for timers, whose slots are asyncio's, `second`
-            // lies before the first argument.
+            // set, or nobody can make it let go of them. `second`, before the first
+            // argument, is the callee's to use, but in a timer, where it is asyncio's.
             unsafe {
                 call::vectorcall_at(
                     py,
