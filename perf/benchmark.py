@@ -67,9 +67,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--loops", type=names_of, help=", ".join(loops.CANDIDATES))
     parser.add_argument("--sizes", type=numbers_of, help="message sizes in bytes")
     parser.add_argument("--concurrency", type=numbers_of, help="numbers of connections")
-    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
+    parser.add_argument("--rounds", type=int, help="default 5, full and quick 3")
     parser.add_argument(
-        "--seconds", type=float, help="per loop, point and round; default 1, full 0.5, quick 0.2"
+        "--seconds", type=float, help="per loop, point and round; default 1, full 0.3, quick 0.2"
     )
     parser.add_argument("--warm-up", type=float, help="default 0.2, quick 0.1")
     parser.add_argument("--quick", action="store_true", help="under two minutes in total")
@@ -80,7 +80,13 @@ def parse_arguments() -> argparse.Namespace:
     unknown = [mode for mode in arguments.modes if mode not in WORKLOADS]
     if unknown:
         parser.error(f"unknown mode {', '.join(unknown)}; known: {', '.join(WORKLOADS)}")
-    defaults = (3, 0.2, 0.1) if arguments.quick else (5, 0.5 if arguments.full else 1.0, 0.2)
+    if arguments.quick:
+        defaults = (3, 0.2, 0.1)
+    elif arguments.full:
+        # Many loops and points: what is close is measured again, by itself and for longer.
+        defaults = (3, 0.3, 0.2)
+    else:
+        defaults = (5, 1.0, 0.2)
     for name, default in zip(("rounds", "seconds", "warm_up"), defaults, strict=True):
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)

@@ -55,7 +55,7 @@ def test_a_value_of_another_type_is_a_type_error(tokioloop, option, value):
         tokioloop.TokioLoop(**{option: value})
 
 
-@pytest.mark.parametrize("option", [name for name in OPTIONS if name != "write_batch_timeout"])
+@pytest.mark.parametrize("option", ["read_batch_bytes", "read_batch_timeout"])
 def test_none_is_no_value_where_it_is_not_the_default(tokioloop, option):
     with pytest.raises(TypeError):
         tokioloop.TokioLoop(**{option: None})
@@ -80,6 +80,7 @@ ALL_OPTIONS = pytest.mark.parametrize(
     "options",
     [
         {},
+        {"busy_poll": 0},
         {"busy_poll": 200},
         {"read_batch_bytes": 16_384, "read_batch_timeout": 0.002},
         {"read_batch_bytes": 1, "read_batch_timeout": 0.001},

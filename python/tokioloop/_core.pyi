@@ -22,7 +22,7 @@ class EventLoop:
         read_batch_bytes: int = 0,
         read_batch_timeout: float = 0.0,
         write_batch_timeout: float | None = None,
-        busy_poll: int = 0,
+        busy_poll: int | None = None,
         slow_callback: float = 0.0,
         stall_timeout: float = 0.0,
         on_stall: Callable[[Any], object] | None = None,

@@ -48,7 +48,10 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         one connection after the other, or after so many seconds when a callback
         returns (0.0 to 1.0). By default what is scheduled in a turn of many
         callbacks does so, for 0.001 seconds; with 0.0 that writes at once, too
-    busy_poll -- spin for so many microseconds (0 to 1000000) before blocking
+    busy_poll -- look for events for so many microseconds (0 to 1000000) before
+        sleeping. By default it looks for what has proved to come sooner than a
+        sleep takes, for at most 50: an answer of a thread, or the request of a
+        connection just accepted; with 0 it sleeps at once
     slow_callback -- report callbacks that take this many seconds (up to 3600.0)
         to the logger `tokioloop.slow`, without debug mode
     stall_timeout -- report the stack of a callback that holds the loop for so
@@ -71,7 +74,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         read_batch_bytes: int = 0,
         read_batch_timeout: float = 0.0,
         write_batch_timeout: float | None = None,
-        busy_poll: int = 0,
+        busy_poll: int | None = None,
         slow_callback: float = 0.0,
         stall_timeout: float = 0.0,
         on_stall: Callable[[Any], object] | None = None,

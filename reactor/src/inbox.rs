@@ -126,6 +126,13 @@ impl<T> Inbox<T> {
         self.queue.len()
     }
 
+    /// Whether a notification waits for the next [`park`](Self::park), which will be refused. Called
+    /// by a loop thread that looks for work instead of blocking.
+    #[inline]
+    pub fn is_notified(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == NOTIFIED
+    }
+
     /// Announces that the loop thread is about to block in the poll. Returns whether it may.
     ///
     /// On false, an item or a notification came first and the loop stays running: poll without

@@ -69,6 +69,11 @@ mod with_gil {
             self.pending() > 0
         }
 
+        #[inline]
+        pub(crate) fn is_notified(&self) -> bool {
+            self.state.is_notified()
+        }
+
         /// As [`Inbox::park`], with the GIL held.
         #[inline]
         pub(crate) fn park(&self, _py: Python<'_>) -> bool {
@@ -118,6 +123,11 @@ mod without_gil {
         #[inline]
         pub(crate) fn has_pending(&self) -> bool {
             self.0.has_pending()
+        }
+
+        #[inline]
+        pub(crate) fn is_notified(&self) -> bool {
+            self.0.is_notified()
         }
 
         #[inline]

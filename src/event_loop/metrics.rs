@@ -63,6 +63,8 @@ pub(crate) struct Metrics {
     pub(crate) turns: u64,
     pub(crate) polls: Counter,
     pub(crate) blocking_polls: Counter,
+    /// Blocking polls that looked for events before they slept.
+    pub(crate) looks: Counter,
     pub(crate) events: Counter,
     pub(crate) callbacks: Counter,
     pub(crate) timers_fired: Counter,
@@ -182,6 +184,7 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
         ("turns", figures.turns),
         ("polls", figures.polls.0),
         ("blocking_polls", figures.blocking_polls.0),
+        ("looks", figures.looks.0),
         ("events", figures.events.0),
         ("callbacks", figures.callbacks.0),
         ("timers_fired", figures.timers_fired.0),

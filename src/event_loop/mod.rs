@@ -18,6 +18,8 @@ mod metrics;
 mod native;
 mod observer;
 mod options;
+mod patience;
+mod polling;
 mod run;
 mod scheduling;
 mod state;
@@ -49,6 +51,7 @@ use gathering::Gathering;
 use mailbox::Mailbox;
 use observer::Observer;
 use options::Options;
+use patience::Patience;
 
 /// Proof of being on the loop's thread.
 pub(crate) type Inside<'a> = OnLoop<'a, LoopState>;
@@ -82,7 +85,7 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, write_batch_timeout=None, busy_poll=0, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
+    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, write_batch_timeout=None, busy_poll=None, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
     // One for each keyword.
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -90,7 +93,7 @@ impl EventLoop {
         read_batch_bytes: i64,
         read_batch_timeout: f64,
         write_batch_timeout: Option<f64>,
-        busy_poll: i64,
+        busy_poll: Option<i64>,
         slow_callback: f64,
         stall_timeout: f64,
         on_stall: Option<&Bound<'_, PyAny>>,
@@ -119,6 +122,7 @@ impl EventLoop {
                 corked: Vec::new(),
                 corked_at: 0,
                 gathering: Gathering::default(),
+                patience: Patience::default(),
                 backlog: Backlog::default(),
                 serial: 0,
                 task_factory: None,

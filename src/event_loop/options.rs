@@ -23,8 +23,9 @@ pub(crate) struct Options {
     /// Nanoseconds that written data waits at most for the end of the turn; 0 is
     /// for what leaves at once, None for what does so but in crowded turns.
     pub(crate) write_batch_timeout: Option<u64>,
-    /// Nanoseconds that a poll spins before it blocks.
-    pub(crate) busy_poll: u64,
+    /// Nanoseconds that a poll spins before it blocks, None where that is learned
+    /// (`patience`).
+    pub(crate) busy_poll: Option<u64>,
 }
 
 impl Options {
@@ -36,7 +37,7 @@ impl Options {
         read_batch_bytes: i64,
         read_batch_timeout: f64,
         write_batch_timeout: Option<f64>,
-        busy_poll: i64,
+        busy_poll: Option<i64>,
     ) -> PyResult<Self> {
         if !(0..=MAX_BATCH_BYTES).contains(&read_batch_bytes) {
             return Err(PyValueError::new_err(format!(
@@ -47,16 +48,18 @@ impl Options {
         if let Some(seconds) = write_batch_timeout {
             check_seconds("write_batch_timeout", seconds, MAX_BATCH_TIMEOUT)?;
         }
-        if !(0..=MAX_BUSY_POLL).contains(&busy_poll) {
+        if let Some(micros) = busy_poll
+            && !(0..=MAX_BUSY_POLL).contains(&micros)
+        {
             return Err(PyValueError::new_err(format!(
-                "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {busy_poll}"
+                "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {micros}"
             )));
         }
         Ok(Self {
             read_batch_bytes: read_batch_bytes as usize,
             read_batch_timeout: (read_batch_timeout * 1e9) as u64,
             write_batch_timeout: write_batch_timeout.map(|seconds| (seconds * 1e9) as u64),
-            busy_poll: busy_poll as u64 * 1000,
+            busy_poll: busy_poll.map(|micros| micros as u64 * 1000),
         })
     }
 

@@ -9,37 +9,18 @@ use std::sync::atomic::Ordering;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use tokioloop_reactor::{Poller, Timeout, Token, clock};
+use tokioloop_reactor::{Token, clock};
 
 use crate::errors;
 use crate::event_loop::native::This;
+use crate::event_loop::polling::{self, Pace};
 use crate::event_loop::{EventLoop, Inside, LoopState, Source, io, observer};
 use crate::logging;
-use crate::py::detached::detached;
 use crate::ready::Ready;
 use crate::sockets;
 use crate::transports::stream::TransportRef;
 use crate::transports::{accept, datagram, stream};
 use crate::{py::Owned, report};
-
-/// Turns that may pass without a poll while callbacks keep coming and the last
-/// poll found nothing; fewer where there is something that an event could be
-/// for. asyncio polls in every turn.
-const SKIPPED_POLLS: u32 = 64;
-const SKIPPED_POLLS_WITH_SOURCES: u32 = 8;
-/// Nanoseconds since the last poll after which a turn polls in any case.
-const SKIP_NANOS: u64 = 20_000;
-/// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
-const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
-
-/// What a run remembers between turns.
-struct Pace {
-    /// Turns since the last poll.
-    skipped: u32,
-    /// Whether the last poll found nothing.
-    quiet: bool,
-    polled_at: u64,
-}
 
 /// Runs turns until `stop` was asked for.
 ///
@@ -54,7 +35,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     running.with(|state| state.metrics.start_run());
     // Outside of `run_forever` nobody would ever ask to stop.
     let once = !event_loop.get().is_running();
-    let mut pace = Pace { skipped: 0, quiet: false, polled_at: 0 };
+    let mut pace = Pace::default();
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
             break Err(error);
@@ -95,8 +76,8 @@ fn poll_and_run(
     if event_loop.inbox.has_pending() {
         event_loop.take_some_messages(py, inside);
     }
-    if must_poll(inside, pace) {
-        poll(py, this, inside, pace)?;
+    if polling::must_poll(inside, pace) {
+        polling::poll(py, this, inside, pace)?;
     }
     queue_timers(py, this, inside)?;
     let gathers = event_loop.options.write_batch_timeout.is_none();
@@ -157,159 +138,9 @@ pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
     state.backlog.next()
 }
 
-/// Whether this turn looks for events. A chain of callbacks need not pay a
-/// system call for each while nothing happens outside.
-#[inline]
-fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
-    if inside.with(|state| !state.backlog.is_empty()) {
-        // What the last poll has found comes first, but not for ever: those who
-        // read it may keep the backlog filled.
-        pace.skipped += 1;
-        return pace.skipped > SKIPPED_POLLS_WITH_SOURCES;
-    }
-    let (must, limit) = inside.with(|state| {
-        let own = usize::from(state.signal_token.is_some());
-        let sources = state.sources.len() > own;
-        let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };
-        (state.ready.is_empty() || state.registered, limit)
-    });
-    if must || !pace.quiet || pace.skipped >= limit {
-        return true;
-    }
-    pace.skipped += 1;
-    clock::now() - pace.polled_at > SKIP_NANOS
-}
-
-fn poll(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
-    logging::deliver(py)?;
-    if inside.with(|state| !state.corked.is_empty()) {
-        // A callback runs the loop, or a handler of the log writes: nothing that
-        // was written may wait for what it brings about.
-        stream::flush_corked(py, this, inside)?;
-    }
-    let event_loop = this.event_loop;
-    let mut timeout = timeout(py, this, inside)?;
-    let parked = timeout != Timeout::Now;
-    if parked && !event_loop.inbox.park(py) {
-        timeout = Timeout::Now;
-    }
-    let Some(mut poller) = inside.with(|state| state.poller.take()) else {
-        return Err(errors::closed());
-    };
-    let started = if parked { clock::now() } else { 0 };
-    if parked {
-        event_loop.observer.waiting(inside.with(|state| state.metrics.turns));
-    }
-    let result = match timeout {
-        Timeout::Now => poller.wait(Timeout::Now),
-        _ => detached(py, || wait(event_loop, &mut poller, timeout)),
-    };
-    if parked {
-        event_loop.inbox.unpark();
-    }
-    let now = if parked { clock::now() } else { started };
-    let found = result.is_ok() && queue_events(py, inside, &poller);
-    inside.with(|state| {
-        state.poller = Some(poller);
-        state.registered = false;
-        state.metrics.polls += 1;
-        if parked {
-            state.metrics.blocking_polls += 1;
-            state.metrics.polling += now - started;
-        }
-    });
-    if parked {
-        log::debug!("woke after {} us", (now - started) / 1000);
-    }
-    logging::deliver(py)?;
-    pace.skipped = 0;
-    pace.quiet = !found;
-    if pace.quiet {
-        pace.polled_at = if parked { now } else { clock::now() };
-    }
-    if parked && event_loop.inbox.has_pending() {
-        event_loop.take_some_messages(py, inside);
-    }
-    match result {
-        Ok(()) => take_signals(py, this, inside),
-        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
-            py.check_signals()?;
-            take_signals(py, this, inside)
-        }
-        Err(error) => Err(errors::os_error(py, &error)),
-    }
-}
-
-/// Waits detached, spinning first where the loop was asked to.
-fn wait(event_loop: &EventLoop, poller: &mut Poller, timeout: Timeout) -> std::io::Result<()> {
-    let spin = event_loop.options.busy_poll;
-    if spin > 0 {
-        let mut until = clock::now() + spin;
-        if let Timeout::At(deadline) = timeout {
-            until = until.min(deadline);
-        }
-        loop {
-            poller.wait(Timeout::Now)?;
-            let found = !poller.is_quiet() || event_loop.inbox.has_pending();
-            if found || clock::now() >= until {
-                if found {
-                    return Ok(());
-                }
-                break;
-            }
-            std::hint::spin_loop();
-        }
-    }
-    poller.wait(timeout)
-}
-
-/// How long the poll may block.
-#[inline]
-fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Timeout> {
-    let busy = inside.with(|state| !state.ready.is_empty() || !state.backlog.is_empty());
-    if busy || this.event_loop.stopping.load(Ordering::Relaxed) {
-        return Ok(Timeout::Now);
-    }
-    match inside.with(|state| state.timers.next_deadline()) {
-        None | Some(u64::MAX) => Ok(Timeout::Never),
-        Some(deadline) if !this.event_loop.custom_clock() => Ok(Timeout::At(deadline)),
-        Some(deadline) => {
-            // The deadline counts on another clock: wait for the difference.
-            let left = (clock::to_seconds(deadline) - this.now(py)?).clamp(0.0, MAXIMUM_WAIT);
-            let nanos = (left * 1e9) as u64;
-            Ok(if nanos == 0 { Timeout::Now } else { Timeout::At(clock::now() + nanos) })
-        }
-    }
-}
-
-/// Queues what the poll found; whether it found anything.
-fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
-    inside.with(|state| {
-        let mut found = 0;
-        for (token, ready) in poller.events() {
-            found += 1;
-            match state.sources.get_mut(token) {
-                Some(Source::Watch(_)) => io::queue_watch(py, state, token, ready),
-                Some(Source::Socket(kept)) => {
-                    let is_waited_for = kept.note(ready);
-                    if is_waited_for {
-                        state.ready.push_back(Ready::Io(token, ready));
-                    }
-                }
-                Some(_) => state.ready.push_back(Ready::Io(token, ready)),
-                // It went away after the kernel had noted the event.
-                None => {}
-            }
-        }
-        log::trace!("the poll brought {found} events");
-        state.metrics.events += found;
-        found > 0
-    })
-}
-
 /// Runs what Python and the program want done for the signals that came. It
 /// does not wait for its turn: the handlers may have been waited for long.
-fn take_signals(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
+pub(super) fn take_signals(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     let position = inside.with(|state| {
         let token = state.signal_token?;
         let is_signal = |entry: &Ready| matches!(entry, Ready::Io(source, _) if *source == token);

@@ -11,6 +11,7 @@ use crate::event_loop::backlog::Backlog;
 use crate::event_loop::fd_table::FdTable;
 use crate::event_loop::gathering::Gathering;
 use crate::event_loop::metrics::Metrics;
+use crate::event_loop::patience::Patience;
 use crate::handle::{HandleRef, Handles};
 use crate::py::Owned;
 use crate::py::message::Spare;
@@ -47,6 +48,7 @@ pub(crate) struct LoopState {
     /// Since when the first of them does, in nanoseconds.
     pub(crate) corked_at: u64,
     pub(crate) gathering: Gathering,
+    pub(crate) patience: Patience,
     /// Events that are left for the next turn.
     pub(crate) backlog: Backlog,
     /// Counts the callbacks run, so that a transport knows two writes of one.

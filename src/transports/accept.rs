@@ -157,7 +157,10 @@ pub(crate) fn on_event(
         match listener::accept(sys::borrow(batch.fd)) {
             Ok(Accepted::Connection(fd, peer)) => {
                 log::debug!("accepted descriptor {} from {peer}", fd.as_raw_fd());
-                inside.with(|state| state.metrics.accepted += 1);
+                inside.with(|state| {
+                    state.metrics.accepted += 1;
+                    state.patience.accepted();
+                });
                 let made = context::run(py, batch.context.as_ptr(), || {
                     connect(py, this, &batch, fd, peer)
                 });

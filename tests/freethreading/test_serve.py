@@ -116,10 +116,11 @@ def test_the_first_exception_is_raised_and_the_others_are_cancelled() -> None:
     waiting = threading.Barrier(3)
 
     async def main(index: int) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, waiting.wait)
-        if index == 1:
-            raise LookupError("of thread 1")
         try:
+            # The one that has its answer first ends the others, which may wait for theirs.
+            await asyncio.get_running_loop().run_in_executor(None, waiting.wait)
+            if index == 1:
+                raise LookupError("of thread 1")
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             cancelled.append(index)
@@ -135,8 +136,8 @@ def test_later_exceptions_come_in_the_context_of_the_first() -> None:
     waiting = threading.Barrier(2)
 
     async def main(index: int) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, waiting.wait)
         try:
+            await asyncio.get_running_loop().run_in_executor(None, waiting.wait)
             if index == 0:
                 raise LookupError("first")
             await asyncio.sleep(60)

@@ -13,6 +13,7 @@ COUNTERS = {
     "turns",
     "polls",
     "blocking_polls",
+    "looks",
     "events",
     "callbacks",
     "timers_fired",

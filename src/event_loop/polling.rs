@@ -1,0 +1,255 @@
+//! When a turn polls, how long it waits, and what the poll has brought.
+
+use std::sync::atomic::Ordering;
+
+use pyo3::prelude::*;
+use tokioloop_reactor::{Poller, Timeout, clock};
+
+use crate::errors;
+use crate::event_loop::native::This;
+use crate::event_loop::patience::Look;
+use crate::event_loop::run::take_signals;
+use crate::event_loop::{EventLoop, Inside, Source, io};
+use crate::logging;
+use crate::py::detached::detached;
+use crate::ready::Ready;
+use crate::transports::stream;
+
+/// Turns that may pass without a poll while callbacks keep coming and the last
+/// poll found nothing; fewer where there is something that an event could be
+/// for. asyncio polls in every turn.
+const SKIPPED_POLLS: u32 = 64;
+const SKIPPED_POLLS_WITH_SOURCES: u32 = 8;
+/// Nanoseconds since the last poll after which a turn polls in any case.
+const SKIP_NANOS: u64 = 20_000;
+/// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
+const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
+
+/// Nanoseconds that a thread which has sent a message may still run before it waits
+/// for its next job, or ends.
+const DETACHES_WITHIN: u64 = 3_000;
+
+/// What a run remembers between turns.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// Turns since the last poll.
+    skipped: u32,
+    /// Whether the last poll found nothing.
+    quiet: bool,
+    polled_at: u64,
+}
+
+/// Whether this turn looks for events. A chain of callbacks need not pay a
+/// system call for each while nothing happens outside.
+#[inline]
+pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
+    if inside.with(|state| !state.backlog.is_empty()) {
+        // What the last poll has found comes first, but not for ever: those who
+        // read it may keep the backlog filled.
+        pace.skipped += 1;
+        return pace.skipped > SKIPPED_POLLS_WITH_SOURCES;
+    }
+    let (must, limit) = inside.with(|state| {
+        let own = usize::from(state.signal_token.is_some());
+        let sources = state.sources.len() > own;
+        let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };
+        (state.ready.is_empty() || state.registered, limit)
+    });
+    if must || !pace.quiet || pace.skipped >= limit {
+        return true;
+    }
+    pace.skipped += 1;
+    clock::now() - pace.polled_at > SKIP_NANOS
+}
+
+pub(super) fn poll(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    pace: &mut Pace,
+) -> PyResult<()> {
+    logging::deliver(py)?;
+    if inside.with(|state| !state.corked.is_empty()) {
+        // A callback runs the loop, or a handler of the log writes: nothing that
+        // was written may wait for what it brings about.
+        stream::flush_corked(py, this, inside)?;
+    }
+    let event_loop = this.event_loop;
+    let timeout = timeout(py, this, inside)?;
+    let Some(mut poller) = inside.with(|state| state.poller.take()) else {
+        return Err(errors::closed());
+    };
+    let result = match timeout {
+        Timeout::Now => poller.wait(Timeout::Now),
+        _ => wait(py, event_loop, inside, &mut poller, timeout),
+    };
+    let waited = timeout != Timeout::Now;
+    let found = result.is_ok() && queue_events(py, inside, &poller);
+    inside.with(|state| {
+        state.poller = Some(poller);
+        state.registered = false;
+        state.metrics.polls += 1;
+    });
+    logging::deliver(py)?;
+    pace.skipped = 0;
+    pace.quiet = !found;
+    if pace.quiet {
+        pace.polled_at = clock::now();
+    }
+    if waited && event_loop.inbox.has_pending() {
+        event_loop.take_some_messages(py, inside);
+    }
+    match result {
+        Ok(()) => take_signals(py, this, inside),
+        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
+            py.check_signals()?;
+            take_signals(py, this, inside)
+        }
+        Err(error) => Err(errors::os_error(py, &error)),
+    }
+}
+
+/// Waits until there is something to do, and keeps count of it.
+fn wait(
+    py: Python<'_>,
+    event_loop: &EventLoop,
+    inside: &Inside<'_>,
+    poller: &mut Poller,
+    timeout: Timeout,
+) -> std::io::Result<()> {
+    let started = clock::now();
+    event_loop.observer.waiting(inside.with(|state| state.metrics.turns));
+    let result = look_or_sleep(py, event_loop, inside, poller, timeout, started);
+    let took = clock::now() - started;
+    inside.with(|state| {
+        state.patience.ended(event_loop.inbox.has_pending());
+        state.metrics.blocking_polls += 1;
+        state.metrics.polling += took;
+    });
+    log::debug!("woke after {} us", took / 1000);
+    result
+}
+
+fn look_or_sleep(
+    py: Python<'_>,
+    event_loop: &EventLoop,
+    inside: &Inside<'_>,
+    poller: &mut Poller,
+    timeout: Timeout,
+    started: u64,
+) -> std::io::Result<()> {
+    let how = match event_loop.options.busy_poll {
+        None => inside.with(|state| state.patience.look()),
+        Some(0) => None,
+        Some(span) => Some(Look { span, between: 0 }),
+    };
+    if let Some(how) = how {
+        let found = detached(py, || look(event_loop, poller, timeout, started, how))?;
+        let after = found.then(|| clock::now() - started);
+        inside.with(|state| {
+            state.patience.looked(after);
+            state.metrics.looks += 1;
+        });
+        if found {
+            return Ok(());
+        }
+    }
+    if !event_loop.inbox.park(py) {
+        return poller.wait(Timeout::Now);
+    }
+    let result = detached(py, || poller.wait(timeout));
+    event_loop.inbox.unpark();
+    result
+}
+
+/// Looks for something to do without sleeping, detached; whether there is.
+fn look(
+    event_loop: &EventLoop,
+    poller: &mut Poller,
+    timeout: Timeout,
+    started: u64,
+    how: Look,
+) -> std::io::Result<bool> {
+    let end = match timeout {
+        Timeout::At(deadline) => deadline.min(started + how.span),
+        _ => started + how.span,
+    };
+    loop {
+        poller.wait(Timeout::Now)?;
+        if !poller.is_quiet() {
+            return Ok(true);
+        }
+        let again = clock::now() + how.between;
+        loop {
+            if event_loop.inbox.has_pending() {
+                leave_time_to_detach();
+                return Ok(true);
+            }
+            let now = clock::now();
+            // Who has been notified must not sleep: parking takes that up.
+            if now >= end || event_loop.inbox.is_notified() {
+                return Ok(false);
+            }
+            if now >= again {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Whoever has sent a message holds the interpreter, most often for a little only:
+/// to ask for it meanwhile would put this thread to sleep.
+fn leave_time_to_detach() {
+    if cfg!(Py_GIL_DISABLED) {
+        return;
+    }
+    let end = clock::now() + DETACHES_WITHIN;
+    while clock::now() < end {
+        std::hint::spin_loop();
+    }
+}
+
+/// How long the poll may block.
+#[inline]
+fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Timeout> {
+    let busy = inside.with(|state| !state.ready.is_empty() || !state.backlog.is_empty());
+    if busy || this.event_loop.stopping.load(Ordering::Relaxed) {
+        return Ok(Timeout::Now);
+    }
+    match inside.with(|state| state.timers.next_deadline()) {
+        None | Some(u64::MAX) => Ok(Timeout::Never),
+        Some(deadline) if !this.event_loop.custom_clock() => Ok(Timeout::At(deadline)),
+        Some(deadline) => {
+            // The deadline counts on another clock: wait for the difference.
+            let left = (clock::to_seconds(deadline) - this.now(py)?).clamp(0.0, MAXIMUM_WAIT);
+            let nanos = (left * 1e9) as u64;
+            Ok(if nanos == 0 { Timeout::Now } else { Timeout::At(clock::now() + nanos) })
+        }
+    }
+}
+
+/// Queues what the poll found; whether it found anything.
+fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
+    inside.with(|state| {
+        let mut found = 0;
+        for (token, ready) in poller.events() {
+            found += 1;
+            match state.sources.get_mut(token) {
+                Some(Source::Watch(_)) => io::queue_watch(py, state, token, ready),
+                Some(Source::Socket(kept)) => {
+                    let is_waited_for = kept.note(ready);
+                    if is_waited_for {
+                        state.ready.push_back(Ready::Io(token, ready));
+                    }
+                }
+                Some(_) => state.ready.push_back(Ready::Io(token, ready)),
+                // It went away after the kernel had noted the event.
+                None => {}
+            }
+        }
+        log::trace!("the poll brought {found} events");
+        state.metrics.events += found;
+        found > 0
+    })
+}
