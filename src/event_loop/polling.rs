@@ -110,6 +110,7 @@ pub(super) fn poll(
 }
 
 /// Waits until there is something to do, and keeps count of it.
+#[cold]
 fn wait(
     py: Python<'_>,
     event_loop: &EventLoop,
@@ -230,6 +231,7 @@ fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Time
 }
 
 /// Queues what the poll found; whether it found anything.
+#[inline(always)]
 fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
     inside.with(|state| {
         let mut found = 0;
