@@ -232,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_looked_after_for_two_waits() {
+        let mut patience = Patience::default();
+        patience.requests.trust.amount = MOST_TRUST;
+        patience.accepted();
+        let mut looks = [false; 3];
+        for look in &mut looks {
+            *look = patience.look().is_some();
+            patience.ended(false);
+        }
+        assert_eq!(looks, [true, true, false]);
+    }
+
+    #[test]
     fn what_is_learned_of_answers_says_nothing_of_requests() {
         let mut patience = Patience::default();
         for _ in 0..100 {

@@ -110,6 +110,7 @@ pub(super) fn poll(
 }
 
 /// Waits until there is something to do, and keeps count of it.
+// Cold, as is who has nothing to do: the poll of a busy loop is shorter without it.
 #[cold]
 fn wait(
     py: Python<'_>,
@@ -231,6 +232,7 @@ fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Time
 }
 
 /// Queues what the poll found; whether it found anything.
+// HOT: proto
 #[inline(always)]
 fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
     inside.with(|state| {
