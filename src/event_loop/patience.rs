@@ -5,13 +5,12 @@
 //! the next thing to do comes sooner than that, it is cheaper to look for it: it is
 //! served at once, and whoever brought it has nobody to wake.
 //!
-//! Two things come soon after what they follow from: the answer of a thread that was
-//! given a job, and the request of a connection that was accepted. Nothing else is
-//! looked for: traffic that arrives when it likes would be answered sooner, but for
-//! more CPU time than its sleeps cost. And whether these do come soon is learned. A
-//! loop that finds something nearly each time goes on to look; one that has looked
-//! in vain sleeps, and tries again after twice as many sleeps as the time before: in
-//! the long run once in a thousand.
+//! Two things often come soon: the next answer of a thread, after one has ended a
+//! wait, and the request of a connection that was accepted. Nothing else is looked
+//! for: traffic that arrives when it likes would be answered sooner, but for more CPU
+//! time than its sleeps cost. And whether these do come soon is learned. A loop that
+//! finds them nearly each time goes on to look; one that has looked in vain sleeps,
+//! and makes ever longer pauses between its tries, of a thousand such waits at last.
 
 /// Waits after a connection was accepted that may look for its request, or for the
 /// next connection: its peer is at work.
@@ -91,10 +90,11 @@ impl Patience {
     }
 
     /// The look that was asked for has found something after so many nanoseconds, or
-    /// has not.
-    pub(crate) fn looked(&mut self, found: Option<u64>) {
+    /// has not; whether that is a thread's message.
+    pub(crate) fn looked(&mut self, found: Option<u64>, answered: bool) {
+        let was_hoped_for = answered || self.after_accept > 0;
         if let Some(hope) = self.hope() {
-            hope.trust.looked(found.map(|nanos| nanos <= hope.worth));
+            hope.trust.looked(found.map(|nanos| was_hoped_for && nanos <= hope.worth));
         }
     }
 
@@ -128,7 +128,8 @@ impl Trust {
         false
     }
 
-    /// A look has found something, soon or late, or nothing.
+    /// A look has found what was hoped for, soon; something late, or something else; or
+    /// nothing.
     fn looked(&mut self, soon: Option<bool>) {
         let (gained, lost) = match soon {
             Some(true) => (1, 0),
@@ -161,7 +162,7 @@ mod tests {
                 patience.accepted();
             }
             if patience.look().is_some() {
-                patience.looked(found(count));
+                patience.looked(found(count), answered);
                 count += 1;
             }
             patience.ended(answered);
@@ -232,6 +233,20 @@ mod tests {
     }
 
     #[test]
+    fn events_found_in_place_of_answers_earn_no_trust() {
+        let mut patience = Patience::default();
+        let mut looks = 0;
+        for _ in 0..1_024_000 {
+            patience.ended(true);
+            if patience.look().is_some() {
+                patience.looked(Some(3_000), false);
+                looks += 1;
+            }
+        }
+        assert!(looks < 4_000, "{looks}");
+    }
+
+    #[test]
     fn a_connection_is_looked_after_for_two_waits() {
         let mut patience = Patience::default();
         patience.requests.trust.amount = MOST_TRUST;
@@ -249,7 +264,7 @@ mod tests {
         let mut patience = Patience::default();
         for _ in 0..100 {
             if patience.look().is_some() {
-                patience.looked(Some(3_000));
+                patience.looked(Some(3_000), true);
             }
             patience.ended(true);
         }

@@ -37,6 +37,8 @@ pub(super) struct Pace {
     /// Whether the last poll found nothing.
     quiet: bool,
     polled_at: u64,
+    /// Whether the last poll has looked in vain: the next one sleeps.
+    looked: bool,
 }
 
 /// Whether this turn looks for events. A chain of callbacks need not pay a
@@ -79,11 +81,13 @@ pub(super) fn poll(
     let Some(mut poller) = inside.with(|state| state.poller.take()) else {
         return Err(errors::closed());
     };
-    let result = match timeout {
-        Timeout::Now => poller.wait(Timeout::Now),
-        _ => wait(py, event_loop, inside, &mut poller, timeout),
-    };
+    let may_look = !std::mem::take(&mut pace.looked);
     let waited = timeout != Timeout::Now;
+    let result = if waited {
+        wait(py, event_loop, inside, &mut poller, timeout, may_look).map(|over| pace.looked = !over)
+    } else {
+        poller.wait(Timeout::Now)
+    };
     let found = result.is_ok() && queue_events(py, inside, &poller);
     inside.with(|state| {
         state.poller = Some(poller);
@@ -100,6 +104,11 @@ pub(super) fn poll(
         event_loop.take_some_messages(py, inside);
     }
     match result {
+        // A signal does not interrupt a look, and must not wait for the end of a sleep.
+        Ok(()) if pace.looked => {
+            py.check_signals()?;
+            take_signals(py, this, inside)
+        }
         Ok(()) => take_signals(py, this, inside),
         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
             py.check_signals()?;
@@ -109,7 +118,8 @@ pub(super) fn poll(
     }
 }
 
-/// Waits until there is something to do, and keeps count of it.
+/// Waits until there is something to do, and keeps count of it. Whether the wait is
+/// over: it is not where it has looked in vain.
 // Cold, as is who has nothing to do: the poll of a busy loop is shorter without it.
 #[cold]
 fn wait(
@@ -118,21 +128,55 @@ fn wait(
     inside: &Inside<'_>,
     poller: &mut Poller,
     timeout: Timeout,
-) -> std::io::Result<()> {
+    may_look: bool,
+) -> std::io::Result<bool> {
     let started = clock::now();
     event_loop.observer.waiting(inside.with(|state| state.metrics.turns));
-    let result = look_or_sleep(py, event_loop, inside, poller, timeout, started);
+    let learns = may_look && event_loop.options.busy_poll.is_none();
+    let how = if learns { inside.with(|state| state.patience.look()) } else { None };
+    let result = match how {
+        Some(how) => look_first(py, event_loop, inside, poller, timeout, started, how),
+        None => sleep(py, event_loop, inside, poller, timeout, started).map(|()| true),
+    };
     let took = clock::now() - started;
     inside.with(|state| {
-        state.patience.ended(event_loop.inbox.has_pending());
-        state.metrics.blocking_polls += 1;
         state.metrics.polling += took;
+        if !matches!(result, Ok(false)) {
+            state.patience.ended(event_loop.inbox.has_pending());
+            state.metrics.blocking_polls += 1;
+        }
     });
     log::debug!("woke after {} us", took / 1000);
     result
 }
 
-fn look_or_sleep(
+/// Looks before the loop announces that it sleeps, so that nobody has to wake it;
+/// whether it has found something.
+fn look_first(
+    py: Python<'_>,
+    event_loop: &EventLoop,
+    inside: &Inside<'_>,
+    poller: &mut Poller,
+    timeout: Timeout,
+    started: u64,
+    how: Look,
+) -> std::io::Result<bool> {
+    let looked = detached(py, || look(event_loop, poller, timeout, started, how))?;
+    let took = clock::now() - started;
+    let answered = event_loop.inbox.has_pending();
+    inside.with(|state| {
+        state.metrics.looks += 1;
+        match looked {
+            Looked::Found => state.patience.looked(Some(took), answered),
+            Looked::InVain => state.patience.looked(None, answered),
+            Looked::CutShort => {}
+        }
+    });
+    Ok(matches!(looked, Looked::Found))
+}
+
+/// Sleeps, after a look for as long as the loop was asked to.
+fn sleep(
     py: Python<'_>,
     event_loop: &EventLoop,
     inside: &Inside<'_>,
@@ -140,57 +184,61 @@ fn look_or_sleep(
     timeout: Timeout,
     started: u64,
 ) -> std::io::Result<()> {
-    let how = match event_loop.options.busy_poll {
-        None => inside.with(|state| state.patience.look()),
-        Some(0) => None,
-        Some(span) => Some(Look { span, between: 0 }),
-    };
-    if let Some(how) = how {
-        let found = detached(py, || look(event_loop, poller, timeout, started, how))?;
-        let after = found.then(|| clock::now() - started);
-        inside.with(|state| {
-            state.patience.looked(after);
-            state.metrics.looks += 1;
-        });
-        if found {
-            return Ok(());
-        }
-    }
     if !event_loop.inbox.park(py) {
         return poller.wait(Timeout::Now);
     }
-    let result = detached(py, || poller.wait(timeout));
+    let span = event_loop.options.busy_poll.unwrap_or(0);
+    let result = detached(py, || {
+        if span > 0 {
+            let how = Look { span, between: 0 };
+            if let Looked::Found = look(event_loop, poller, timeout, started, how)? {
+                return Ok(());
+            }
+        }
+        poller.wait(timeout)
+    });
     event_loop.inbox.unpark();
+    if span > 0 {
+        inside.with(|state| state.metrics.looks += 1);
+    }
     result
 }
 
-/// Looks for something to do without sleeping, detached; whether there is.
+/// How a look has ended.
+enum Looked {
+    Found,
+    InVain,
+    /// A timer is due, or the loop was notified: parking takes that up.
+    CutShort,
+}
+
+/// Looks for something to do without sleeping, detached.
 fn look(
     event_loop: &EventLoop,
     poller: &mut Poller,
     timeout: Timeout,
     started: u64,
     how: Look,
-) -> std::io::Result<bool> {
-    let end = match timeout {
-        Timeout::At(deadline) => deadline.min(started + how.span),
-        _ => started + how.span,
-    };
+) -> std::io::Result<Looked> {
+    let end = started + how.span;
+    let due = if let Timeout::At(deadline) = timeout { deadline } else { u64::MAX };
     loop {
         poller.wait(Timeout::Now)?;
         if !poller.is_quiet() {
-            return Ok(true);
+            return Ok(Looked::Found);
         }
         let again = clock::now() + how.between;
         loop {
             if event_loop.inbox.has_pending() {
                 leave_time_to_detach();
-                return Ok(true);
+                return Ok(Looked::Found);
             }
             let now = clock::now();
-            // Who has been notified must not sleep: parking takes that up.
-            if now >= end || event_loop.inbox.is_notified() {
-                return Ok(false);
+            if now >= due || event_loop.inbox.is_notified() {
+                return Ok(Looked::CutShort);
+            }
+            if now >= end {
+                return Ok(Looked::InVain);
             }
             if now >= again {
                 break;
