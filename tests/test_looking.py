@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sysconfig
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -184,6 +185,44 @@ def test_a_signal_ends_a_look(loop_with):
     loop.run_forever()
     thread.join()
     assert handled[0] - sent[0] < LONG / 1e6 / 2
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    reason="a signal from who has just taken the GIL is late with asyncio as well",
+)
+def test_a_signal_that_comes_while_it_looks_does_not_wait_for_the_end_of_its_sleep(loop_with):
+    """With the wake-up descriptor of somebody else nothing but the interrupt tells of it."""
+    main_thread = threading.get_ident()
+    handled = threading.Event()
+    tries = 20
+
+    def interrupt():
+        handled.clear()
+        signal.pthread_kill(main_thread, signal.SIGUSR1)
+        return handled.wait(0.2)
+
+    async def main():
+        late = 0
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(tries):
+                for _ in range(5 * FIRST_PAUSE):
+                    await loop.run_in_executor(pool, int)
+                late += not await loop.run_in_executor(pool, interrupt)
+        return late
+
+    loop = loop_with()
+    theirs, other = socket.socketpair()
+    with theirs, other:
+        theirs.setblocking(False)
+        before = signal.signal(signal.SIGUSR1, lambda *_: handled.set())
+        previous = signal.set_wakeup_fd(theirs.fileno())
+        try:
+            late = loop.run_until_complete(main())
+        finally:
+            signal.set_wakeup_fd(previous)
+            signal.signal(signal.SIGUSR1, before)
+    assert late == 0
 
 
 def test_a_timer_ends_a_look(loop_with):
