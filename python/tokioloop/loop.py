@@ -49,7 +49,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         returns (0.0 to 1.0). By default what is scheduled in a turn of many
         callbacks does so, for 0.001 seconds; with 0.0 that writes at once, too
     busy_poll -- look for events for so many microseconds (0 to 1000000) before
-        sleeping. By default it looks for what has proved to come sooner than a
+        each sleep. By default only for what has proved to come sooner than a
         sleep takes, for at most 50: an answer of a thread, or the request of a
         connection just accepted; with 0 it sleeps at once
     slow_callback -- report callbacks that take this many seconds (up to 3600.0)

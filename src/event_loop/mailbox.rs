@@ -95,11 +95,23 @@ mod with_gil {
 
 #[cfg(Py_GIL_DISABLED)]
 mod without_gil {
+    use std::ops::Deref;
+
     use super::{Inbox, Message, Python};
 
     /// Boxed, because its alignment is larger than that of Python objects.
     #[derive(Default)]
     pub(crate) struct Mailbox(Box<Inbox<Message>>);
+
+    /// What needs no GIL in either build is the inbox's own.
+    impl Deref for Mailbox {
+        type Target = Inbox<Message>;
+
+        #[inline]
+        fn deref(&self) -> &Inbox<Message> {
+            &self.0
+        }
+    }
 
     impl Mailbox {
         /// Adds a message; whether the caller must wake the poll.
@@ -114,35 +126,9 @@ mod without_gil {
             self.0.pop()
         }
 
-        /// How many messages wait.
-        #[inline]
-        pub(crate) fn pending(&self) -> usize {
-            self.0.pending()
-        }
-
-        #[inline]
-        pub(crate) fn has_pending(&self) -> bool {
-            self.0.has_pending()
-        }
-
-        #[inline]
-        pub(crate) fn is_notified(&self) -> bool {
-            self.0.is_notified()
-        }
-
         #[inline]
         pub(crate) fn park(&self, _py: Python<'_>) -> bool {
             self.0.park()
-        }
-
-        #[inline]
-        pub(crate) fn unpark(&self) {
-            self.0.unpark();
-        }
-
-        #[inline]
-        pub(crate) fn notify(&self) -> bool {
-            self.0.notify()
         }
     }
 }

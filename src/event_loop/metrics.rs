@@ -63,7 +63,7 @@ pub(crate) struct Metrics {
     pub(crate) turns: u64,
     pub(crate) polls: Counter,
     pub(crate) blocking_polls: Counter,
-    /// Blocking polls that looked for events before they slept.
+    /// Looks for events before sleeping.
     pub(crate) looks: Counter,
     pub(crate) events: Counter,
     pub(crate) callbacks: Counter,

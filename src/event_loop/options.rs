@@ -23,8 +23,8 @@ pub(crate) struct Options {
     /// Nanoseconds that written data waits at most for the end of the turn; 0 is
     /// for what leaves at once, None for what does so but in crowded turns.
     pub(crate) write_batch_timeout: Option<u64>,
-    /// Nanoseconds that a poll spins before it blocks, None where that is learned
-    /// (`patience`).
+    /// Nanoseconds for which each wait looks before it sleeps; 0 for none that looks,
+    /// None for those that look for what is learned only (`patience`).
     pub(crate) busy_poll: Option<u64>,
 }
 

@@ -91,8 +91,8 @@ impl Patience {
 
     /// The look that was asked for has found something after so many nanoseconds, or
     /// has not; whether that is a thread's message.
-    pub(crate) fn looked(&mut self, found: Option<u64>, answered: bool) {
-        let was_hoped_for = answered || self.after_accept > 0;
+    pub(crate) fn looked(&mut self, found: Option<u64>, by_message: bool) {
+        let was_hoped_for = by_message || self.after_accept > 0;
         if let Some(hope) = self.hope() {
             hope.trust.looked(found.map(|nanos| was_hoped_for && nanos <= hope.worth));
         }

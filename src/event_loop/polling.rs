@@ -130,15 +130,14 @@ fn wait(
     timeout: Timeout,
     may_look: bool,
 ) -> std::io::Result<bool> {
-    let started = clock::now();
+    let wait = Wait { event_loop, timeout, started: clock::now() };
     event_loop.observer.waiting(inside.with(|state| state.metrics.turns));
-    let learns = may_look && event_loop.options.busy_poll.is_none();
-    let how = if learns { inside.with(|state| state.patience.look()) } else { None };
-    let result = match how {
-        Some(how) => look_first(py, event_loop, inside, poller, timeout, started, how),
-        None => sleep(py, event_loop, inside, poller, timeout, started).map(|()| true),
+    let learns = may_look && event_loop.options.busy_poll != Some(0);
+    let result = match learns.then(|| inside.with(|state| state.patience.look())).flatten() {
+        Some(how) => wait.look_first(py, inside, poller, how),
+        None => wait.sleep(py, inside, poller).map(|()| true),
     };
-    let took = clock::now() - started;
+    let took = wait.took();
     inside.with(|state| {
         state.metrics.polling += took;
         if !matches!(result, Ok(false)) {
@@ -150,60 +149,6 @@ fn wait(
     result
 }
 
-/// Looks before the loop announces that it sleeps, so that nobody has to wake it;
-/// whether it has found something.
-fn look_first(
-    py: Python<'_>,
-    event_loop: &EventLoop,
-    inside: &Inside<'_>,
-    poller: &mut Poller,
-    timeout: Timeout,
-    started: u64,
-    how: Look,
-) -> std::io::Result<bool> {
-    let looked = detached(py, || look(event_loop, poller, timeout, started, how))?;
-    let took = clock::now() - started;
-    let answered = event_loop.inbox.has_pending();
-    inside.with(|state| {
-        state.metrics.looks += 1;
-        match looked {
-            Looked::Found => state.patience.looked(Some(took), answered),
-            Looked::InVain => state.patience.looked(None, answered),
-            Looked::CutShort => {}
-        }
-    });
-    Ok(matches!(looked, Looked::Found))
-}
-
-/// Sleeps, after a look for as long as the loop was asked to.
-fn sleep(
-    py: Python<'_>,
-    event_loop: &EventLoop,
-    inside: &Inside<'_>,
-    poller: &mut Poller,
-    timeout: Timeout,
-    started: u64,
-) -> std::io::Result<()> {
-    if !event_loop.inbox.park(py) {
-        return poller.wait(Timeout::Now);
-    }
-    let span = event_loop.options.busy_poll.unwrap_or(0);
-    let result = detached(py, || {
-        if span > 0 {
-            let how = Look { span, between: 0 };
-            if let Looked::Found = look(event_loop, poller, timeout, started, how)? {
-                return Ok(());
-            }
-        }
-        poller.wait(timeout)
-    });
-    event_loop.inbox.unpark();
-    if span > 0 {
-        inside.with(|state| state.metrics.looks += 1);
-    }
-    result
-}
-
 /// How a look has ended.
 enum Looked {
     Found,
@@ -212,38 +157,96 @@ enum Looked {
     CutShort,
 }
 
-/// Looks for something to do without sleeping, detached.
-fn look(
-    event_loop: &EventLoop,
-    poller: &mut Poller,
+/// A wait under way.
+struct Wait<'a> {
+    event_loop: &'a EventLoop,
     timeout: Timeout,
     started: u64,
-    how: Look,
-) -> std::io::Result<Looked> {
-    let end = started + how.span;
-    let due = if let Timeout::At(deadline) = timeout { deadline } else { u64::MAX };
-    loop {
-        poller.wait(Timeout::Now)?;
-        if !poller.is_quiet() {
-            return Ok(Looked::Found);
+}
+
+impl Wait<'_> {
+    fn took(&self) -> u64 {
+        clock::now() - self.started
+    }
+
+    /// Looks before the loop announces that it sleeps, so that nobody has to wake it;
+    /// whether it has found something.
+    fn look_first(
+        &self,
+        py: Python<'_>,
+        inside: &Inside<'_>,
+        poller: &mut Poller,
+        how: Look,
+    ) -> std::io::Result<bool> {
+        let looked = detached(py, || self.look(poller, how))?;
+        let took = self.took();
+        let by_message = self.event_loop.inbox.has_pending();
+        inside.with(|state| {
+            state.metrics.looks += 1;
+            match looked {
+                Looked::Found => state.patience.looked(Some(took), by_message),
+                Looked::InVain => state.patience.looked(None, by_message),
+                Looked::CutShort => {}
+            }
+        });
+        Ok(matches!(looked, Looked::Found))
+    }
+
+    /// Sleeps, after a look for as long as the loop was asked to.
+    fn sleep(
+        &self,
+        py: Python<'_>,
+        inside: &Inside<'_>,
+        poller: &mut Poller,
+    ) -> std::io::Result<()> {
+        let inbox = &self.event_loop.inbox;
+        if !inbox.park(py) {
+            return poller.wait(Timeout::Now);
         }
-        let again = clock::now() + how.between;
+        let span = self.event_loop.options.busy_poll.unwrap_or(0);
+        let result = detached(py, || {
+            if span > 0
+                && let Looked::Found = self.look(poller, Look { span, between: 0 })?
+            {
+                return Ok(());
+            }
+            poller.wait(self.timeout)
+        });
+        inbox.unpark();
+        if span > 0 {
+            inside.with(|state| state.metrics.looks += 1);
+        }
+        result
+    }
+
+    /// Looks for something to do without sleeping, detached.
+    fn look(&self, poller: &mut Poller, how: Look) -> std::io::Result<Looked> {
+        let inbox = &self.event_loop.inbox;
+        let end = self.started + how.span;
+        let due = if let Timeout::At(deadline) = self.timeout { deadline } else { u64::MAX };
         loop {
-            if event_loop.inbox.has_pending() {
-                leave_time_to_detach();
+            poller.wait(Timeout::Now)?;
+            if !poller.is_quiet() {
                 return Ok(Looked::Found);
             }
-            let now = clock::now();
-            if now >= due || event_loop.inbox.is_notified() {
-                return Ok(Looked::CutShort);
+            let again = clock::now() + how.between;
+            loop {
+                if inbox.has_pending() {
+                    leave_time_to_detach();
+                    return Ok(Looked::Found);
+                }
+                let now = clock::now();
+                if now >= due || inbox.is_notified() {
+                    return Ok(Looked::CutShort);
+                }
+                if now >= end {
+                    return Ok(Looked::InVain);
+                }
+                if now >= again {
+                    break;
+                }
+                std::hint::spin_loop();
             }
-            if now >= end {
-                return Ok(Looked::InVain);
-            }
-            if now >= again {
-                break;
-            }
-            std::hint::spin_loop();
         }
     }
 }

@@ -18,7 +18,7 @@ COUNTERS = {
     "turns": "Turns of the loop",
     "polls": "Polls for events",
     "blocking_polls": "Polls that were allowed to wait",
-    "looks": "Polls that looked for events before they slept",
+    "looks": "Looks for events before sleeping",
     "events": "Events that polls brought",
     "callbacks": "Callbacks run, and events handled",
     "timers_fired": "Timers that came due",
