@@ -39,6 +39,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     logging::install();
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("BUILD_PROFILE", BUILD_PROFILE)?;
+    module.add_function(wrap_pyfunction!(py::own_methods::own_methods, module)?)?;
     event_loop::add_to_module(module)?;
     streams::add_to_module(module)?;
     transports::add_to_module(module)?;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import types
 
 import pytest
 
@@ -86,6 +87,8 @@ def is_in_rust(cls, name):
     """Whether the class that defines a method is one of the extension; None where there is none."""
     for each in cls.__mro__:
         if name in vars(each):
-            # Handles are made by the extension under the name of the package.
-            return each.__module__ in ("tokioloop._core", "tokioloop")
+            # Handles are made by the extension under the name of the package, and
+            # our classes in Python have native methods as their own.
+            native = isinstance(vars(each)[name], types.MethodDescriptorType)
+            return native or each.__module__ in ("tokioloop._core", "tokioloop")
     return None

@@ -8,7 +8,9 @@ import socket
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
+
+_Class = TypeVar("_Class", bound=type)
 
 __version__: str
 BUILD_PROFILE: str
@@ -271,6 +273,7 @@ def datagram_transport(
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> Any: ...
+def own_methods(class_: _Class) -> _Class: ...
 def metrics(event_loop: asyncio.AbstractEventLoop) -> dict[str, Any]: ...
 def pulse(event_loop: asyncio.AbstractEventLoop) -> int: ...
 def observe(event_loop: asyncio.AbstractEventLoop, measuring: bool, accounting: bool) -> None: ...

@@ -18,9 +18,11 @@ __all__ = ["SSLProtocol", "start_tls"]
 
 if sys.version_info >= (3, 11):
 
+    @_core.own_methods
     class SSLTransport(_core.TlsTransport, sslproto._SSLProtocolTransport):
         """What a protocol over TLS talks to."""
 
+    @_core.own_methods
     class SSLProtocol(_core.TlsProtocol, sslproto.SSLProtocol):
         """The protocol between a transport and a protocol over TLS."""
 

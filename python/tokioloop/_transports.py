@@ -12,6 +12,7 @@ from tokioloop import _core
 __all__ = ["DatagramTransport", "SocketTransport"]
 
 
+@_core.own_methods
 class SocketTransport(_core.StreamTransport):
     """A TCP or Unix stream; `_core.StreamTransport` moves its data."""
 
@@ -29,6 +30,7 @@ class SocketTransport(_core.StreamTransport):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
 
 
+@_core.own_methods
 class DatagramTransport(_core.DatagramTransport, asyncio.DatagramTransport):
     """A datagram socket; `_core.DatagramTransport` moves its data.
 

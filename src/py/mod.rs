@@ -16,6 +16,7 @@ mod gil_cell;
 pub(crate) mod interpreter;
 pub(crate) mod message;
 pub(crate) mod native;
+pub(crate) mod own_methods;
 mod owned;
 pub(crate) mod shared_count;
 pub(crate) mod stop_iteration;

@@ -200,8 +200,11 @@ unsafe impl NativeClass for CoroutineMethod {
     const DICT: Option<usize> = None;
     const SUBCLASSABLE: bool = false;
     const VECTORCALL: Option<usize> = Some(offset_of!(Self, vectorcall));
-    const FLAGS: std::ffi::c_ulong =
-        ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
+    // The interpreter keeps in mind where it has found a method only if the method's
+    // class cannot be changed.
+    const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_HAVE_VECTORCALL
+        | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
+        | ffi::Py_TPFLAGS_IMMUTABLETYPE;
 
     fn slots() -> Vec<ffi::PyType_Slot> {
         let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };

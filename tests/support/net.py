@@ -6,6 +6,7 @@ import asyncio
 import select
 import socket
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -93,6 +94,8 @@ async def serving(factory: Callable[[], Any], **options: Any) -> AsyncIterator[t
     finally:
         server.close()
         await server.wait_closed()
+        if sys.version_info < (3, 12):
+            await settled()  # wait_closed() does not wait for the connections there
 
 
 def waiting(sock: socket.socket) -> bytes:
