@@ -22,6 +22,10 @@ const SKIPPED_POLLS: u32 = 64;
 const SKIPPED_POLLS_WITH_SOURCES: u32 = 8;
 /// Nanoseconds since the last poll after which a turn polls in any case.
 const SKIP_NANOS: u64 = 20_000;
+/// Where only a signal could come, turns that may pass without a look at the clock...
+const UNTIMED: u32 = 3;
+/// ...if they were as short as that, in nanoseconds, when it was looked at last.
+const BRISK_NANOS: u64 = 4_000;
 /// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
 const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
 
@@ -37,6 +41,9 @@ pub(super) struct Pace {
     /// Whether the last poll found nothing.
     quiet: bool,
     polled_at: u64,
+    /// When the clock was read last, and how many turns need not read it.
+    timed_at: u64,
+    untimed: u32,
     /// Whether the last poll has looked in vain: the next one sleeps.
     looked: bool,
 }
@@ -51,17 +58,23 @@ pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
         pace.skipped += 1;
         return pace.skipped > SKIPPED_POLLS_WITH_SOURCES;
     }
-    let (must, limit) = inside.with(|state| {
+    let (must, sources) = inside.with(|state| {
         let own = usize::from(state.signal_token.is_some());
-        let sources = state.sources.len() > own;
-        let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };
-        (state.ready.is_empty() || state.registered, limit)
+        (state.ready.is_empty() || state.registered, state.sources.len() > own)
     });
+    let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };
     if must || !pace.quiet || pace.skipped >= limit {
         return true;
     }
     pace.skipped += 1;
-    clock::now() - pace.polled_at > SKIP_NANOS
+    if pace.untimed > 0 && !sources {
+        pace.untimed -= 1;
+        return false;
+    }
+    let now = clock::now();
+    pace.untimed = if now - pace.timed_at < BRISK_NANOS { UNTIMED } else { 0 };
+    pace.timed_at = now;
+    now - pace.polled_at > SKIP_NANOS
 }
 
 pub(super) fn poll(
@@ -99,6 +112,8 @@ pub(super) fn poll(
     pace.quiet = !found;
     if pace.quiet {
         pace.polled_at = clock::now();
+        pace.timed_at = pace.polled_at;
+        pace.untimed = 0;
     }
     if waited && event_loop.inbox.has_pending() {
         event_loop.take_some_messages(py, inside);

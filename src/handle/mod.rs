@@ -59,7 +59,7 @@ pub(crate) struct HandleRef(Owned);
 impl HandleRef {
     /// Makes a handle that the collector does not know yet.
     // HOT: call_soon
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         py: Python<'_>,
         memory: Memory,
