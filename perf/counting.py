@@ -41,6 +41,8 @@ class Mode:
     # One in so many of the messages of the other modes is enough.
     every: int = 1
     script: str = "server.py"
+    # "udp:" for datagrams.
+    prefix: str = ""
 
 
 MODES = {
@@ -49,6 +51,7 @@ MODES = {
     "stream": Mode("stream"),
     "raw": Mode("raw", lockstep=False, spin=True),
     "raw-wait": Mode("raw"),
+    "udp": Mode("udp", prefix="udp:"),
     "tls": Mode("proto", tls=True),
     "accept": Mode("proto", lockstep=False, pattern="churn"),
     "uvicorn": Mode("uvicorn", script="web.py"),
@@ -177,7 +180,8 @@ class Counter:
         command = processes.server_command(
             loop, MODES[mode].server, *options, script=MODES[mode].script
         )
-        return processes.running(command, wrapper=wrapper, timeout=120.0)
+        prefix = MODES[mode].prefix
+        return processes.running(command, prefix=prefix, wrapper=wrapper, timeout=120.0)
 
     def _load(self, server: processes.Server, mode: str, size: int, messages: int) -> None:
         messages = self._count(mode, messages)

@@ -220,12 +220,9 @@ impl Wait<'_> {
         }
         let span = self.event_loop.options.busy_poll.unwrap_or(0);
         let result = detached(py, || {
-            if span > 0
-                && let Looked::Found = self.look(poller, Look { span, between: 0 })?
-            {
-                return Ok(());
-            }
-            poller.wait(self.timeout)
+            let found =
+                span > 0 && matches!(self.look(poller, Look { span, between: 0 })?, Looked::Found);
+            if found { Ok(()) } else { poller.wait(self.timeout) }
         });
         inbox.unpark();
         if span > 0 {

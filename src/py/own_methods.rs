@@ -27,10 +27,10 @@ pub(crate) fn own_methods(class: Bound<'_, PyType>) -> PyResult<Bound<'_, PyType
     let methods = base.getattr("__dict__")?.call_method0("copy")?.cast_into::<PyDict>()?;
     for (name, method) in methods {
         let name = name.cast_into::<PyString>()?;
-        if class.getattr(&name)?.is(&method)
-            && let Some(own) = of_class(&class, &method)
-        {
-            class.setattr(name, own?)?;
+        if class.getattr(&name)?.is(&method) {
+            if let Some(own) = of_class(&class, &method) {
+                class.setattr(name, own?)?;
+            }
         }
     }
     Ok(class)

@@ -79,6 +79,8 @@ struct State {
     readable: bool,
     /// A read is queued for a coming turn.
     read_queued: bool,
+    /// The protocol has kept the last large datagram that it got.
+    keeps: bool,
     /// An event that this read took along told of an error.
     error_waits: bool,
     /// `pause_writing` was called on the protocol.

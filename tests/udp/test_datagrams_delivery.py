@@ -62,6 +62,72 @@ def test_each_datagram_has_the_address_of_its_sender(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+class Answering(Endpoint):
+    """Sends everything back."""
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        super().datagram_received(data, addr)
+        self.transport.sendto(data + b"!", addr)
+
+
+def test_answers_go_to_who_asked_however_many_ask(loop: Loop) -> None:
+    async def main() -> None:
+        peers = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(600)]
+        try:
+            async with open_endpoint(Answering) as endpoint:
+                for start in [*range(0, len(peers), 50), *range(0, len(peers), 50)]:
+                    some = peers[start : start + 50]
+                    for peer in some:
+                        peer.sendto(b"%d" % peer.fileno(), endpoint.address)
+                    await endpoint.until_received(len(endpoint.received) + len(some))
+                    for peer in some:
+                        peer.settimeout(5)
+                        assert peer.recv(100) == b"%d!" % peer.fileno()
+        finally:
+            for peer in peers:
+                peer.close()
+
+    loop.run_until_complete(main())
+
+
+class Forgetful(Endpoint):
+    """Keeps the odd datagrams, and a view of every third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[int, Any] = {}
+        self.count = 0
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        number = data[0]
+        if number % 3 == 0:
+            self.kept[number] = memoryview(data)[1:]
+        elif number % 2:
+            self.kept[number] = data[1:] if number % 5 == 0 else data
+            hash(data)
+        self.count += 1
+        self._record("datagram_received")
+
+
+def test_what_the_protocol_keeps_is_not_overwritten(loop: Loop) -> None:
+    async def main() -> None:
+        async with open_endpoint(Forgetful) as endpoint:
+            with plain_socket() as peer:
+                sent = [bytes([number]) * (900 + 7 * (number % 20)) for number in range(100)]
+                for start in range(0, len(sent), 10):
+                    for data in sent[start : start + 10]:
+                        peer.sendto(data, endpoint.address)
+                    await endpoint.until(lambda end=start + 10: endpoint.count == end)
+                assert len(endpoint.kept) > 50
+                for number, kept in endpoint.kept.items():
+                    data = sent[number]
+                    assert bytes(kept) == data[-len(kept) :]
+                    assert len(kept) in (len(data), len(data) - 1)
+                    assert hash(bytes(kept)) == hash(data[-len(kept) :])
+
+    loop.run_until_complete(main())
+
+
 @pytest.mark.parametrize("length", [0, 1, 1472, 9000, 65507])
 def test_datagrams_of_every_length_come_whole(loop: Loop, length: int) -> None:
     async def main() -> None:

@@ -6,10 +6,10 @@ use tokioloop_reactor::RawAddress;
 
 use crate::py::Owned;
 
-/// Slots that the table grows to, from one, as long as peers displace others.
-const MAX_SLOTS: usize = 64;
+/// Slots that the table grows to, from two, as long as peers displace others.
+const MAX_SLOTS: usize = 512;
 
-/// Addresses in both forms; each has one slot it may be in.
+/// Addresses in both forms; each has two slots it may be in, an even one and the next.
 #[derive(Default)]
 pub(super) struct Peers {
     slots: Vec<Option<Peer>>,
@@ -27,56 +27,78 @@ impl Peers {
     /// The tuple of an address that is known.
     #[inline]
     pub(super) fn find(&mut self, raw: &RawAddress) -> Option<&Owned> {
-        let index = slot_of(raw, self.slots.len());
-        let peer = self.slots.get(index)?.as_ref().filter(|peer| peer.raw == *raw)?;
-        self.latest = index;
-        Some(&peer.tuple)
+        let first = first_slot(raw, self.slots.len());
+        let pair = self.slots.get(first..first + 2)?;
+        self.latest = first + pair.iter().position(|slot| holds(slot, raw))?;
+        self.slots.get(self.latest)?.as_ref().map(|peer| &peer.tuple)
     }
 
     /// Notes an address that was not known; returns what it displaces, for the
     /// caller to drop.
     pub(super) fn insert(&mut self, raw: RawAddress, tuple: Owned) -> Option<impl Sized + use<>> {
-        if self.slots.is_empty() {
-            self.slots.push(None);
-        } else if self.slots.len() < MAX_SLOTS && self.is_taken(&raw) {
+        let index = loop {
+            if let Some(index) = self.free_slot(&raw) {
+                break index;
+            }
+            if self.slots.len() >= MAX_SLOTS {
+                // Not the one that was met last, which may be in use.
+                break first_slot(&raw, self.slots.len()) | usize::from(self.latest & 1 == 0);
+            }
             self.grow();
-        }
-        let index = slot_of(&raw, self.slots.len());
+        };
         self.latest = index;
         self.slots.get_mut(index)?.replace(Peer { raw, tuple })
     }
 
-    /// The address behind the tuple that came with the last datagram.
+    /// Whether that is the tuple which came with the last datagram.
     #[inline]
-    pub(super) fn latest(&self, tuple: *mut pyo3::ffi::PyObject) -> Option<&RawAddress> {
-        let peer = self.slots.get(self.latest)?.as_ref()?;
-        (peer.tuple.as_ptr() == tuple).then_some(&peer.raw)
+    pub(super) fn is_latest(&self, tuple: *mut pyo3::ffi::PyObject) -> bool {
+        self.latest_peer().is_some_and(|peer| peer.tuple.as_ptr() == tuple)
     }
 
-    fn is_taken(&self, raw: &RawAddress) -> bool {
-        self.slots.get(slot_of(raw, self.slots.len())).is_some_and(Option::is_some)
+    /// The address that the last datagram came from.
+    #[inline]
+    pub(super) fn latest(&self) -> Option<&RawAddress> {
+        self.latest_peer().map(|peer| &peer.raw)
     }
 
-    /// Twice the slots. A slot's peers part between two, so that none is lost.
+    fn latest_peer(&self) -> Option<&Peer> {
+        self.slots.get(self.latest)?.as_ref()
+    }
+
+    fn free_slot(&self, raw: &RawAddress) -> Option<usize> {
+        let first = first_slot(raw, self.slots.len());
+        (first..first + 2).find(|&index| matches!(self.slots.get(index), Some(None)))
+    }
+
+    /// Twice the slots. Those of a pair part between two, so that none is lost.
     fn grow(&mut self) {
-        let count = self.slots.len() * 2;
+        let count = (self.slots.len() * 2).max(2);
         let old = std::mem::take(&mut self.slots);
         self.slots.resize_with(count, || None);
         for peer in old.into_iter().flatten() {
-            if let Some(slot) = self.slots.get_mut(slot_of(&peer.raw, count)) {
+            let free = self.free_slot(&peer.raw);
+            if let Some(slot) = free.and_then(|index| self.slots.get_mut(index)) {
                 *slot = Some(peer);
             }
         }
     }
 }
 
-/// The slot for an address in a table of so many, a power of two.
 #[inline]
-fn slot_of(raw: &RawAddress, count: usize) -> usize {
+fn holds(slot: &Option<Peer>, raw: &RawAddress) -> bool {
+    slot.as_ref().is_some_and(|peer| peer.raw == *raw)
+}
+
+/// The first slot for an address in a table of so many, a power of two.
+#[inline]
+fn first_slot(raw: &RawAddress, count: usize) -> usize {
     // Multiplication carries every byte's difference into the high bits.
-    let hash = raw.as_bytes().chunks(8).fold(0_u64, |hash, chunk| {
-        let word = chunk.iter().fold(0, |word, &byte| (word << 8) | u64::from(byte));
-        (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    });
-    (hash >> 32) as usize & count.wrapping_sub(1)
+    let mix =
+        |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let chunks = raw.as_bytes().chunks_exact(8);
+    let rest = chunks.remainder();
+    let words = chunks.map(|chunk| chunk.try_into().map_or(0, u64::from_ne_bytes));
+    let hash = words.chain(rest.iter().map(|&byte| byte.into())).fold(0, mix);
+    (hash >> 32) as usize & (count.max(2) - 2)
 }

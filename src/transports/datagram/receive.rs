@@ -1,5 +1,7 @@
 //! The read path: from a readable event to one `datagram_received` each.
 
+use std::borrow::Borrow;
+
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -11,6 +13,7 @@ use super::{DatagramTransport, Family, Inner, callback_failed, error_received};
 use crate::errors;
 use crate::event_loop::{Inside, LoopState, This};
 use crate::imports::Imports;
+use crate::py::message::Message;
 use crate::py::{Owned, bytes, call, context};
 use crate::ready::Ready;
 use crate::report::leaves_loop;
@@ -32,7 +35,7 @@ enum Plan {
 
 /// One datagram on its way to the protocol.
 struct Delivery {
-    data: Owned,
+    message: Message,
     from: From,
     protocol: Owned,
     receiver: Option<(Owned, bool)>,
@@ -56,7 +59,10 @@ pub(super) fn on_readable(
 ) -> PyResult<()> {
     let result = match transport.get().with(inside, |inner| plan(inner, ready)) {
         Plan::Receive(longest) => receive(py, inside, transport, longest, ready.read_closed()),
-        Plan::Held => deliver(py, inside, transport, |inner| Ok(inner.held.pop_front())),
+        Plan::Held => deliver(py, inside, transport, |inner| {
+            let held = inner.held.pop_front();
+            Ok(held.map(|(data, from)| (Message::of(data), from)))
+        }),
         Plan::Foreign => receive_foreign(py, this, inside, transport),
         Plan::Nothing => return Ok(()),
     };
@@ -152,21 +158,22 @@ fn hand_out(
     batch: &DatagramBatch,
 ) -> PyResult<()> {
     let mut next = 0;
-    let mut take = || match batch.get(next) {
-        Some((data, from)) => {
-            next += 1;
-            Ok(Some((bytes::copy(py, data)?, *from)))
-        }
-        None => Ok(None),
-    };
-    let result = deliver(py, inside, transport, |_| take());
-    while let Some((data, from)) = take()? {
+    let result = deliver(py, inside, transport, |inner| {
+        let Some((data, from)) = batch.get(next) else { return Ok(None) };
+        next += 1;
+        let keeps = inner.state.keeps;
+        let message = inside.with(|state| state.spare.copy(py, data, keeps))?;
+        Ok(Some((message, from)))
+    });
+    while let Some((data, from)) = batch.get(next) {
+        next += 1;
+        let data = bytes::copy(py, data)?;
         let unwanted = transport.get().with(inside, |inner| {
             if inner.state.closing {
                 return Some(data);
             }
             inner.state.readable = true;
-            inner.held.push_back((data, from));
+            inner.held.push_back((data, *from));
             None
         });
         if unwanted.is_some() {
@@ -179,11 +186,11 @@ fn hand_out(
 /// Delivers datagrams one by one, as long as `take` finds some and the
 /// protocol wants them. An error of the protocol's is reported, and the next
 /// datagram is delivered.
-fn deliver(
+fn deliver<A: Borrow<RawAddress>>(
     py: Python<'_>,
     inside: &Inside<'_>,
     transport: &TransportRef<Inner>,
-    mut take: impl FnMut(&mut Inner) -> PyResult<Option<(Owned, RawAddress)>>,
+    mut take: impl FnMut(&mut Inner) -> PyResult<Option<(Message, A)>>,
 ) -> PyResult<()> {
     let object = transport.get();
     while let Some(context) =
@@ -208,11 +215,11 @@ fn deliver(
 /// The next datagram, unless the protocol wants none.
 // HOT: udp
 #[inline]
-fn next(
+fn next<A: Borrow<RawAddress>>(
     py: Python<'_>,
     inside: &Inside<'_>,
     transport: &DatagramTransport,
-    take: &mut impl FnMut(&mut Inner) -> PyResult<Option<(Owned, RawAddress)>>,
+    take: &mut impl FnMut(&mut Inner) -> PyResult<Option<(Message, A)>>,
 ) -> PyResult<Option<Delivery>> {
     transport.with(inside, |inner| {
         if inner.state.closing || inner.state.paused {
@@ -221,14 +228,14 @@ fn next(
         let Some(protocol) = inner.protocol.as_ref().map(|p| p.clone_ref(py)) else {
             return Ok(None);
         };
-        let Some((data, from)) = take(inner)? else { return Ok(None) };
-        let from = match inner.peers.find(&from) {
+        let Some((message, from)) = take(inner)? else { return Ok(None) };
+        let from = match inner.peers.find(from.borrow()) {
             Some(tuple) => From::Known(tuple.clone_ref(py)),
-            None => From::New(from),
+            None => From::New(*from.borrow()),
         };
         let receiver =
             inner.receiver.as_ref().map(|(function, bound)| (function.clone_ref(py), *bound));
-        Ok(Some(Delivery { data, from, protocol, receiver }))
+        Ok(Some(Delivery { message, from, protocol, receiver }))
     })
 }
 
@@ -245,17 +252,26 @@ fn hand_over(
         From::Known(tuple) => tuple,
         From::New(raw) => meet(py, inside, transport, raw)?,
     };
-    match delivery.receiver {
+    let data = delivery.message.object();
+    let result = match delivery.receiver {
         Some((function, true)) => {
-            call::call_method2(py, &function, &delivery.protocol, &delivery.data, &from)
+            call::call_method2(py, &function, &delivery.protocol, data, &from)
         }
-        Some((function, false)) => call::call2(py, &function, &delivery.data, &from),
+        Some((function, false)) => call::call2(py, &function, data, &from),
         None => {
-            let args = [delivery.data.as_ptr(), from.as_ptr()];
+            let args = [data.as_ptr(), from.as_ptr()];
             call::method(py, &delivery.protocol, intern!(py, "datagram_received"), args)
         }
+    };
+    if delivery.message.is_worthwhile() {
+        let alone = delivery.message.is_alone();
+        transport.with(inside, |inner| inner.state.keeps = !alone);
+        if alone {
+            let replaced = inside.with(|state| state.spare.put_back(delivery.message));
+            drop(replaced);
+        }
     }
-    .map(drop)
+    result.map(drop)
 }
 
 /// Makes the Python form of an address and keeps it for the next datagram.

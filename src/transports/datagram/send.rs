@@ -8,7 +8,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 use tokioloop_reactor::{Readiness, datagram};
 
 use super::queue::Waiting;
-use super::target::{self, Target};
+use super::target::{self, Resolved, Target};
 use super::{DatagramTransport, Family, Inner, callback_failed, error_received, watch_writing};
 use crate::errors;
 use crate::event_loop::{Inside, This};
@@ -60,6 +60,8 @@ pub(super) fn send_to(
     let attempt = match bytes::exact(data) {
         Some(content) => attempt(py, inside, transport, content, to, || Ok(Owned::from(data)))?,
         None => {
+            // Getting at the content may run code of the program's.
+            let to = Resolved::Other(transport.with(inside, |inner| to.keep(&inner.peers)));
             let view = buffer::View::readable_any(data)?;
             let content = view.bytes();
             // The caller may change its memory later: what waits is a copy.
@@ -91,7 +93,7 @@ fn attempt(
     inside: &Inside<'_>,
     transport: &DatagramTransport,
     content: &[u8],
-    to: Target,
+    to: Resolved,
     keep: impl FnOnce() -> PyResult<Owned>,
 ) -> PyResult<Attempt> {
     inside.with(|state| {
@@ -105,14 +107,15 @@ fn attempt(
             state.metrics.bytes_sent += content.len() as u64;
             state.metrics.messages_sent += 1;
             if !inner.queue.is_empty() {
-                inner.queue.push(Waiting::new(keep()?, to));
+                inner.queue.push(Waiting::new(keep()?, to.keep(&inner.peers)));
                 return Ok(Attempt::Queued);
             }
             let Some(fd) = inner.descriptor.get() else { return Ok(Attempt::Sent) };
             let result = match &to {
-                Target::Peer => datagram::send(fd, content, None),
-                Target::Known(raw) => datagram::send(fd, content, Some(raw)),
-                Target::Spelled(address) => {
+                Resolved::Latest => datagram::send(fd, content, inner.peers.latest()),
+                Resolved::Other(Target::Peer) => datagram::send(fd, content, None),
+                Resolved::Other(Target::Known(raw)) => datagram::send(fd, content, Some(raw)),
+                Resolved::Other(Target::Spelled(address)) => {
                     let socket = inner.descriptor.socket(py);
                     let address = address.clone_ref(py);
                     return Ok(socket.map_or(Attempt::Sent, |s| Attempt::ByPython(s, address)));
@@ -121,7 +124,7 @@ fn attempt(
             match result {
                 Ok(true) => Ok(Attempt::Sent),
                 Ok(false) => {
-                    inner.queue.push(Waiting::new(keep()?, to));
+                    inner.queue.push(Waiting::new(keep()?, to.keep(&inner.peers)));
                     Ok(Attempt::Queued)
                 }
                 Err(error) => Ok(Attempt::Failed(error)),

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};
 use tokioloop_reactor::RawAddress;
 
+use super::peers::Peers;
 use super::{DatagramTransport, Family};
 use crate::event_loop::Inside;
 use crate::py::Owned;
@@ -25,6 +26,24 @@ pub(super) enum Target {
     Spelled(Owned),
 }
 
+/// Where a datagram goes that is sent now.
+pub(super) enum Resolved {
+    /// To where the last datagram came from, whose address need not be copied; only
+    /// until the program runs again.
+    Latest,
+    Other(Target),
+}
+
+impl Resolved {
+    /// The target for as long as it takes.
+    pub(super) fn keep(self, peers: &Peers) -> Target {
+        match self {
+            Self::Latest => peers.latest().copied().map_or(Target::Peer, Target::Known),
+            Self::Other(target) => target,
+        }
+    }
+}
+
 /// Reads the address that `sendto` was given.
 ///
 /// # Errors
@@ -36,7 +55,7 @@ pub(super) fn resolve(
     inside: &Inside<'_>,
     transport: &DatagramTransport,
     given: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Target> {
+) -> PyResult<Resolved> {
     let (remote, connected, has_peer, family) = transport.with(inside, |inner| {
         let remote = inner.address.as_ref().map(|address| address.clone_ref(py));
         (remote, inner.state.connected, inner.peer.is_some(), inner.family)
@@ -49,18 +68,21 @@ pub(super) fn resolve(
         }
     }
     if connected {
-        return Ok(Target::Peer);
+        return Ok(Resolved::Other(Target::Peer));
     }
     let remote = remote.as_ref().map(|remote| remote.bind(py));
     let Some(address) = remote.as_deref().or(given) else {
         // A peer without a name is one as well; asyncio ends the endpoint.
-        return Ok(if has_peer { Target::Peer } else { Target::Spelled(Owned::none(py)) });
+        let target = if has_peer { Target::Peer } else { Target::Spelled(Owned::none(py)) };
+        return Ok(Resolved::Other(target));
     };
-    let latest = transport.with(inside, |inner| inner.peers.latest(address.as_ptr()).copied());
-    Ok(match latest.or_else(|| numeric(family, address)) {
+    if transport.with(inside, |inner| inner.peers.is_latest(address.as_ptr())) {
+        return Ok(Resolved::Latest);
+    }
+    Ok(Resolved::Other(match numeric(family, address) {
         Some(raw) => Target::Known(raw),
         None => Target::Spelled(Owned::from(address)),
-    })
+    }))
 }
 
 /// A tuple with an address in figures, and nothing else: the rest is left to
