@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.support.net import socket_pair
-from tests.support.protocols import Recorder
+from tests.support.protocols import EchoProtocol, Recorder
 
 NO_CHECKS = "uvloop and rloop do not check callbacks"
 
@@ -224,3 +224,75 @@ async def start_recording(loop):
     transport, protocol = await loop.create_connection(Recorder, sock=ours)
     await asyncio.sleep(0)
     return transport, protocol, peer
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio polls in every turn")
+def test_what_an_event_has_scheduled_runs_before_the_next_poll(loop):
+    """A message that a scheduled callback answers costs no empty poll in between."""
+    rounds = 50
+
+    class Scheduling(asyncio.Protocol):
+        def __init__(self):
+            self.left = rounds
+            self.done = loop.create_future()
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            loop.call_soon(self.answer)
+
+        def answer(self):
+            self.left -= 1
+            if self.left:
+                self.transport.write(b"x")
+            else:
+                self.done.set_result(None)
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        echo, _ = await loop.create_connection(EchoProtocol, sock=theirs)
+        transport, protocol = await loop.create_connection(Scheduling, sock=ours)
+        await asyncio.sleep(0)
+        before = loop.metrics()["polls"]
+        transport.write(b"x")
+        await protocol.done
+        polls = loop.metrics()["polls"] - before
+        transport.abort()
+        echo.abort()
+        await asyncio.sleep(0)
+        return polls
+
+    # One for the event of each side.
+    assert loop.run_until_complete(main()) < 2.5 * rounds
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="what asyncio does")
+def test_an_event_comes_between_callbacks_that_go_on_for_ever(loop):
+    """Two sockets that answer each other are served however much their callbacks schedule."""
+
+    def chain(left):
+        if left:
+            loop.call_soon(chain, left - 1)
+
+    async def main():
+        with socket_pair() as (ours, peer):
+            seen = 0
+
+            def readable():
+                nonlocal seen
+                seen += len(ours.recv(100))
+                chain(1000)
+                peer.send(b"x")
+
+            loop.add_reader(ours, readable)
+            peer.send(b"x")
+            turns = 0
+            while seen < 20:
+                chain(100)
+                await asyncio.sleep(0)
+                turns += 1
+                assert turns < 1000, seen
+            loop.remove_reader(ours)
+
+    loop.run_until_complete(main())

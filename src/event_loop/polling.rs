@@ -40,6 +40,8 @@ pub(super) struct Pace {
     skipped: u32,
     /// Whether the last poll found nothing.
     quiet: bool,
+    /// Whether this turn is the first behind one with events.
+    behind_events: bool,
     polled_at: u64,
     /// When the clock was read last, and how many turns need not read it.
     timed_at: u64,
@@ -62,6 +64,11 @@ pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
         let own = usize::from(state.signal_token.is_some());
         (state.ready.is_empty() || state.registered, state.sources.len() > own)
     });
+    if std::mem::take(&mut pace.behind_events) && !must {
+        // What events have scheduled is due before whatever a poll would find now. Served
+        // after it, with all that has come meanwhile, those are one crowd and not two.
+        return false;
+    }
     let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };
     if must || !pace.quiet || pace.skipped >= limit {
         return true;
@@ -110,6 +117,7 @@ pub(super) fn poll(
     logging::deliver(py)?;
     pace.skipped = 0;
     pace.quiet = !found;
+    pace.behind_events = found;
     if pace.quiet {
         pace.polled_at = clock::now();
         pace.timed_at = pace.polled_at;
