@@ -63,7 +63,7 @@ def test_what_a_class_overrides_stays_overridden(tokioloop):
         loop.close()
 
 
-def test_a_loop_in_use_has_an_empty_dictionary(loop):
+def test_a_loop_in_use_has_nothing_in_its_dictionary(loop):
     async def main():
         loop.add_signal_handler(signal.SIGUSR1, int)
         loop.set_exception_handler(lambda *_: None)

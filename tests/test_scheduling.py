@@ -268,8 +268,8 @@ def test_what_an_event_has_scheduled_runs_before_the_next_poll(loop):
 
 
 @pytest.mark.flavours("asyncio", "tokioloop", reason="what asyncio does")
-def test_an_event_comes_between_callbacks_that_go_on_for_ever(loop):
-    """Two sockets that answer each other are served however much their callbacks schedule."""
+def test_events_come_between_the_callbacks_of_long_chains(loop):
+    """A socket whose callback schedules much, and is written to by it, is served again soon."""
 
     def chain(left):
         if left:

@@ -251,6 +251,29 @@ class TestWakeupDescriptor:
             signal.set_wakeup_fd(previous)
 
 
+def test_a_signal_is_handled_between_the_callbacks_of_a_chain(loop):
+    """Nothing but the signal could come, and there is always something to run."""
+    turns = 0
+    handled = []
+
+    def chain():
+        nonlocal turns
+        turns += 1
+        if turns == 1000:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        if turns < 3000:
+            loop.call_soon(chain)
+        else:
+            loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, lambda: handled.append(turns))
+    loop.call_soon(chain)
+    loop.run_forever()
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert len(handled) == 1
+    assert handled[0] < 1200
+
+
 def test_a_child_that_ends_wakes_nobody_up_for_nothing(loop):
     """SIGCHLD arrives while the loop waits; the wait is neither broken nor cut short."""
 

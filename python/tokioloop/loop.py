@@ -34,9 +34,10 @@ _loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
 _OF_FUTURES = frozenset({"create_future", "get_debug"})
 
 
-# What CPython's constructors and ours assign. As slots they leave the instance's
-# dictionary empty, and while it is the interpreter calls a method of the loop
-# without asking the dictionary first (on 3.13 a tenth of what sock_recv() costs).
+# What CPython's constructors and ours assign. As these are slots, a loop has no
+# dictionary until something else is assigned, or somebody asks for it; until then
+# the interpreter calls methods without a look-up (on 3.13 a tenth of what
+# sock_recv() costs).
 _ATTRIBUTES = (
     *("_asyncgens", "_asyncgens_shutdown_called", "_old_agen_hooks"),
     *("_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"),

@@ -116,6 +116,7 @@ impl EventLoop {
                 ring: Some(Box::new(ReadRing::new())),
                 ciphertext: None,
                 spare: Spare::default(),
+                datagram_spare: Spare::default(),
                 datagrams: None,
                 handles: Handles::default(),
                 keeping: Keeping::default(),
@@ -532,6 +533,7 @@ impl EventLoop {
                 state.ring.take(),
                 state.ciphertext.take(),
                 std::mem::take(&mut state.spare),
+                std::mem::take(&mut state.datagram_spare),
                 state.datagrams.take(),
             )
         });

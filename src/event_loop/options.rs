@@ -23,8 +23,8 @@ pub(crate) struct Options {
     /// Nanoseconds that written data waits at most for the end of the turn; 0 is
     /// for what leaves at once, None for what does so but in crowded turns.
     pub(crate) write_batch_timeout: Option<u64>,
-    /// Nanoseconds for which each wait looks before it sleeps; 0 for none that looks,
-    /// None for those that look for what is learned only (`patience`).
+    /// Nanoseconds for which each wait looks for events before it sleeps. None: it
+    /// looks only for what has proved to come soon (`patience`); 0: not even then.
     pub(crate) busy_poll: Option<u64>,
 }
 

@@ -20,11 +20,11 @@ use crate::transports::stream;
 /// for. asyncio polls in every turn.
 const SKIPPED_POLLS: u32 = 64;
 const SKIPPED_POLLS_WITH_SOURCES: u32 = 8;
-/// Nanoseconds since the last poll after which a turn polls in any case.
+/// Nanoseconds since the last poll after which a turn that looks at the clock polls.
 const SKIP_NANOS: u64 = 20_000;
 /// Where only a signal could come, turns that may pass without a look at the clock...
 const UNTIMED: u32 = 3;
-/// ...if they were as short as that, in nanoseconds, when it was looked at last.
+/// ...if no more nanoseconds than that lay between the last two.
 const BRISK_NANOS: u64 = 4_000;
 /// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
 const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
@@ -36,7 +36,7 @@ const DETACHES_WITHIN: u64 = 3_000;
 /// What a run remembers between turns.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Turns since the last poll.
+    /// Turns since the last poll, but for one behind events.
     skipped: u32,
     /// Whether the last poll found nothing.
     quiet: bool,
@@ -65,8 +65,9 @@ pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
         (state.ready.is_empty() || state.registered, state.sources.len() > own)
     });
     if std::mem::take(&mut pace.behind_events) && !must {
-        // What events have scheduled is due before whatever a poll would find now. Served
-        // after it, with all that has come meanwhile, those are one crowd and not two.
+        // What events have scheduled, or have left to read, is due before whatever a poll
+        // would find now. Served after it, with all that has come meanwhile, those are
+        // one crowd and not two.
         return false;
     }
     let limit = if sources { SKIPPED_POLLS_WITH_SOURCES } else { SKIPPED_POLLS };

@@ -1,8 +1,10 @@
 //! The turn of the loop.
 //!
 //! Poll, queue what the poll found, queue what is due, run as many callbacks
-//! as were queued by then, flush what they wrote. Where a turn has received
-//! enough, the next ones take up its events before they poll again (`backlog`).
+//! as were queued by then, flush what they wrote. The turn behind one with events
+//! does not poll where these have left something to run, nor do all of a chain of
+//! short callbacks (`polling`); where a turn has received enough, the next ones take
+//! up its events before they poll again (`backlog`).
 //! The thread stays attached to the interpreter but for a poll that may block.
 
 use std::sync::atomic::Ordering;

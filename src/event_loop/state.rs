@@ -38,6 +38,8 @@ pub(crate) struct LoopState {
     pub(crate) ciphertext: Option<Box<ReadRing>>,
     /// Memory for the next message that a protocol gets.
     pub(crate) spare: Spare,
+    /// The same for datagrams, which are smaller than what streams receive.
+    pub(crate) datagram_spare: Spare,
     /// What datagrams are received into, once there is an endpoint; absent
     /// while one delivers a batch.
     pub(crate) datagrams: Option<Box<DatagramBatch>>,

@@ -23,35 +23,35 @@ use pyo3::types::{PyDict, PyString, PyType};
 /// What Python raises while the methods are made.
 #[pyfunction]
 pub(crate) fn own_methods(class: Bound<'_, PyType>) -> PyResult<Bound<'_, PyType>> {
-    let base = class.getattr("__base__")?;
+    let base = class.getattr("__base__")?.cast_into::<PyType>()?;
     let methods = base.getattr("__dict__")?.call_method0("copy")?.cast_into::<PyDict>()?;
     for (name, method) in methods {
         let name = name.cast_into::<PyString>()?;
-        if class.getattr(&name)?.is(&method) {
-            if let Some(own) = of_class(&class, &method) {
-                class.setattr(name, own?)?;
-            }
+        if !class.getattr(&name)?.is(&method) {
+            continue;
+        }
+        if let Some(definition) = definition(&base, &method) {
+            // SAFETY: the function is for instances of `base`, which those of `class`
+            // are, and the definitions of classes live as long as the process.
+            let own = unsafe { ffi::PyDescr_NewMethod(class.as_type_ptr(), definition) };
+            // SAFETY: a new reference, or null with an exception.
+            let own = unsafe { Bound::from_owned_ptr_or_err(class.py(), own) }?;
+            class.setattr(name, own)?;
         }
     }
     Ok(class)
 }
 
-/// A descriptor for the same method of another class, if it is a native method.
-fn of_class<'py>(
-    class: &Bound<'py, PyType>,
-    method: &Bound<'py, PyAny>,
-) -> Option<PyResult<Bound<'py, PyAny>>> {
-    // SAFETY: both are live objects.
-    if !unsafe { ptr::eq(ffi::Py_TYPE(method.as_ptr()), &raw const ffi::PyMethodDescr_Type) } {
+/// What a native method is made of, if it is one of that very class.
+fn definition(
+    base: &Bound<'_, PyType>,
+    method: &Bound<'_, PyAny>,
+) -> Option<*mut ffi::PyMethodDef> {
+    if !ptr::eq(method.get_type().as_type_ptr(), &raw const ffi::PyMethodDescr_Type) {
         return None;
     }
     let descriptor = method.as_ptr().cast::<ffi::PyMethodDescrObject>();
-    // SAFETY: the type was checked, and the method is of a base of this class; the definitions of classes live as long as the process.
-    Some(unsafe {
-        let definition = (*descriptor).d_method;
-        Bound::from_owned_ptr_or_err(
-            class.py(),
-            ffi::PyDescr_NewMethod(class.as_type_ptr(), definition),
-        )
-    })
+    // SAFETY: an instance of that type, whose memory is that and never changes.
+    let descriptor = unsafe { &*descriptor };
+    (descriptor.d_common.d_type == base.as_type_ptr()).then_some(descriptor.d_method)
 }

@@ -26,8 +26,8 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     """What a loop tells about itself."""
 
     _thread_id: int | None
-    _stall_timeout = 0.0
-    _on_stall: Callable[[Stall], object] | None = None
+    _stall_timeout: float
+    _on_stall: Callable[[Stall], object] | None
     _slow_reports: SlowReports | None = None
     _accounts: list[Callable[[Any, float], None]] | None = None
     _console: Console | None = None

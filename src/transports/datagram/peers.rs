@@ -6,54 +6,70 @@ use tokioloop_reactor::RawAddress;
 
 use crate::py::Owned;
 
-/// Slots that the table grows to, from two, as long as peers displace others.
-const MAX_SLOTS: usize = 512;
+/// Slots that the table grows to as long as more than half are taken: 60 KB with the
+/// tuples, for an endpoint of so many peers.
+const MAX_SLOTS: usize = 256;
+/// Slots that an address may be in, from the one that its bytes tell.
+const REACH: usize = 8;
 
-/// Addresses in both forms; each has two slots it may be in, an even one and the next.
-#[derive(Default)]
-pub(super) struct Peers {
-    slots: Vec<Option<Peer>>,
+/// Addresses in both forms. Nobody ever leaves but for another one, so an address that
+/// is not found before the first free slot is not known.
+pub(super) struct Peers<T = Owned> {
+    slots: Vec<Option<Peer<T>>>,
+    taken: usize,
     /// The slot of the last datagram's sender.
     latest: usize,
 }
 
-struct Peer {
+struct Peer<T> {
     raw: RawAddress,
     /// What Python has for it: nothing that can be part of a cycle.
-    tuple: Owned,
+    tuple: T,
+}
+
+impl<T> Default for Peers<T> {
+    fn default() -> Self {
+        Self { slots: Vec::new(), taken: 0, latest: 0 }
+    }
 }
 
 impl Peers {
-    /// The tuple of an address that is known.
-    #[inline]
-    pub(super) fn find(&mut self, raw: &RawAddress) -> Option<&Owned> {
-        let first = first_slot(raw, self.slots.len());
-        let pair = self.slots.get(first..first + 2)?;
-        self.latest = first + pair.iter().position(|slot| holds(slot, raw))?;
-        self.slots.get(self.latest)?.as_ref().map(|peer| &peer.tuple)
-    }
-
-    /// Notes an address that was not known; returns what it displaces, for the
-    /// caller to drop.
-    pub(super) fn insert(&mut self, raw: RawAddress, tuple: Owned) -> Option<impl Sized + use<>> {
-        let index = loop {
-            if let Some(index) = self.free_slot(&raw) {
-                break index;
-            }
-            if self.slots.len() >= MAX_SLOTS {
-                // Not the one that was met last, which may be in use.
-                break first_slot(&raw, self.slots.len()) | usize::from(self.latest & 1 == 0);
-            }
-            self.grow();
-        };
-        self.latest = index;
-        self.slots.get_mut(index)?.replace(Peer { raw, tuple })
-    }
-
     /// Whether that is the tuple which came with the last datagram.
     #[inline]
     pub(super) fn is_latest(&self, tuple: *mut pyo3::ffi::PyObject) -> bool {
         self.latest_peer().is_some_and(|peer| peer.tuple.as_ptr() == tuple)
+    }
+}
+
+impl<T> Peers<T> {
+    /// The tuple of an address that is known.
+    #[inline]
+    pub(super) fn find(&mut self, raw: &RawAddress) -> Option<&T> {
+        let index = self.reach(raw).find_map(|index| match self.slots.get(index)? {
+            Some(peer) if peer.raw != *raw => None,
+            Some(_) => Some(Some(index)),
+            None => Some(None),
+        })??;
+        self.latest = index;
+        self.slots.get(index)?.as_ref().map(|peer| &peer.tuple)
+    }
+
+    /// Notes an address that was not known; returns what it displaces, for the
+    /// caller to drop.
+    pub(super) fn insert(&mut self, raw: RawAddress, tuple: T) -> Option<impl Sized + use<T>> {
+        if self.taken * 2 >= self.slots.len() && self.slots.len() < MAX_SLOTS {
+            self.grow();
+        }
+        let index = match self.free_slot(&raw) {
+            Some(index) => {
+                self.taken += 1;
+                index
+            }
+            // Not the one that was met last, which may be in use.
+            None => self.reach(&raw).find(|&index| index != self.latest)?,
+        };
+        self.latest = index;
+        self.slots.get_mut(index)?.replace(Peer { raw, tuple })
     }
 
     /// The address that the last datagram came from.
@@ -62,43 +78,113 @@ impl Peers {
         self.latest_peer().map(|peer| &peer.raw)
     }
 
-    fn latest_peer(&self) -> Option<&Peer> {
+    fn latest_peer(&self) -> Option<&Peer<T>> {
         self.slots.get(self.latest)?.as_ref()
     }
 
-    fn free_slot(&self, raw: &RawAddress) -> Option<usize> {
-        let first = first_slot(raw, self.slots.len());
-        (first..first + 2).find(|&index| matches!(self.slots.get(index), Some(None)))
+    /// The slots that an address may be in.
+    #[inline]
+    fn reach(&self, raw: &RawAddress) -> impl Iterator<Item = usize> + use<T> {
+        let (first, mask) = (hash(raw), self.slots.len().wrapping_sub(1));
+        (0..REACH).map(move |step| first.wrapping_add(step) & mask)
     }
 
-    /// Twice the slots. Those of a pair part between two, so that none is lost.
+    fn free_slot(&self, raw: &RawAddress) -> Option<usize> {
+        self.reach(raw).find(|&index| matches!(self.slots.get(index), Some(None)))
+    }
+
+    /// Twice the slots, a power of two. Who finds no place, which hardly happens, is
+    /// met again.
     fn grow(&mut self) {
-        let count = (self.slots.len() * 2).max(2);
+        let count = (self.slots.len() * 2).max(REACH);
         let old = std::mem::take(&mut self.slots);
         self.slots.resize_with(count, || None);
+        self.taken = 0;
         for peer in old.into_iter().flatten() {
             let free = self.free_slot(&peer.raw);
             if let Some(slot) = free.and_then(|index| self.slots.get_mut(index)) {
                 *slot = Some(peer);
+                self.taken += 1;
             }
         }
     }
 }
 
 #[inline]
-fn holds(slot: &Option<Peer>, raw: &RawAddress) -> bool {
-    slot.as_ref().is_some_and(|peer| peer.raw == *raw)
-}
-
-/// The first slot for an address in a table of so many, a power of two.
-#[inline]
-fn first_slot(raw: &RawAddress, count: usize) -> usize {
+fn hash(raw: &RawAddress) -> usize {
     // Multiplication carries every byte's difference into the high bits.
     let mix =
         |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let chunks = raw.as_bytes().chunks_exact(8);
     let rest = chunks.remainder();
     let words = chunks.map(|chunk| chunk.try_into().map_or(0, u64::from_ne_bytes));
-    let hash = words.chain(rest.iter().map(|&byte| byte.into())).fold(0, mix);
-    (hash >> 32) as usize & (count.max(2) - 2)
+    (words.chain(rest.iter().map(|&byte| byte.into())).fold(0, mix) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+
+    fn v4(port: u16) -> RawAddress {
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into()
+    }
+
+    /// A table that has met such peers.
+    fn met(ports: impl Iterator<Item = u16>) -> Peers<u16> {
+        let mut peers = Peers::default();
+        for port in ports {
+            assert!(peers.find(&v4(port)).is_none());
+            peers.insert(v4(port), port);
+            assert_eq!(peers.latest(), Some(&v4(port)));
+        }
+        peers
+    }
+
+    #[test]
+    fn a_table_without_slots_knows_nobody() {
+        let mut peers = Peers::<u16>::default();
+        assert!(peers.find(&v4(1)).is_none());
+        assert!(peers.latest().is_none());
+    }
+
+    #[test]
+    fn a_hundred_peers_are_all_kept() {
+        let mut peers = met(0..100);
+        for port in 0..100 {
+            assert_eq!(peers.find(&v4(port)), Some(&port));
+            assert_eq!(peers.latest(), Some(&v4(port)));
+        }
+    }
+
+    #[test]
+    fn a_full_table_keeps_who_was_met_last_and_mixes_nobody_up() {
+        let mut peers = met(0..5000);
+        assert_eq!(peers.slots.len(), MAX_SLOTS);
+        let known = (0..5000).filter(|&port| {
+            let found = peers.find(&v4(port)).copied();
+            assert!(found.is_none_or(|found| found == port));
+            found.is_some()
+        });
+        assert!(known.count() > MAX_SLOTS / 2);
+        for port in 5000..6000 {
+            let last = peers.latest().copied();
+            peers.insert(v4(port), port);
+            assert!(last.is_some_and(|last| peers.find(&last).is_some()));
+            assert_eq!(peers.find(&v4(port)), Some(&port));
+        }
+    }
+
+    #[test]
+    fn addresses_of_every_length_have_a_slot() {
+        let mut peers = Peers::default();
+        let v6 = |port| SocketAddrV6::new(Ipv6Addr::LOCALHOST, port, 7, 3).into();
+        peers.insert(v6(1), 1);
+        peers.insert(v4(1), 2);
+        peers.insert(RawAddress::none(), 3);
+        assert_eq!(peers.find(&v6(1)), Some(&1));
+        assert_eq!(peers.find(&v4(1)), Some(&2));
+        assert_eq!(peers.find(&RawAddress::none()), Some(&3));
+        assert!(peers.find(&v6(2)).is_none());
+    }
 }

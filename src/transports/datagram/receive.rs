@@ -162,7 +162,7 @@ fn hand_out(
         let Some((data, from)) = batch.get(next) else { return Ok(None) };
         next += 1;
         let keeps = inner.state.keeps;
-        let message = inside.with(|state| state.spare.copy(py, data, keeps))?;
+        let message = inside.with(|state| state.datagram_spare.copy(py, data, keeps))?;
         Ok(Some((message, from)))
     });
     while let Some((data, from)) = batch.get(next) {
@@ -267,7 +267,7 @@ fn hand_over(
         let alone = delivery.message.is_alone();
         transport.with(inside, |inner| inner.state.keeps = !alone);
         if alone {
-            let replaced = inside.with(|state| state.spare.put_back(delivery.message));
+            let replaced = inside.with(|state| state.datagram_spare.put_back(delivery.message));
             drop(replaced);
         }
     }

@@ -38,7 +38,10 @@ impl Resolved {
     /// The target for as long as it takes.
     pub(super) fn keep(self, peers: &Peers) -> Target {
         match self {
-            Self::Latest => peers.latest().copied().map_or(Target::Peer, Target::Known),
+            Self::Latest => {
+                debug_assert!(peers.latest().is_some(), "somebody was answered");
+                peers.latest().copied().map_or(Target::Peer, Target::Known)
+            }
             Self::Other(target) => target,
         }
     }
