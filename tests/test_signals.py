@@ -251,6 +251,7 @@ class TestWakeupDescriptor:
             signal.set_wakeup_fd(previous)
 
 
+@pytest.mark.flavours("asyncio", "uvloop", "tokioloop", reason="rloop cannot remove a handler")
 def test_a_signal_is_handled_between_the_callbacks_of_a_chain(loop):
     """Nothing but the signal could come, and there is always something to run."""
     turns = 0
