@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def describe(names: list[str], argv: list[str], rounds: int, seconds: float) -> 
         "machine": cpu_model(),
         "cores": os.cpu_count(),
         "pinned": {"server": server, "client": client},
-        "load_average": os.getloadavg()[0],
+        "busy_cores": busy_cores(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": sys.version,
         "python_tag": python_tag(),
@@ -36,6 +37,31 @@ def describe(names: list[str], argv: list[str], rounds: int, seconds: float) -> 
         "rounds": rounds,
         "seconds": seconds,
     }
+
+
+def busy_cores(seconds: float = 0.5) -> float:
+    """How many cores are busy with something else, where the kernel tells it; else the load.
+
+    The load average still remembers the build that came before the run.
+    """
+    try:
+        before = _cpu_times()
+        time.sleep(seconds)
+        after = _cpu_times()
+    except (OSError, ValueError):
+        return os.getloadavg()[0]
+    spent = [late - early for early, late in zip(before, after, strict=True)]
+    idle = spent[3] + spent[4]
+    return (os.cpu_count() or 1) * (1.0 - idle / max(sum(spent), 1))
+
+
+def _cpu_times() -> list[int]:
+    """Ticks of all cores since the start: user, nice, system, idle, waiting, ..., stolen."""
+    name, *ticks = Path("/proc/stat").read_text().partition("\n")[0].split()
+    if name != "cpu" or len(ticks) < 8:
+        raise ValueError(name)
+    # What is the guests' is in the first two already.
+    return [int(tick) for tick in ticks[:8]]
 
 
 def python_tag() -> str:

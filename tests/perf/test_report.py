@@ -17,7 +17,7 @@ META: dict[str, Any] = {
     "machine": "a processor",
     "cores": 2,
     "pinned": {"server": 0, "client": 1},
-    "load_average": 0.1,
+    "busy_cores": 0.1,
     "kernel": "Linux 6",
     "python": "3.13.0",
     "gil": True,
@@ -81,7 +81,7 @@ def test_a_mode_in_which_all_failed_has_a_table_and_no_plot(tmp_path: Path) -> N
 
 def test_a_busy_machine_is_named(tmp_path: Path) -> None:
     quiet = report.write(tmp_path, META, results(), [WORKLOADS["proto"]]).read_text()
-    busy_meta = {**META, "load_average": 3.0}
+    busy_meta = {**META, "busy_cores": 3.0}
     busy = report.write(tmp_path, busy_meta, results(), [WORKLOADS["proto"]]).read_text()
     assert "busy" not in quiet
     assert "busy" in busy
