@@ -75,6 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             raise pytest.UsageError(f"{metafunc.definition.nodeid}: flavours() needs a reason")
         names = [name for name in names if name in marker.args]
         if not names:
+            # None of the loops that were chosen is one that the test is for.
             skip = pytest.mark.skip(
                 reason=f"for {', '.join(marker.args)}: {marker.kwargs['reason']}"
             )
@@ -88,6 +89,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("min_python")
         if marker is not None and sys.version_info < marker.args:
             wanted = ".".join(map(str, marker.args))
+            # What it tests came with that version of asyncio.
             item.add_marker(pytest.mark.skip(reason=f"needs Python {wanted}"))
         callspec = getattr(item, "callspec", None)
         flavour = callspec.params.get("flavour") if callspec is not None else None

@@ -34,22 +34,6 @@ _loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
 _OF_FUTURES = frozenset({"create_future", "get_debug"})
 
 
-# What CPython's constructors and ours assign. As these are slots, a loop has no
-# dictionary until something else is assigned, or somebody asks for it; until then
-# the interpreter calls methods without a look-up (on 3.13 a tenth of what
-# sock_recv() costs).
-_ATTRIBUTES = (
-    *("_asyncgens", "_asyncgens_shutdown_called", "_old_agen_hooks"),
-    *("_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"),
-    *("_default_executor", "_executor_shutdown_called", "_exception_handler"),
-    *("_clock_resolution", "_current_handle", "_timer_cancelled_count"),
-    *("_selector", "_ssock", "_internal_fds", "slow_callback_duration"),
-    *("_signal_handlers", "_signal_socket"),
-    *("_unix_server_sockets", "_sockets_of_callers"),
-    *("_stall_timeout", "_on_stall"),
-)
-
-
 @_core.own_methods
 class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop on a mio reactor.
@@ -85,7 +69,20 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     >>> loop.close()
     """
 
-    __slots__ = _ATTRIBUTES
+    # What CPython's constructors and ours assign. As these are slots, a loop has no
+    # dictionary until something else is assigned, or somebody asks for it; until then
+    # the interpreter calls methods without a look-up (on 3.13 a tenth of what
+    # sock_recv() costs).
+    __slots__ = (
+        *("_asyncgens", "_asyncgens_shutdown_called", "_old_agen_hooks"),
+        *("_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"),
+        *("_default_executor", "_executor_shutdown_called", "_exception_handler"),
+        *("_clock_resolution", "_current_handle", "_timer_cancelled_count"),
+        *("_selector", "_ssock", "_internal_fds", "slow_callback_duration"),
+        *("_signal_handlers", "_signal_socket"),
+        *("_unix_server_sockets", "_sockets_of_callers"),
+        *("_stall_timeout", "_on_stall"),
+    )
 
     def __init__(
         self,
@@ -454,6 +451,10 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         return await sendfile(self, transp, file, offset, count)
 
 
+# As it was made: a subclass, or whoever patches the class, may have another.
+_TIME = TokioLoop.time
+
+
 def new_event_loop() -> TokioLoop:
     """Return a new `TokioLoop` with every option at its default.
 
@@ -466,9 +467,6 @@ def new_event_loop() -> TokioLoop:
     >>> loop.close()
     """
     return TokioLoop()
-
-
-_TIME = TokioLoop.time
 
 
 def all_loops() -> list[TokioLoop]:

@@ -10,4 +10,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         flavour = parameters.get("flavour")
         if "tests/streams" in item.nodeid and getattr(flavour, "is_peer", False):
+            # They would test asyncio's own classes once more; `asyncio` does that already.
             item.add_marker(pytest.mark.skip(reason="the peers use asyncio's streams as they are"))

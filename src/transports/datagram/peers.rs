@@ -37,7 +37,7 @@ impl Peers {
     /// Whether that is the tuple which came with the last datagram.
     #[inline]
     pub(super) fn is_latest(&self, tuple: *mut pyo3::ffi::PyObject) -> bool {
-        self.latest_peer().is_some_and(|peer| peer.tuple.as_ptr() == tuple)
+        self.peer(self.latest).is_some_and(|peer| peer.tuple.as_ptr() == tuple)
     }
 }
 
@@ -45,13 +45,10 @@ impl<T> Peers<T> {
     /// The tuple of an address that is known.
     #[inline]
     pub(super) fn find(&mut self, raw: &RawAddress) -> Option<&T> {
-        let index = self.reach(raw).find_map(|index| match self.slots.get(index)? {
-            Some(peer) if peer.raw != *raw => None,
-            Some(_) => Some(Some(index)),
-            None => Some(None),
-        })??;
+        let mut met = self.reach(raw).map_while(|index| Some((index, self.peer(index)?)));
+        let (index, _) = met.find(|(_, peer)| peer.raw == *raw)?;
         self.latest = index;
-        self.slots.get(index)?.as_ref().map(|peer| &peer.tuple)
+        self.peer(index).map(|peer| &peer.tuple)
     }
 
     /// Notes an address that was not known; returns what it displaces, for the
@@ -75,11 +72,12 @@ impl<T> Peers<T> {
     /// The address that the last datagram came from.
     #[inline]
     pub(super) fn latest(&self) -> Option<&RawAddress> {
-        self.latest_peer().map(|peer| &peer.raw)
+        self.peer(self.latest).map(|peer| &peer.raw)
     }
 
-    fn latest_peer(&self) -> Option<&Peer<T>> {
-        self.slots.get(self.latest)?.as_ref()
+    #[inline]
+    fn peer(&self, index: usize) -> Option<&Peer<T>> {
+        self.slots.get(index)?.as_ref()
     }
 
     /// The slots that an address may be in.
