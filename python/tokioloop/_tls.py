@@ -1,20 +1,22 @@
 """TLS: asyncio's protocol and transport, with the native steps before them.
 
-Everything that does not run per record is asyncio's own code. CPython 3.10 has
-another, older protocol, which is used as it is.
+Everything that does not run per record is asyncio's own code, but for the way of a
+server's connection to its handshake: the loop accepts it as it does one without TLS.
+CPython 3.10 has another, older protocol, which is used as it is.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import types
 from asyncio import base_events, sslproto
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tokioloop import _core
 
-__all__ = ["SSLProtocol", "start_tls"]
+__all__ = ["SSLProtocol", "end_arrivals", "handshaking", "start_tls"]
 
 if sys.version_info >= (3, 11):
 
@@ -22,18 +24,33 @@ if sys.version_info >= (3, 11):
     class SSLTransport(_core.TlsTransport, sslproto._SSLProtocolTransport):
         """What a protocol over TLS talks to."""
 
+        # What asyncio's constructor assigns: so there is no dictionary.
+        __slots__ = ("_closed",)
+
     @_core.own_methods
     class SSLProtocol(_core.TlsProtocol, sslproto.SSLProtocol):
         """The protocol between a transport and a protocol over TLS."""
 
+        # What asyncio's methods assign, besides the slots of the native class.
+        __slots__ = (
+            *("_app_state", "_app_transport", "_app_transport_created", "_conn_lost"),
+            *("_eof_received", "_extra", "_handshake_start_time", "_handshake_timeout_handle"),
+            *("_incoming_low_water", "_loop", "_outgoing_low_water", "_server_hostname"),
+            *("_server_side", "_shutdown_timeout_handle", "_ssl_buffer", "_ssl_buffer_view"),
+            *("_ssl_handshake_timeout", "_ssl_shutdown_timeout", "_sslcontext", "_waiter"),
+            "max_size",
+        )
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # asyncio's class has these, which slots hide.
+            self._handshake_start_time: float | None = None
+            self._handshake_timeout_handle: asyncio.TimerHandle | None = None
+            self._shutdown_timeout_handle: asyncio.TimerHandle | None = None
             # asyncio's constructor allocates 256 KB to receive into. Our own
             # transports need none; for others get_buffer() makes it.
             self.max_size = 0
-            try:
-                super().__init__(*args, **kwargs)
-            finally:
-                del self.max_size
+            super().__init__(*args, **kwargs)
+            self.max_size = sslproto.SSLProtocol.max_size
 
         def _get_app_transport(self) -> Any:
             if self._app_transport is None:
@@ -52,6 +69,74 @@ if sys.version_info >= (3, 11):
 
 else:
     SSLProtocol = sslproto.SSLProtocol
+
+
+class _Arrival:
+    """Stands where asyncio has a task that awaits the handshake of a server's connection.
+
+    The protocol calls it as it would the future that the task awaits.
+    """
+
+    __slots__ = ("loop", "protocol", "transport")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, protocol: asyncio.BaseProtocol) -> None:
+        self.loop = loop
+        self.protocol = protocol
+        self.transport: Any = None
+
+    def cancelled(self) -> bool:
+        return False
+
+    def set_result(self, result: None) -> None:
+        pass
+
+    def set_exception(self, error: BaseException) -> None:
+        self.loop.call_soon(self._failed, error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.transport.close()
+        # asyncio says nothing of a failed handshake outside of debug mode.
+        if self.loop.get_debug():
+            self.loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                    "protocol": self.protocol,
+                    "transport": self.transport,
+                }
+            )
+
+
+def handshaking(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    sslcontext: Any,
+    **timeouts: float | None,
+) -> Callable[[], asyncio.BaseProtocol]:
+    """Return a factory for a listener that accepts in the loop: one handshake per call."""
+
+    def arrive() -> asyncio.BaseProtocol:
+        protocol = protocol_factory()
+        arrival = _Arrival(loop, protocol)
+        ssl_protocol = SSLProtocol(loop, protocol, sslcontext, arrival, True, **timeouts)
+        arrival.transport = ssl_protocol._app_transport
+        return ssl_protocol
+
+    return arrive
+
+
+def end_arrivals(transports: Iterable[Any]) -> None:
+    """Abort the connections whose handshake a server still waits for.
+
+    asyncio does so when the tasks are cancelled that wait.
+    """
+    for transport in transports:
+        protocol = transport.get_protocol()
+        waiter: Any = getattr(protocol, "_waiter", None)
+        if isinstance(protocol, SSLProtocol) and isinstance(waiter, _Arrival):
+            transport.abort()
+            # The loop runs nothing any more.
+            transport._call_connection_lost(None)
 
 
 def _with_our_protocol(function: Callable[..., Any]) -> Callable[..., Any]:

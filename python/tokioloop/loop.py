@@ -206,6 +206,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             return
+        _tls.end_arrivals(self._open_transports())
         super().close()
         self._selector = None
         self._shutdown()
@@ -425,16 +426,15 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         sslcontext: Any = None,
         server: Any = None,
         backlog: int = 100,
-        *args: Any,
-        **kwargs: Any,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
     ) -> None:
         if sslcontext is not None:
-            # A TLS handshake is awaited per connection, which is CPython's code.
-            super()._start_serving(
-                protocol_factory, sock, sslcontext, server, backlog, *args, **kwargs
-            )
-        else:
-            self._listen(sock, sock.fileno(), protocol_factory, server, max(backlog, 0))
+            timeouts = {"ssl_handshake_timeout": ssl_handshake_timeout}
+            if sys.version_info >= (3, 11):
+                timeouts["ssl_shutdown_timeout"] = ssl_shutdown_timeout
+            protocol_factory = _tls.handshaking(self, protocol_factory, sslcontext, **timeouts)
+        self._listen(sock, sock.fileno(), protocol_factory, server, max(backlog, 0))
 
     def _stop_serving(self, sock: socket.socket) -> None:
         if self._thread_id not in (None, threading.get_ident()):

@@ -103,6 +103,26 @@ impl Engine {
         call::call1(py, Owned::of_py(&Tools::get(py)?.bio_read), &self.outgoing)
     }
 
+    /// Whether the handshake has nothing to do before the peer has sent something:
+    /// a client speaks first.
+    pub(crate) fn listens(&self, py: Python<'_>) -> PyResult<bool> {
+        let server_side = self.session.bind(py).getattr(intern!(py, "server_side"))?;
+        Ok(server_side.is_truthy()? && self.incoming_bytes(py)? == 0)
+    }
+
+    /// `SSLObject.do_handshake`; whether it is complete.
+    ///
+    /// # Errors
+    /// As of that, but for those which only say that more has to come.
+    pub(crate) fn do_handshake(&self, py: Python<'_>) -> PyResult<bool> {
+        let tools = Tools::get(py)?;
+        match call::call1(py, Owned::of_py(&tools.session_handshake), &self.session) {
+            Ok(_) => Ok(true),
+            Err(error) if tools.is_again(py, &error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `SSLObject.read`; none where more records have to come first.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::py::native::{self, getter, method};
-use crate::py::{Args, Owned};
+use crate::py::{Args, Owned, call};
 use crate::tls::slots::TlsProtocol;
 use crate::tls::tools::Tools;
 use crate::tls::{reading, writing};
@@ -37,6 +37,30 @@ pub(crate) fn asyncio_method<'py>(py: Python<'py>, name: &str) -> PyResult<Bound
 pub(crate) fn failed(py: Python<'_>, this: &TlsProtocol, error: PyErr) -> PyResult<()> {
     let this = this.object();
     this.bind(py).call_method1(intern!(py, "_step_failed"), (error.value(py),)).map(drop)
+}
+
+/// asyncio's, but that a server waits for its client before the first step.
+fn do_handshake<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("SSLProtocol._do_handshake")?;
+    let Some(engine) = this.engine(py)? else {
+        return Ok(asyncio_method(py, "_do_handshake")?.call1((this.object().bind(py),))?.into());
+    };
+    if engine.listens(py)? {
+        return Ok(Owned::none(py));
+    }
+    let failure = match engine.do_handshake(py) {
+        Ok(false) => {
+            writing::process_outgoing(py, this)?;
+            return Ok(Owned::none(py));
+        }
+        Ok(true) => Owned::none(py),
+        Err(error) if error.is_instance(py, Tools::get(py)?.error.bind(py)) => {
+            Owned::from(error.into_value(py).into_bound(py).into_any())
+        }
+        Err(error) => return Err(error),
+    };
+    let complete = intern!(py, "_on_handshake_complete");
+    call::method(py, &this.object(), complete, [failure.as_ptr()])
 }
 
 fn do_read<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
@@ -78,6 +102,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     native::make_class::<T>(
         base.cast::<PyType>()?,
         vec![
+            method!(T, c"_do_handshake", do_handshake, c"_do_handshake($self)\n--\n\n"),
             method!(T, c"_do_read", do_read, c"_do_read($self)\n--\n\n"),
             method!(
                 T,

@@ -19,14 +19,16 @@ pub(crate) struct Tools {
     pub(crate) session: Py<PyType>,
     pub(crate) memory_bio: Py<PyType>,
     /// Functions of the last two classes.
+    pub(crate) session_handshake: Py<PyAny>,
     pub(crate) session_read: Py<PyAny>,
     pub(crate) session_write: Py<PyAny>,
     pub(crate) session_pending: Py<PyAny>,
     pub(crate) bio_read: Py<PyAny>,
     pub(crate) bio_write: Py<PyAny>,
-    /// The errors that mean "not now".
+    /// The errors that mean "not now", and what all errors of a session are.
     pub(crate) want_read: Py<PyAny>,
     pub(crate) syscall: Py<PyAny>,
+    pub(crate) error: Py<PyAny>,
 }
 
 static TOOLS: PyOnceLock<Tools> = PyOnceLock::new();
@@ -61,6 +63,7 @@ impl Tools {
             handshaking: state("DO_HANDSHAKE")?,
             shutting_down: state("SHUTDOWN")?,
             ssl_object: ssl.getattr("SSLObject")?.cast_into::<PyType>()?.unbind(),
+            session_handshake: session.getattr("do_handshake")?.unbind(),
             session_read: session.getattr("read")?.unbind(),
             session_write: session.getattr("write")?.unbind(),
             session_pending: session.getattr("pending")?.unbind(),
@@ -70,6 +73,7 @@ impl Tools {
             memory_bio: memory_bio.cast_into::<PyType>()?.unbind(),
             want_read: ssl.getattr("SSLWantReadError")?.unbind(),
             syscall: ssl.getattr("SSLSyscallError")?.unbind(),
+            error: ssl.getattr("SSLError")?.unbind(),
         })
     }
 
