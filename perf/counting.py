@@ -43,6 +43,8 @@ class Mode:
     script: str = "server.py"
     # "udp:" for datagrams.
     prefix: str = ""
+    # So many loops on threads of their own share the port.
+    threads: int = 0
 
 
 MODES = {
@@ -57,6 +59,9 @@ MODES = {
     "uvicorn": Mode("uvicorn", script="web.py"),
     "aiohttp": Mode("aiohttp", script="web.py"),
     "handshake": Mode("proto", lockstep=False, tls=True, pattern="churn", every=10),
+    "threads-1": Mode("proto", script="threads.py", threads=1),
+    "threads-2": Mode("proto", script="threads.py", threads=2),
+    "threads-4": Mode("proto", script="threads.py", threads=4),
 }
 
 HEADER = "mode      loop                     bytes  instructions  syscalls  memory"
@@ -132,7 +137,9 @@ class Counter:
         require("vgdb")
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "callgrind.out"
-            wrapper = ["valgrind", "--tool=callgrind", "--quiet", f"--callgrind-out-file={out}"]
+            # Threads take turns under valgrind, these fair ones.
+            wrapper = ["valgrind", "--tool=callgrind", "--quiet", "--fair-sched=try"]
+            wrapper += [f"--callgrind-out-file={out}"]
             with self._server(loop, mode, wrapper) as server:
                 # The first run takes what only happens once, in caches and inline caches.
                 for messages in (self.short, self.short, self.long):
@@ -176,10 +183,13 @@ class Counter:
             return calls
 
     def _server(self, loop: str, mode: str, wrapper: list[str]) -> processes.RunningServer:
+        script = MODES[mode].script
         options = ["--certificate", str(certificate.path())] if MODES[mode].tls else []
-        command = processes.server_command(
-            loop, MODES[mode].server, *options, script=MODES[mode].script
-        )
+        if MODES[mode].threads:
+            options += ["--threads", str(MODES[mode].threads)]
+            command = processes.script_command(script, "--loop", loop, *options)
+        else:
+            command = processes.server_command(loop, MODES[mode].server, *options, script=script)
         prefix = MODES[mode].prefix
         return processes.running(command, prefix=prefix, wrapper=wrapper, timeout=120.0)
 
