@@ -1,7 +1,7 @@
 //! Serving a listening socket: connections are accepted in batches, each with
 //! a transport of its own.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -39,6 +39,20 @@ pub(crate) struct Listener {
     resting: bool,
     /// A batch is queued for a coming turn.
     queued: bool,
+    nagle: Nagle,
+}
+
+/// Who switches Nagle's algorithm off. Where connections inherit that from their
+/// listener, it is a system call less for each of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nagle {
+    /// Each connection for itself: those that wait may be older than the listener's switch.
+    Old,
+    /// None of those waits any more: the next connection shows whether it inherits.
+    Unknown,
+    Inherited,
+    /// This kind of listener does not pass it on.
+    Own,
 }
 
 impl Listener {
@@ -74,6 +88,7 @@ pub(crate) fn listen(
         context: context::copy_current(py)?,
         resting: false,
         queued: false,
+        nagle: if sys::set_nodelay(sys::borrow(fd)).is_ok() { Nagle::Old } else { Nagle::Own },
     });
     let (result, old, displaced) = inside.with(|state| {
         let displaced = sockets::displace(state, fd);
@@ -121,6 +136,7 @@ struct Batch {
     server: Owned,
     context: Owned,
     backlog: usize,
+    nagle: Nagle,
 }
 
 /// Somebody waits.
@@ -145,9 +161,10 @@ pub(crate) fn on_event(
             server: listener.server.clone_ref(py),
             context: listener.context.clone_ref(py),
             backlog: listener.backlog,
+            nagle: listener.nagle,
         })
     });
-    let Some(batch) = batch else { return Ok(()) };
+    let Some(mut batch) = batch else { return Ok(()) };
     for _ in 0..batch.backlog {
         // A protocol factory may have closed the server, and its number may
         // serve another by now.
@@ -161,6 +178,11 @@ pub(crate) fn on_event(
                     state.metrics.accepted += 1;
                     state.patience.accepted();
                 });
+                if batch.nagle == Nagle::Unknown {
+                    let inherited = sys::has_nodelay(fd.as_fd());
+                    batch.nagle = if inherited { Nagle::Inherited } else { Nagle::Own };
+                    inside.with(|state| note_nagle(state, token, batch.nagle));
+                }
                 let made = context::run(py, batch.context.as_ptr(), || {
                     connect(py, this, &batch, fd, peer)
                 });
@@ -172,7 +194,12 @@ pub(crate) fn on_event(
                 }
             }
             Ok(Accepted::Gone) => {}
-            Ok(Accepted::Blocked) => return Ok(()),
+            Ok(Accepted::Blocked) => {
+                if batch.nagle == Nagle::Old {
+                    inside.with(|state| note_nagle(state, token, Nagle::Unknown));
+                }
+                return Ok(());
+            }
             Ok(Accepted::Exhausted(error)) => return rest(py, this, inside, token, &error),
             Err(error) => return broken(py, this, inside, token, &error),
         }
@@ -180,6 +207,12 @@ pub(crate) fn on_event(
     // More may wait than a batch takes, and no further edge will say so.
     inside.with(|state| requeue(state, token));
     Ok(())
+}
+
+fn note_nagle(state: &mut LoopState, token: Token, nagle: Nagle) {
+    if let Some(Source::Listener(listener)) = state.sources.get_mut(token) {
+        listener.nagle = nagle;
+    }
 }
 
 /// Queues a batch for a coming turn, unless one is queued.
@@ -201,7 +234,9 @@ fn connect(
     let server = batch.server.bind(py);
     let server = (!server.is_none()).then_some(&*server);
     let protocol = protocol.bind(py);
-    let parts = Parts { protocol: &protocol, waiter: None, extra: None, server, peer: Some(peer) };
+    let nodelay = batch.nagle == Nagle::Inherited;
+    let peer = Some(peer);
+    let parts = Parts { protocol: &protocol, waiter: None, extra: None, server, peer, nodelay };
     stream::make(py, this, parts, || Ok(Descriptor::Own(fd))).map(drop)
 }
 

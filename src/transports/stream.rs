@@ -220,6 +220,8 @@ pub(crate) struct Parts<'a, 'py> {
     pub(crate) extra: Option<Owned>,
     pub(crate) server: Option<&'a Bound<'py, PyAny>>,
     pub(crate) peer: Option<Address>,
+    /// Nagle's algorithm is off already.
+    pub(crate) nodelay: bool,
 }
 
 /// `_make_socket_transport`: takes a connected socket's descriptor over.
@@ -234,7 +236,7 @@ pub(crate) fn adopt_socket(
 ) -> PyResult<Py<PyAny>> {
     let this = This::of(event_loop);
     let extra = extra.map(|extra| Owned::from(extra.as_any()));
-    let parts = Parts { protocol, waiter, extra, server, peer: None };
+    let parts = Parts { protocol, waiter, extra, server, peer: None, nodelay: false };
     let transport = make(event_loop.py(), this, parts, || {
         if keep { descriptor::share(socket) } else { descriptor::detach(socket) }
     })?;
@@ -272,7 +274,7 @@ pub(crate) fn make(
         inner.cork_score = cork::ALWAYS;
     }
     if let Some(fd) = inner.fd() {
-        prepare_socket(fd, &mut inner);
+        prepare_socket(fd, &mut inner, parts.nodelay);
     }
     // SAFETY: allocated above and still empty.
     #[allow(unsafe_code)]
@@ -298,12 +300,12 @@ pub(crate) fn make(
 
 /// Non-blocking, without Nagle's algorithm, with its addresses noted while the
 /// connection is sure to have them.
-fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner) {
+fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner, nodelay: bool) {
     inner.local = sys::local_address(fd).ok();
     if inner.peer.is_none() {
         inner.peer = sys::peer_address(fd).ok();
     }
-    if inner.local.as_ref().is_some_and(Address::is_inet) {
+    if !nodelay && inner.local.as_ref().is_some_and(Address::is_inet) {
         // A connection that has failed meanwhile says so on the first read.
         let _ = sys::set_nodelay(fd);
     }

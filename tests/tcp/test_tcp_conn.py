@@ -261,6 +261,44 @@ def test_nagles_algorithm_is_off(flavour, loop, side):
     loop.run_until_complete(main())
 
 
+def test_nagles_algorithm_is_off_whenever_a_client_comes(flavour, loop):
+    """Before the server serves, with others, and later: accepted sockets may inherit it."""
+
+    async def main():
+        made = []
+
+        def accepted():
+            made.append(Recorder())
+            return made[-1]
+
+        async def all_connected():
+            while not (len(made) == len(clients) and all(each.transport for each in made)):
+                await asyncio.sleep(0)
+
+        # asyncio looks for the protocol's number.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind((LOOPBACK, 0))
+            listener.listen()
+            listener.setblocking(False)
+            place = listener.getsockname()
+            clients = [socket.create_connection(place) for _ in range(3)]
+            server = await loop.create_server(accepted, sock=listener)
+            await all_connected()
+            for together in (1, 1, 1, 3):
+                clients += [socket.create_connection(place) for _ in range(together)]
+                await all_connected()
+            for protocol in made:
+                sock = protocol.transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                protocol.transport.abort()
+                await protocol.until_lost()
+            server.close()
+        for client in clients:
+            client.close()
+
+    loop.run_until_complete(main())
+
+
 @pytest.mark.flavours("asyncio", "tokioloop", reason="the peers' transports are not asyncio's")
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_transport_is_asyncios(loop, side):
