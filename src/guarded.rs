@@ -51,11 +51,6 @@ impl Guarded {
         unsafe { ffi::Py_TYPE(object) }.cast() == self.class.as_ptr()
     }
 
-    /// A member as asyncio defines it.
-    pub(crate) fn member(&self, name: &str) -> Option<&Py<PyAny>> {
-        self.members.iter().find(|(known, _)| *known == name).map(|(_, member)| member)
-    }
-
     /// The names that an instance attribute could hide.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         self.members.iter().map(|(name, _)| *name)

@@ -93,21 +93,6 @@ pub(crate) fn call2(
     unsafe { vectorcall(py, callable.as_ptr(), stack.as_mut_ptr().add(1), 2) }
 }
 
-/// Calls a function whose first parameter is `receiver` with two arguments more.
-// HOT: udp
-#[inline]
-pub(crate) fn call_method2(
-    py: Python<'_>,
-    function: &Owned,
-    receiver: &Owned,
-    first: &Owned,
-    second: &Owned,
-) -> PyResult<Owned> {
-    let mut stack = [std::ptr::null_mut(), receiver.as_ptr(), first.as_ptr(), second.as_ptr()];
-    // SAFETY: as in `call_method1`.
-    unsafe { vectorcall(py, function.as_ptr(), stack.as_mut_ptr().add(1), 3) }
-}
-
 /// Calls with `count` arguments at `arguments`.
 ///
 /// # Safety
@@ -144,40 +129,4 @@ pub(crate) unsafe fn vectorcall_at(
         unsafe { ffi::PyObject_Vectorcall(callable, arguments, flags, std::ptr::null_mut()) };
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, result) }
-}
-
-unsafe extern "C" {
-    static mut PyMethod_Type: ffi::PyTypeObject;
-    fn PyMethod_Function(method: *mut ffi::PyObject) -> *mut ffi::PyObject;
-    fn PyMethod_Self(method: *mut ffi::PyObject) -> *mut ffi::PyObject;
-}
-
-/// The function behind a method of `receiver`, and true: calling it needs no
-/// method object. Any other callable as it is, and false.
-///
-/// Without the GIL the method object stays: it belongs to this thread, whereas
-/// loops in several threads would contend for the function's reference count.
-pub(crate) fn unbound(callable: &Bound<'_, PyAny>, receiver: &Bound<'_, PyAny>) -> (Owned, bool) {
-    match function_of(callable, receiver) {
-        Some(function) if !cfg!(Py_GIL_DISABLED) => (function, true),
-        _ => (Owned::from(callable), false),
-    }
-}
-
-/// The function behind a method of `receiver`; `None` for any other callable.
-pub(crate) fn function_of(
-    callable: &Bound<'_, PyAny>,
-    receiver: &Bound<'_, PyAny>,
-) -> Option<Owned> {
-    let object = callable.as_ptr();
-    // SAFETY: a live object; the type is only compared by address.
-    if unsafe { ffi::Py_TYPE(object) } != &raw mut PyMethod_Type {
-        return None;
-    }
-    // SAFETY: checked to be a method.
-    if unsafe { PyMethod_Self(object) } != receiver.as_ptr() {
-        return None;
-    }
-    // SAFETY: checked to be a method, whose function lives as long as it does.
-    Some(unsafe { Owned::from_borrowed(PyMethod_Function(object)) })
 }

@@ -9,23 +9,17 @@ use pyo3::prelude::*;
 
 use crate::event_loop::futures;
 use crate::py::{Owned, bytes};
-use crate::streams::attributes::{Attributes, Place};
+use crate::streams::attributes::{Attributes, Place, Without};
 use crate::streams::classes;
 use crate::streams::fields::Field;
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// Whether data for this protocol may go through [`feed`]: it is asyncio's own,
-/// and `function`, the method that it takes data with, is as well.
-pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>, function: &Owned) -> PyResult<bool> {
+/// Whether data for this protocol may go through [`feed`]: it is asyncio's own.
+pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = protocol.py();
     let stock = Stock::get(py)?;
-    Ok(stock.protocol.is_exact(protocol.as_ptr())
-        && stock.protocol.is_unmodified(py)
-        && stock
-            .protocol
-            .member("data_received")
-            .is_some_and(|own| own.as_ptr() == function.as_ptr()))
+    Ok(stock.protocol.is_exact(protocol.as_ptr()) && stock.protocol.is_unmodified(py))
 }
 
 /// Feeds the reader of a protocol. False where asyncio's code has to do it;
@@ -36,7 +30,14 @@ pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>, function: &Owned) 
 // HOT: stream
 pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResult<bool> {
     static PLACE: Place = Place::new();
+    static WITHOUT: Without = Without::new();
+    if !Stock::get(py)?.protocol.is_unmodified(py) {
+        return Ok(false);
+    }
     let attributes = Attributes::of(py, protocol.as_ptr())?;
+    if !attributes.lack(py, intern!(py, "data_received"), &WITHOUT)? {
+        return Ok(false);
+    }
     let name = intern!(py, "_stream_reader_wr");
     let Some(reference) = attributes.get(py, name, &PLACE)? else { return Ok(false) };
     if reference.bind(py).is_none() {

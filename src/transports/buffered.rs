@@ -1,6 +1,7 @@
 //! The read path of `BufferedProtocol`.
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use tokioloop_reactor::stream::{self, Kind, Received};
 
@@ -8,7 +9,7 @@ use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::py::{Owned, buffer, call, context};
 use crate::transports::close;
-use crate::transports::read::{Delivery, end_of_file, requeue};
+use crate::transports::read::{end_of_file, requeue};
 use crate::transports::stream::TransportRef;
 
 /// `BufferedProtocol`: the kernel writes into the protocol's own memory.
@@ -18,15 +19,12 @@ pub(crate) fn receive_buffered(
     inside: &Inside<'_>,
     transport: &TransportRef,
 ) -> PyResult<()> {
-    let parts = transport.get().with(inside, |inner| match (&inner.delivery, &inner.context) {
-        (Delivery::Buffer { get_buffer, buffer_updated }, Some(context)) => {
-            Some((get_buffer.clone_ref(py), buffer_updated.clone_ref(py), context.clone_ref(py)))
-        }
-        _ => None,
+    let parts = transport.get().with(inside, |inner| {
+        Some((inner.protocol.as_ref()?.clone_ref(py), inner.context.as_ref()?.clone_ref(py)))
     });
-    let Some((get_buffer, buffer_updated, context)) = parts else { return Ok(()) };
+    let Some((protocol, context)) = parts else { return Ok(()) };
     let fail = |error, message| close::fatal_error(py, this, inside, transport, error, message);
-    let view = context::run(py, context.as_ptr(), || writable_view(py, &get_buffer));
+    let view = context::run(py, context.as_ptr(), || writable_view(py, &protocol));
     let view = match view {
         Ok(Ok(view)) => view,
         Ok(Err(error)) | Err(error) => {
@@ -67,7 +65,8 @@ pub(crate) fn receive_buffered(
         Ok(Received::Data { length, .. }) => {
             let result = context::run(py, context.as_ptr(), || {
                 let length = Owned::from(length.into_pyobject(py)?.into_any());
-                call::call1(py, &buffer_updated, &length)
+                let name = intern!(py, "buffer_updated");
+                call::method(py, &protocol, name, [length.as_ptr()])
             });
             match result {
                 Ok(Ok(_)) => Ok(()),
@@ -84,9 +83,9 @@ pub(crate) fn receive_buffered(
 
 /// The protocol's memory; the name of its class where it is read-only, which
 /// asyncio learns from the socket only.
-fn writable_view(py: Python<'_>, get_buffer: &Owned) -> PyResult<Result<buffer::View, String>> {
+fn writable_view(py: Python<'_>, protocol: &Owned) -> PyResult<Result<buffer::View, String>> {
     let hint = Owned::from((-1_i32).into_pyobject(py)?.into_any());
-    let given = call::call1(py, get_buffer, &hint)?;
+    let given = call::method(py, protocol, intern!(py, "get_buffer"), [hint.as_ptr()])?;
     let given = given.bind(py);
     if given.len()? == 0 {
         return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));

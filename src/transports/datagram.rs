@@ -44,8 +44,6 @@ pub(crate) struct Inner {
     family: Family,
     token: Option<Token>,
     protocol: Option<Owned>,
-    /// `datagram_received` and whether it wants the protocol as `self`.
-    receiver: Option<(Owned, bool)>,
     /// The context of the read callbacks.
     context: Option<Owned>,
     /// The context of the callbacks that a flush makes.
@@ -123,9 +121,6 @@ impl Interior for Inner {
         for slot in [&self.protocol, &self.context, &self.write_context, &self.address] {
             visitor.maybe(slot);
         }
-        if let Some((function, _)) = &self.receiver {
-            visitor.object(function);
-        }
         if let Descriptor::Lent(socket, _) = &self.descriptor {
             visitor.object(socket);
         }
@@ -134,7 +129,6 @@ impl Interior for Inner {
     fn release(&mut self) -> Box<dyn Any> {
         Box::new((
             self.protocol.take(),
-            self.receiver.take(),
             self.context.take(),
             self.write_context.take(),
             std::mem::take(&mut self.queue),
@@ -277,7 +271,6 @@ fn fill(
         family,
         token: None,
         protocol: Some(Owned::from(protocol)),
-        receiver: receiver_of(protocol),
         context: None,
         write_context: None,
         queue: SendQueue::default(),
@@ -305,19 +298,10 @@ fn note_names(sock: &Bound<'_, PyAny>, extra: &Bound<'_, PyDict>) -> PyResult<()
     Ok(())
 }
 
-/// `datagram_received` as it is called; asyncio looks it up when a datagram
-/// comes, so that one without fails then.
-fn receiver_of(protocol: &Bound<'_, PyAny>) -> Option<(Owned, bool)> {
-    let method = protocol.getattr(intern!(protocol.py(), "datagram_received")).ok()?;
-    Some(call::unbound(&method, protocol))
-}
-
 /// `set_protocol(protocol)`.
 fn set_protocol(inside: &Inside<'_>, transport: &DatagramTransport, protocol: &Bound<'_, PyAny>) {
-    let (receiver, protocol) = (receiver_of(protocol), Owned::from(protocol));
-    let old = transport.with(inside, |inner| {
-        (inner.protocol.replace(protocol), std::mem::replace(&mut inner.receiver, receiver))
-    });
+    let protocol = Owned::from(protocol);
+    let old = transport.with(inside, |inner| inner.protocol.replace(protocol));
     drop(old);
 }
 

@@ -133,8 +133,8 @@ fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) 
     on_loop(py, t, "set_protocol", |this, inside| {
         cork::uncork(py, this, inside, t)?;
         let old = t.with(inside, |inner| {
-            let delivery = std::mem::replace(&mut inner.delivery, delivery);
-            (inner.protocol.replace(protocol), delivery)
+            inner.delivery = delivery;
+            inner.protocol.replace(protocol)
         });
         drop(old);
         Ok(())

@@ -9,7 +9,6 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, LoopState, This};
 use crate::imports::Imports;
 use crate::py::message::{Filling, Message};
-use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::transports::batch::{hold_back, release_batch};
@@ -26,65 +25,39 @@ pub(crate) const MAX_DELIVERY: usize = 256 * 1024;
 /// smaller ones are cheaper to copy out of the ring than to allocate for.
 const LARGE_READ: u32 = 32 * 1024;
 
-/// How a protocol takes data, looked up when it is set.
-#[derive(Default)]
+/// How a protocol takes data, decided when it is set. Its methods are looked up
+/// for each delivery, as in asyncio: a protocol may assign itself another one.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// `Protocol`: a function and whether it wants the protocol as `self`.
-    Data { function: Owned, bound: bool },
-    /// asyncio's own `StreamReaderProtocol`. Its function, which is looked up
-    /// where native code cannot do its work, would be one that the loops of all
-    /// threads count references of.
+    /// `Protocol`, or what has no method for data at all: asyncio fails when data
+    /// comes.
+    #[default]
+    Data,
+    /// asyncio's own `StreamReaderProtocol`.
     Stream,
     /// Ciphertext for our own half of an `SSLProtocol`.
     Records,
     /// `BufferedProtocol`.
-    Buffer { get_buffer: Owned, buffer_updated: Owned },
-    /// The connection has ended.
-    #[default]
-    Nothing,
+    Buffer,
 }
 
 impl Delivery {
-    /// Looks a protocol's methods up.
+    /// How a protocol wants its data.
     ///
     /// # Errors
-    /// AttributeError where it has none.
+    /// What Python raises while a stream's protocol is looked at.
     pub(crate) fn of(py: Python<'_>, protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
         if tls::is_records_protocol(protocol)? {
             return Ok(Self::Records);
         }
         if protocol.is_instance(Imports::get(py)?.buffered_protocol.bind(py))? {
-            return Ok(Self::Buffer {
-                get_buffer: protocol.getattr(intern!(py, "get_buffer"))?.into(),
-                buffer_updated: protocol.getattr(intern!(py, "buffer_updated"))?.into(),
-            });
+            return Ok(Self::Buffer);
         }
-        Ok(match protocol.getattr(intern!(py, "data_received")) {
-            Ok(method) => {
-                if let Some(function) = call::function_of(&method, protocol)
-                    && streams::is_stream_protocol(protocol, &function)?
-                {
-                    streams::upgrade(protocol)?;
-                    Self::Stream
-                } else {
-                    let (function, bound) = call::unbound(&method, protocol);
-                    Self::Data { function, bound }
-                }
-            }
-            // asyncio looks the method up when data comes, and fails then.
-            Err(_) => Self::Nothing,
-        })
-    }
-
-    pub(crate) fn traverse(&self, visitor: &mut Visitor) {
-        match self {
-            Self::Data { function, .. } => visitor.object(function),
-            Self::Buffer { get_buffer, buffer_updated } => {
-                visitor.object(get_buffer);
-                visitor.object(buffer_updated);
-            }
-            Self::Stream | Self::Records | Self::Nothing => {}
+        if streams::is_stream_protocol(protocol)? {
+            streams::upgrade(protocol)?;
+            return Ok(Self::Stream);
         }
+        Ok(Self::Data)
     }
 }
 
@@ -179,7 +152,7 @@ fn plan(inner: &mut Inner, closed: bool) -> Plan {
         return Plan::Nothing;
     }
     match inner.delivery {
-        Delivery::Buffer { .. } => Plan::Buffer,
+        Delivery::Buffer => Plan::Buffer,
         Delivery::Records => Plan::Records,
         _ => Plan::Receive,
     }
@@ -356,21 +329,11 @@ fn hand_over(
     let parts = transport.get().with(inside, |inner| {
         let protocol = inner.protocol.as_ref()?.clone_ref(py);
         let context = inner.context.as_ref()?.clone_ref(py);
-        let stream = matches!(inner.delivery, Delivery::Stream);
-        let (function, bound) = match &inner.delivery {
-            Delivery::Data { function, bound } => (Some(function.clone_ref(py)), *bound),
-            _ => (None, false),
-        };
-        Some((protocol, context, function, bound, stream))
+        Some((protocol, context, inner.delivery == Delivery::Stream))
     });
-    let Some((protocol, context, function, bound, stream)) = parts else { return Ok(()) };
-    let call = || match &function {
-        Some(function) if bound => call::call_method1(py, function, &protocol, data).map(drop),
-        Some(function) => call::call1(py, function, data).map(drop),
-        None => {
-            call::method(py, &protocol, intern!(py, "data_received"), [data.as_ptr()]).map(drop)
-        }
-    };
+    let Some((protocol, context, stream)) = parts else { return Ok(()) };
+    let call =
+        || call::method(py, &protocol, intern!(py, "data_received"), [data.as_ptr()]).map(drop);
     // Feeding a reader runs nobody's code, so it needs no context.
     let fed = if stream { streams::feed(py, &protocol, data) } else { Ok(false) };
     let result = match fed {

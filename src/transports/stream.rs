@@ -137,7 +137,6 @@ impl Interior for Inner {
             visitor.maybe(slot);
         }
         visitor.maybe(&self.sendfile_waiter);
-        self.delivery.traverse(visitor);
         if let Descriptor::Lent(socket, _) = &self.descriptor {
             visitor.object(socket);
         }
@@ -146,7 +145,6 @@ impl Interior for Inner {
     fn release(&mut self) -> Box<dyn Any> {
         Box::new((
             self.protocol.take(),
-            std::mem::take(&mut self.delivery),
             self.context.take(),
             self.write_context.take(),
             self.server.take(),
@@ -220,8 +218,6 @@ pub(crate) struct Parts<'a, 'py> {
     pub(crate) extra: Option<Owned>,
     pub(crate) server: Option<&'a Bound<'py, PyAny>>,
     pub(crate) peer: Option<Address>,
-    /// Nagle's algorithm is off already.
-    pub(crate) nodelay: bool,
 }
 
 /// `_make_socket_transport`: takes a connected socket's descriptor over.
@@ -236,7 +232,7 @@ pub(crate) fn adopt_socket(
 ) -> PyResult<Py<PyAny>> {
     let this = This::of(event_loop);
     let extra = extra.map(|extra| Owned::from(extra.as_any()));
-    let parts = Parts { protocol, waiter, extra, server, peer: None, nodelay: false };
+    let parts = Parts { protocol, waiter, extra, server, peer: None };
     let transport = make(event_loop.py(), this, parts, || {
         if keep { descriptor::share(socket) } else { descriptor::detach(socket) }
     })?;
@@ -274,7 +270,7 @@ pub(crate) fn make(
         inner.cork_score = cork::ALWAYS;
     }
     if let Some(fd) = inner.fd() {
-        prepare_socket(fd, &mut inner, parts.nodelay);
+        prepare_socket(fd, &mut inner);
     }
     // SAFETY: allocated above and still empty.
     #[allow(unsafe_code)]
@@ -300,12 +296,12 @@ pub(crate) fn make(
 
 /// Non-blocking, without Nagle's algorithm, with its addresses noted while the
 /// connection is sure to have them.
-fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner, nodelay: bool) {
+fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner) {
     inner.local = sys::local_address(fd).ok();
     if inner.peer.is_none() {
         inner.peer = sys::peer_address(fd).ok();
     }
-    if !nodelay && inner.local.as_ref().is_some_and(Address::is_inet) {
+    if inner.local.as_ref().is_some_and(Address::is_inet) {
         // A connection that has failed meanwhile says so on the first read.
         let _ = sys::set_nodelay(fd);
     }

@@ -38,7 +38,6 @@ struct Delivery {
     message: Message,
     from: From,
     protocol: Owned,
-    receiver: Option<(Owned, bool)>,
 }
 
 /// Who sent a datagram.
@@ -233,9 +232,7 @@ fn next<A: Borrow<RawAddress>>(
             Some(tuple) => From::Known(tuple.clone_ref(py)),
             None => From::New(*from.borrow()),
         };
-        let receiver =
-            inner.receiver.as_ref().map(|(function, bound)| (function.clone_ref(py), *bound));
-        Ok(Some(Delivery { message, from, protocol, receiver }))
+        Ok(Some(Delivery { message, from, protocol }))
     })
 }
 
@@ -253,16 +250,8 @@ fn hand_over(
         From::New(raw) => meet(py, inside, transport, raw)?,
     };
     let data = delivery.message.object();
-    let result = match delivery.receiver {
-        Some((function, true)) => {
-            call::call_method2(py, &function, &delivery.protocol, data, &from)
-        }
-        Some((function, false)) => call::call2(py, &function, data, &from),
-        None => {
-            let args = [data.as_ptr(), from.as_ptr()];
-            call::method(py, &delivery.protocol, intern!(py, "datagram_received"), args)
-        }
-    };
+    let args = [data.as_ptr(), from.as_ptr()];
+    let result = call::method(py, &delivery.protocol, intern!(py, "datagram_received"), args);
     if delivery.message.is_worthwhile() {
         let alone = delivery.message.is_alone();
         transport.with(inside, |inner| inner.state.keeps = !alone);
