@@ -92,6 +92,7 @@ class EventLoop:
         sock: socket.socket,
         fd: int,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
+        handshake: Callable[[asyncio.BaseProtocol], asyncio.BaseProtocol] | None,
         server: Any,
         backlog: int,
     ) -> None: ...

@@ -108,15 +108,11 @@ class _Arrival:
 
 
 def handshaking(
-    loop: asyncio.AbstractEventLoop,
-    protocol_factory: Callable[[], asyncio.BaseProtocol],
-    sslcontext: Any,
-    **timeouts: float | None,
-) -> Callable[[], asyncio.BaseProtocol]:
-    """Return a factory for a listener that accepts in the loop: one handshake per call."""
+    loop: asyncio.AbstractEventLoop, sslcontext: Any, **timeouts: float | None
+) -> Callable[[asyncio.BaseProtocol], asyncio.BaseProtocol]:
+    """Return what a listener calls for each new protocol: the answer does its handshake."""
 
-    def arrive() -> asyncio.BaseProtocol:
-        protocol = protocol_factory()
+    def arrive(protocol: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
         arrival = _Arrival(loop, protocol)
         ssl_protocol = SSLProtocol(loop, protocol, sslcontext, arrival, True, **timeouts)
         arrival.transport = ssl_protocol._app_transport
@@ -132,8 +128,10 @@ def end_arrivals(transports: Iterable[Any]) -> None:
     """
     for transport in transports:
         protocol = transport.get_protocol()
-        waiter: Any = getattr(protocol, "_waiter", None)
-        if isinstance(protocol, SSLProtocol) and isinstance(waiter, _Arrival):
+        if not isinstance(protocol, SSLProtocol):
+            continue
+        waiter: Any = protocol._waiter
+        if isinstance(waiter, _Arrival):
             transport.abort()
             # The loop runs nothing any more.
             transport._call_connection_lost(None)

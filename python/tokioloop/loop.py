@@ -429,12 +429,13 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> None:
+        handshake = None
         if sslcontext is not None:
             timeouts = {"ssl_handshake_timeout": ssl_handshake_timeout}
             if sys.version_info >= (3, 11):
                 timeouts["ssl_shutdown_timeout"] = ssl_shutdown_timeout
-            protocol_factory = _tls.handshaking(self, protocol_factory, sslcontext, **timeouts)
-        self._listen(sock, sock.fileno(), protocol_factory, server, max(backlog, 0))
+            handshake = _tls.handshaking(self, sslcontext, **timeouts)
+        self._listen(sock, sock.fileno(), protocol_factory, handshake, server, max(backlog, 0))
 
     def _stop_serving(self, sock: socket.socket) -> None:
         if self._thread_id not in (None, threading.get_ident()):

@@ -351,20 +351,6 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
-/// Whether Nagle's algorithm is off.
-pub fn has_nodelay(fd: BorrowedFd<'_>) -> bool {
-    let mut on: libc::c_int = 0;
-    let mut length = mem::size_of::<libc::c_int>() as libc::socklen_t;
-    check!(libc::getsockopt(
-        fd.as_raw_fd(),
-        libc::IPPROTO_TCP,
-        libc::TCP_NODELAY,
-        (&raw mut on).cast(),
-        &mut length
-    ))
-    .is_ok_and(|_| on != 0)
-}
-
 /// Makes a descriptor non-blocking.
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = check!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;

@@ -215,16 +215,18 @@ impl EventLoop {
 
     /// Serve connections that wait on a listening socket; see `_listen` in
     /// `loop.py`.
-    #[pyo3(signature = (sock, fd, protocol_factory, server, backlog))]
+    #[pyo3(signature = (sock, fd, protocol_factory, handshake, server, backlog))]
     fn _listen(
         slf: &Bound<'_, Self>,
         sock: &Bound<'_, PyAny>,
         fd: i32,
         protocol_factory: &Bound<'_, PyAny>,
+        handshake: Option<&Bound<'_, PyAny>>,
         server: &Bound<'_, PyAny>,
         backlog: usize,
     ) -> PyResult<()> {
-        crate::transports::accept::listen(slf, sock, fd, protocol_factory, server, backlog)
+        let factories = (protocol_factory, handshake);
+        crate::transports::accept::listen(slf, sock, fd, factories, server, backlog)
     }
 
     /// Stop serving a descriptor; returns whether it was served.

@@ -16,6 +16,13 @@ pub(crate) fn copy_current(py: Python<'_>) -> PyResult<Owned> {
     unsafe { Owned::from_result(py, ffi::PyContext_CopyCurrent()) }
 }
 
+/// A copy of a context.
+#[inline]
+pub(crate) fn copy(py: Python<'_>, context: &Owned) -> PyResult<Owned> {
+    // SAFETY: a live context; a new reference, or null with an exception.
+    unsafe { Owned::from_result(py, ffi::PyContext_Copy(context.as_ptr())) }
+}
+
 /// A copy of the current context for another thread to use later, or nothing
 /// where it would be empty: that thread then makes an empty one itself.
 ///

@@ -19,7 +19,6 @@ pub(crate) struct Tools {
     pub(crate) session: Py<PyType>,
     pub(crate) memory_bio: Py<PyType>,
     /// Functions of the last two classes.
-    pub(crate) session_handshake: Py<PyAny>,
     pub(crate) session_read: Py<PyAny>,
     pub(crate) session_write: Py<PyAny>,
     pub(crate) session_pending: Py<PyAny>,
@@ -63,7 +62,6 @@ impl Tools {
             handshaking: state("DO_HANDSHAKE")?,
             shutting_down: state("SHUTDOWN")?,
             ssl_object: ssl.getattr("SSLObject")?.cast_into::<PyType>()?.unbind(),
-            session_handshake: session.getattr("do_handshake")?.unbind(),
             session_read: session.getattr("read")?.unbind(),
             session_write: session.getattr("write")?.unbind(),
             session_pending: session.getattr("pending")?.unbind(),

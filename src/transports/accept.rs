@@ -1,14 +1,14 @@
 //! Serving a listening socket: connections are accepted in batches, each with
 //! a transport of its own.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 use tokioloop_reactor::listener::{self, Accepted};
-use tokioloop_reactor::{Interest, Readiness, Token, sys};
+use tokioloop_reactor::{Address, Interest, Readiness, Token, sys};
 
 use crate::errors;
 use crate::event_loop::{EventLoop, Inside, LoopState, Source, This};
@@ -30,6 +30,8 @@ pub(crate) struct Listener {
     /// Keeps the descriptor open; the server closes it.
     socket: Owned,
     protocol_factory: Owned,
+    /// Over TLS, what makes the protocol of the handshake for the factory's one.
+    handshake: Option<Owned>,
     server: Owned,
     /// Most connections that one event may bring.
     backlog: usize,
@@ -39,20 +41,6 @@ pub(crate) struct Listener {
     resting: bool,
     /// A batch is queued for a coming turn.
     queued: bool,
-    nagle: Nagle,
-}
-
-/// Who switches Nagle's algorithm off. Where connections inherit that from their
-/// listener, it is a system call less for each of them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Nagle {
-    /// Each connection for itself: those that wait may be older than the listener's switch.
-    Old,
-    /// None of those waits any more: the next connection shows whether it inherits.
-    Unknown,
-    Inherited,
-    /// This kind of listener does not pass it on.
-    Own,
 }
 
 impl Listener {
@@ -61,16 +49,20 @@ impl Listener {
         for object in [&self.socket, &self.protocol_factory, &self.server, &self.context] {
             visit.call(object.as_py())?;
         }
+        if let Some(handshake) = &self.handshake {
+            visit.call(handshake.as_py())?;
+        }
         Ok(())
     }
 }
 
-/// Serves a listening socket from now on.
+/// Serves a listening socket from now on, with a factory of protocols and, over TLS,
+/// with what makes a handshake's protocol of each.
 pub(crate) fn listen(
     event_loop: &Bound<'_, EventLoop>,
     socket: &Bound<'_, PyAny>,
     fd: RawFd,
-    protocol_factory: &Bound<'_, PyAny>,
+    (protocol_factory, handshake): (&Bound<'_, PyAny>, Option<&Bound<'_, PyAny>>),
     server: &Bound<'_, PyAny>,
     backlog: usize,
 ) -> PyResult<()> {
@@ -83,12 +75,12 @@ pub(crate) fn listen(
         fd,
         socket: Owned::from(socket),
         protocol_factory: Owned::from(protocol_factory),
+        handshake: handshake.map(Owned::from),
         server: Owned::from(server),
         backlog,
         context: context::copy_current(py)?,
         resting: false,
         queued: false,
-        nagle: if sys::set_nodelay(sys::borrow(fd)).is_ok() { Nagle::Old } else { Nagle::Own },
     });
     let (result, old, displaced) = inside.with(|state| {
         let displaced = sockets::displace(state, fd);
@@ -133,10 +125,10 @@ pub(crate) fn unlisten(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyResult
 struct Batch {
     fd: RawFd,
     protocol_factory: Owned,
+    handshake: Option<Owned>,
     server: Owned,
     context: Owned,
     backlog: usize,
-    nagle: Nagle,
 }
 
 /// Somebody waits.
@@ -158,13 +150,13 @@ pub(crate) fn on_event(
         Some(Batch {
             fd: listener.fd,
             protocol_factory: listener.protocol_factory.clone_ref(py),
+            handshake: listener.handshake.as_ref().map(|handshake| handshake.clone_ref(py)),
             server: listener.server.clone_ref(py),
             context: listener.context.clone_ref(py),
             backlog: listener.backlog,
-            nagle: listener.nagle,
         })
     });
-    let Some(mut batch) = batch else { return Ok(()) };
+    let Some(batch) = batch else { return Ok(()) };
     for _ in 0..batch.backlog {
         // A protocol factory may have closed the server, and its number may
         // serve another by now.
@@ -178,28 +170,18 @@ pub(crate) fn on_event(
                     state.metrics.accepted += 1;
                     state.patience.accepted();
                 });
-                if batch.nagle == Nagle::Unknown {
-                    let inherited = sys::has_nodelay(fd.as_fd());
-                    batch.nagle = if inherited { Nagle::Inherited } else { Nagle::Own };
-                    inside.with(|state| note_nagle(state, token, batch.nagle));
-                }
-                let made = context::run(py, batch.context.as_ptr(), || {
-                    connect(py, this, &batch, fd, peer)
+                // As the task has that asyncio makes for each connection.
+                let result = context::copy(py, &batch.context).and_then(|context| {
+                    context::run(py, context.as_ptr(), || arrive(py, this, &batch, fd, peer))?
                 });
-                if let Err(error) | Ok(Err(error)) = made {
-                    if leaves_loop(py, &error) {
-                        return Err(error);
-                    }
-                    factory_failed(py, this, error)?;
+                if let Err(error) = result {
+                    // The edge has been taken, but not all who wait.
+                    inside.with(|state| requeue(state, token));
+                    return Err(error);
                 }
             }
             Ok(Accepted::Gone) => {}
-            Ok(Accepted::Blocked) => {
-                if batch.nagle == Nagle::Old {
-                    inside.with(|state| note_nagle(state, token, Nagle::Unknown));
-                }
-                return Ok(());
-            }
+            Ok(Accepted::Blocked) => return Ok(()),
             Ok(Accepted::Exhausted(error)) => return rest(py, this, inside, token, &error),
             Err(error) => return broken(py, this, inside, token, &error),
         }
@@ -207,12 +189,6 @@ pub(crate) fn on_event(
     // More may wait than a batch takes, and no further edge will say so.
     inside.with(|state| requeue(state, token));
     Ok(())
-}
-
-fn note_nagle(state: &mut LoopState, token: Token, nagle: Nagle) {
-    if let Some(Source::Listener(listener)) = state.sources.get_mut(token) {
-        listener.nagle = nagle;
-    }
 }
 
 /// Queues a batch for a coming turn, unless one is queued.
@@ -223,32 +199,58 @@ fn requeue(state: &mut LoopState, token: Token) {
     }
 }
 
+/// Makes the transport of a connection.
+///
+/// # Errors
+/// What leaves the loop.
+fn arrive(
+    py: Python<'_>,
+    this: This<'_>,
+    batch: &Batch,
+    fd: OwnedFd,
+    peer: Address,
+) -> PyResult<()> {
+    let mut protocol = None;
+    let Err(error) = connect(py, this, batch, fd, peer, &mut protocol) else { return Ok(()) };
+    if leaves_loop(py, &error) {
+        return Err(error);
+    }
+    refused(py, this, error, protocol)
+}
+
+/// `protocol` is that of the factory, from the moment on when there is one.
 fn connect(
     py: Python<'_>,
     this: This<'_>,
     batch: &Batch,
-    fd: std::os::fd::OwnedFd,
-    peer: tokioloop_reactor::Address,
+    fd: OwnedFd,
+    peer: Address,
+    protocol: &mut Option<Owned>,
 ) -> PyResult<()> {
-    let protocol = call::call0(py, &batch.protocol_factory)?;
+    let made = protocol.insert(call::call0(py, &batch.protocol_factory)?);
+    let handshaking = match &batch.handshake {
+        Some(handshake) => Some(call::call1(py, handshake, made)?),
+        None => None,
+    };
+    let protocol = handshaking.as_ref().unwrap_or(made).bind(py);
     let server = batch.server.bind(py);
     let server = (!server.is_none()).then_some(&*server);
-    let protocol = protocol.bind(py);
-    let nodelay = batch.nagle == Nagle::Inherited;
-    let peer = Some(peer);
-    let parts = Parts { protocol: &protocol, waiter: None, extra: None, server, peer, nodelay };
+    let parts = Parts { protocol: &protocol, waiter: None, extra: None, server, peer: Some(peer) };
     stream::make(py, this, parts, || Ok(Descriptor::Own(fd))).map(drop)
 }
 
-/// asyncio says nothing of a failing factory outside of debug mode.
+/// asyncio says nothing of a connection that cannot be made outside of debug mode.
 #[cold]
-fn factory_failed(py: Python<'_>, this: This<'_>, error: PyErr) -> PyResult<()> {
+fn refused(py: Python<'_>, this: This<'_>, error: PyErr, protocol: Option<Owned>) -> PyResult<()> {
     if !this.event_loop.debug() {
         return Ok(());
     }
     let context = PyDict::new(py);
     context.set_item("message", "Error on transport creation for incoming connection")?;
     context.set_item("exception", error.into_value(py))?;
+    if let Some(protocol) = &protocol {
+        context.set_item("protocol", protocol.bind(py))?;
+    }
     call_exception_handler(py, &this.owned(py), &context)
 }
 

@@ -262,7 +262,7 @@ def test_nagles_algorithm_is_off(flavour, loop, side):
 
 
 def test_nagles_algorithm_is_off_whenever_a_client_comes(flavour, loop):
-    """Before the server serves, with others, and later: accepted sockets may inherit it."""
+    """Before the server serves, with others, and later."""
 
     async def main():
         made = []

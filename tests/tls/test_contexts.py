@@ -205,3 +205,41 @@ def test_new_keys_and_a_new_handshake_in_the_middle(loop: Loop, version: ssl.TLS
         server.close()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_a_check_in_the_place_of_do_handshake_is_made(loop: Loop, side: str) -> None:
+    """`wrap_bio` may give out an object whose own `do_handshake` refuses the peer."""
+
+    def refuse() -> None:
+        raise ssl.SSLCertVerificationError("not this one")
+
+    def refusing(context: ssl.SSLContext) -> ssl.SSLContext:
+        original = context.wrap_bio
+
+        def wrap_bio(*args: Any, **kwargs: Any) -> ssl.SSLObject:
+            made = original(*args, **kwargs)
+            made.do_handshake = refuse  # type: ignore[method-assign]
+            return made
+
+        context.wrap_bio = wrap_bio  # type: ignore[method-assign]
+        return context
+
+    served: list[Recorder] = []
+
+    def accepted() -> Recorder:
+        served.append(Recorder())
+        return served[-1]
+
+    async def main() -> None:
+        theirs, ours = server_context(), client_context()
+        refusing(theirs if side == "server" else ours)
+        server = await loop.create_server(accepted, LOOPBACK, 0, ssl=theirs)
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await loop.create_connection(Recorder, *server.sockets[0].getsockname(), ssl=ours)
+        await asyncio.sleep(0.01)
+        server.close()
+
+    loop.set_debug(False)
+    loop.run_until_complete(main())
+    assert all("connection_made" not in protocol.calls for protocol in served)
