@@ -11,6 +11,8 @@ use pyo3::prelude::*;
 use tokioloop_reactor::clock;
 
 use crate::event_loop::{Inside, This};
+use crate::py::context;
+use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::Inner;
 use crate::transports::write::flush;
@@ -60,6 +62,7 @@ pub(crate) fn cork(
         (inner.queue.len_bytes(), inner.marks.high(), first)
     });
     if first {
+        keep_context(py, inside, transport)?;
         let held = transport.reference();
         inside.with(|state| {
             if state.corked.is_empty() {
@@ -71,6 +74,20 @@ pub(crate) fn cork(
     if length >= CORK_LIMIT || length > high || !this.event_loop.cell.is_running() {
         return flush(py, this, inside, transport);
     }
+    Ok(())
+}
+
+/// Of a write that has to wait, or fails, the protocol hears in the context in which
+/// it was made. asyncio's own for streams asks for no variable then.
+// HOT: stream
+#[inline]
+fn keep_context(py: Python<'_>, inside: &Inside<'_>, transport: &StreamTransport) -> PyResult<()> {
+    if transport.with(inside, |inner| inner.delivery == Delivery::Stream) {
+        return Ok(());
+    }
+    let context = context::copy_current(py)?;
+    let old = transport.with(inside, |inner| inner.write_context.replace(context));
+    drop(old);
     Ok(())
 }
 

@@ -191,8 +191,15 @@ fn wait_for_room(
     let first = transport.with(inside, |inner| !std::mem::replace(&mut inner.state.blocked, true));
     if first {
         let context = context::copy_current(py)?;
-        let old = transport.with(inside, |inner| inner.write_context.replace(context));
-        drop(old);
+        // Of several writes that wait it is that of the first.
+        let unused = transport.with(inside, |inner| match &inner.write_context {
+            Some(_) => Some(context),
+            None => {
+                inner.write_context = Some(context);
+                None
+            }
+        });
+        drop(unused);
         watch_writing(inside, transport).map_err(|error| errors::os_error(py, &error))?;
     }
     maybe_pause_protocol(py, this, inside, transport)
@@ -336,11 +343,33 @@ pub(crate) fn flush(
     });
     match result {
         Ok(Flushed::All) => flushed(py, this, inside, transport),
-        Ok(Flushed::Blocked) => {
+        Ok(Flushed::Blocked) => in_write_context(py, inside, transport, || {
             maybe_resume_protocol(py, this, inside, transport)?;
             wait_for_room(py, this, inside, transport)
+        }),
+        Err(error) => in_write_context(py, inside, transport, || {
+            flush_failed(py, this, inside, transport, &error)
+        }),
+    }
+}
+
+/// Tells the protocol of what was written earlier in a copy of the context in which
+/// that was.
+#[cold]
+fn in_write_context(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    tell: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    let written_in = transport
+        .with(inside, |inner| inner.write_context.as_ref().map(|context| context.clone_ref(py)));
+    match written_in {
+        Some(context) => {
+            let context = context::copy(py, &context)?;
+            context::run(py, context.as_ptr(), tell)?
         }
-        Err(error) => flush_failed(py, this, inside, transport, &error),
+        None => tell(),
     }
 }
 
