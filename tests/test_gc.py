@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import warnings
 import weakref
 
 import pytest
 
-from tests.support.net import LOOPBACK, connected, settled
+from tests.support.net import LOOPBACK, PEER_TIMEOUT, connected, settled, socket_pair
 from tests.support.protocols import Recorder
 
 pytestmark = pytest.mark.flavours(
@@ -103,6 +104,23 @@ def test_a_transport_nobody_closed_goes_with_its_loop(flavour, no_leaks):
     loop.close()
     del loop
     assert is_collected(reference)
+
+
+def test_a_transport_nobody_closed_closes_its_socket_though_the_warning_holds_it(flavour, no_leaks):
+    async def main(loop):
+        await loop.create_connection(Recorder, sock=ours)
+
+    with socket_pair() as (ours, peer), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loop = flavour.new_event_loop()
+        loop.run_until_complete(main(loop))
+        loop.close()
+        del loop
+        gc.collect()
+        assert "unclosed transport" in " ".join(str(warning.message) for warning in caught)
+        peer.settimeout(PEER_TIMEOUT)
+        assert peer.recv(1) == b""
+        caught.clear()
 
 
 def test_a_server_after_it_has_closed(loop):

@@ -28,6 +28,8 @@ class SocketTransport(_core.StreamTransport):
     def _warn_of_abandoned(self, _warn: Any = warnings.warn) -> None:
         if _is_abandoned(self):
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            if self._sock is not None:
+                self._sock.close()
 
 
 @_core.own_methods
