@@ -7,6 +7,9 @@
 //! the rest of the events follows, in order, in the next turns, which poll less
 //! often meanwhile. Messages that nobody keeps do not count, nor do small ones, and
 //! what is copied to the buffer of a reader that nobody waits for.
+//!
+//! The read of a transport that goes on reading lies here as well: asyncio's next poll
+//! tells of it, so that what is scheduled by then runs first.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -68,6 +71,11 @@ impl Backlog {
         }
     }
 
+    /// Takes the read of a transport in, for the next turn.
+    pub(crate) fn read_later(&mut self, token: Token) {
+        self.events.push_back((token, Readiness::AGAIN));
+    }
+
     /// The next event, where this turn has not received enough.
     pub(crate) fn next(&mut self) -> Option<Ready> {
         if !self.on || self.kept >= ENOUGH {
@@ -111,6 +119,17 @@ mod tests {
         assert_eq!((left, backlog.is_on()), (5, false));
         assert_eq!(number(backlog.line_up(event(1))), Some(1));
         assert!(backlog.is_empty() && backlog.next().is_none());
+    }
+
+    #[test]
+    fn a_read_that_goes_on_is_behind_all_that_is_due_in_the_next_turn() {
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.begin(1), 1);
+        backlog.read_later(Token::from_bits(1));
+        assert!(!backlog.is_on() && backlog.next().is_none(), "not in this turn");
+        assert_eq!((backlog.begin(2), backlog.left), (0, 2));
+        assert_eq!(number(backlog.next()), Some(1));
+        assert_eq!(backlog.begin(2), 2);
     }
 
     #[test]

@@ -415,8 +415,10 @@ pub(crate) fn resume(
                 return false;
             }
             inner.state.paused = false;
-            if inner.state.readable {
-                requeue(state, inner);
+            if let Some(token) = inner.token.filter(|_| inner.state.readable)
+                && !std::mem::replace(&mut inner.state.read_queued, true)
+            {
+                state.backlog.read_later(token);
             }
             true
         })

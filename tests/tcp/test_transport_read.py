@@ -94,6 +94,22 @@ def test_data_that_came_before_the_pause_and_after_it_is_complete(loop, side):
     loop.run_until_complete(main())
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the others read at once")
+def test_what_is_scheduled_behind_resume_reading_runs_before_the_data_comes(loop, side):
+    async def main():
+        async with connected(side) as (transport, protocol, peer):
+            transport.pause_reading()
+            peer.sendall(b"data")
+            await settled()
+            transport.resume_reading()
+            loop.call_soon(lambda: seen.append(bytes(protocol.received)))
+            await protocol.until_received(4)
+            assert seen == [b""]
+
+    seen = []
+    loop.run_until_complete(main())
+
+
 def test_pausing_and_resuming_twice_is_harmless(loop, side):
     async def main():
         async with connected(side) as (transport, protocol, peer):

@@ -199,6 +199,26 @@ def test_a_pause_holds_datagrams_back_and_loses_none(loop: Loop) -> None:
 
 
 @pytest.mark.min_python(3, 11)
+def test_what_is_scheduled_behind_resume_reading_runs_before_the_datagram_comes(
+    loop: Loop,
+) -> None:
+    seen = []
+
+    async def main() -> None:
+        async with open_endpoint(Endpoint) as endpoint:
+            with plain_socket() as peer:
+                endpoint.transport.pause_reading()
+                peer.sendto(b"data", endpoint.address)
+                await settled()
+                endpoint.transport.resume_reading()
+                loop.call_soon(lambda: seen.append(list(endpoint.data)))
+                assert await endpoint.until_received(1) == [b"data"]
+                assert seen == [[]]
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.min_python(3, 11)
 def test_pausing_over_and_over_keeps_the_order(loop: Loop) -> None:
     class Stutter(Endpoint):
         def datagram_received(self, data: bytes, addr: Any) -> None:
