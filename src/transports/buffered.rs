@@ -9,7 +9,7 @@ use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::py::{Owned, buffer, call, context};
 use crate::transports::close;
-use crate::transports::read::{end_of_file, requeue};
+use crate::transports::read::{end_of_file, read_again, requeue};
 use crate::transports::stream::TransportRef;
 
 /// `BufferedProtocol`: the kernel writes into the protocol's own memory.
@@ -28,7 +28,9 @@ pub(crate) fn receive_buffered(
     let view = match view {
         Ok(Ok(view)) => view,
         Ok(Err(error)) | Err(error) => {
-            return fail(error, "Fatal error: protocol.get_buffer() call failed.");
+            // Nothing has been received yet.
+            return fail(error, "Fatal error: protocol.get_buffer() call failed.")
+                .inspect_err(|_| read_again(inside, transport));
         }
     };
     let mut view = match view {

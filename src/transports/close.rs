@@ -7,14 +7,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::errors;
 use crate::event_loop::{EventLoop, Inside, This};
 use crate::imports::Imports;
 use crate::py::{Owned, call};
 use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::Interior;
+use crate::transports::read::Failed;
 use crate::transports::shape::{StreamTransport, Transport, TransportRef};
-use crate::transports::{cork, sendfile};
+use crate::transports::{batch, cork, sendfile};
 
 /// `close()`: what waits is sent first, then the protocol is told.
 pub(crate) fn close(
@@ -24,6 +26,7 @@ pub(crate) fn close(
     transport: &StreamTransport,
 ) -> PyResult<()> {
     cork::uncork(py, this, inside, transport)?;
+    batch::forget(inside, transport);
     close_when_sent(py, this, inside, transport)
 }
 
@@ -128,6 +131,23 @@ pub(crate) fn fatal_error<I: Interior>(
         logger.call_method("debug", args, Some(&keywords))?;
     }
     force_close(py, this, inside, transport.get(), Some(&value))
+}
+
+/// A stream cannot be read any more.
+#[cold]
+pub(crate) fn read_failed(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    failed: Failed,
+) -> PyResult<()> {
+    let error = match failed {
+        Failed::Io(error) => errors::os_error(py, &error),
+        Failed::Python(error) => error,
+    };
+    let message = "Fatal read error on socket transport";
+    fatal_error(py, this, inside, transport, error, message)
 }
 
 /// Tells the exception handler about an error of a transport.

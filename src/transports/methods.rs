@@ -11,7 +11,7 @@ use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned, bytes, call};
 use crate::transports::clients::Clients;
 use crate::transports::common_methods::{
-    abort, call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
+    call_connection_lost, closing_value, extra_value, fatal_error, fd_value, finished_value,
     force_close, get_extra_info, get_protocol, get_write_buffer_limits, is_closing, loop_value,
     lost_value, marks, on_loop, protocol_paused_value, protocol_value, socket_value,
 };
@@ -95,6 +95,15 @@ fn close<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyRe
     Ok(Owned::none(py))
 }
 
+fn abort<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
+    args.none("_SelectorTransport.abort")?;
+    on_loop(py, t, "abort", |this, inside| {
+        batch::forget(inside, t);
+        close::force_close(py, this, inside, t, None)
+    })?;
+    Ok(Owned::none(py))
+}
+
 fn pause_reading<'py>(
     py: Python<'py>,
     t: &StreamTransport,
@@ -132,6 +141,7 @@ fn set_protocol<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) 
     let protocol = Owned::from(&*protocol);
     on_loop(py, t, "set_protocol", |this, inside| {
         cork::uncork(py, this, inside, t)?;
+        batch::hand_out(py, this, inside, &t.reference())?;
         let old = t.with(inside, |inner| {
             inner.delivery = delivery;
             inner.protocol.replace(protocol)

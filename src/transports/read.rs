@@ -5,18 +5,17 @@ use pyo3::prelude::*;
 use tokioloop_reactor::stream::{self, Kind, Received};
 use tokioloop_reactor::{READ_RING_BYTES, Readiness};
 
-use crate::errors;
-use crate::event_loop::{EventLoop, Inside, LoopState, This};
+use crate::event_loop::{Inside, LoopState, This};
 use crate::imports::Imports;
 use crate::py::message::{Filling, Message};
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
-use crate::transports::batch::{hold_back, release_batch};
+use crate::transports::batch::hold_back;
 use crate::transports::buffered::receive_buffered;
 use crate::transports::records::Records;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
-use crate::transports::{close, records};
+use crate::transports::{batch, close, records};
 use crate::{streams, tls};
 
 /// Most that one callback gets, as in asyncio.
@@ -112,30 +111,12 @@ pub(crate) fn on_readable(
             hold_back(py, this, inside, transport, data.content())
         }
         Ok(Incoming::Data(data)) => deliver(py, this, inside, transport, data),
-        Ok(Incoming::Eof) => {
-            release_batch(py, this, inside, transport)?;
-            end_of_file(py, this, inside, transport)
-        }
+        Ok(Incoming::Eof) => end_of_file(py, this, inside, transport),
         Ok(Incoming::Nothing) => Ok(()),
-        Err(Failed::Io(error)) => {
-            let error = errors::os_error(py, &error);
-            close::fatal_error(
-                py,
-                this,
-                inside,
-                transport,
-                error,
-                "Fatal read error on socket transport",
-            )
+        Err(failed) if this.event_loop.options.batches() => {
+            batch::fail_behind_batch(py, this, inside, transport, failed)
         }
-        Err(Failed::Python(error)) => close::fatal_error(
-            py,
-            this,
-            inside,
-            transport,
-            error,
-            "Fatal read error on socket transport",
-        ),
+        Err(failed) => close::read_failed(py, this, inside, transport, failed),
     }
 }
 
@@ -288,6 +269,18 @@ pub(crate) fn requeue(state: &mut LoopState, inner: &mut Inner) {
     }
 }
 
+/// What has been read does not count: an exception leaves the loop, which may run
+/// again. asyncio's poll tells of what waits until somebody has taken it.
+#[cold]
+pub(crate) fn read_again(inside: &Inside<'_>, transport: &TransportRef) {
+    inside.with(|state| {
+        transport.get().with(inside, |inner| {
+            inner.state.readable = true;
+            requeue(state, inner);
+        });
+    });
+}
+
 /// Hands a message to the protocol, and takes its memory back if the protocol
 /// has let go of it.
 // HOT: proto
@@ -354,7 +347,7 @@ fn hand_over(
     }
 }
 
-/// The peer has ended its side: the protocol says whether ours ends as well.
+/// The peer has ended its side. What leaves the loop leaves the end to be read again.
 #[cold]
 pub(crate) fn end_of_file(
     py: Python<'_>,
@@ -362,6 +355,26 @@ pub(crate) fn end_of_file(
     inside: &Inside<'_>,
     transport: &TransportRef,
 ) -> PyResult<()> {
+    let result = if this.event_loop.options.batches() {
+        batch::end_behind_batch(py, this, inside, transport)
+    } else {
+        tell_end(py, this, inside, transport)
+    };
+    result.inspect_err(|_| read_again(inside, transport))
+}
+
+/// The protocol says whether our side ends as well.
+#[cold]
+pub(crate) fn tell_end(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+) -> PyResult<()> {
+    if let Some(error) = batch::take_failure(py, inside, transport.get()) {
+        let failed = Failed::Python(error);
+        return close::read_failed(py, this, inside, transport, failed);
+    }
     if this.event_loop.debug() {
         let logger = Imports::get(py)?.logger.bind(py);
         logger.call_method1("debug", ("%r received EOF", transport.object().bind(py)))?;
@@ -428,8 +441,7 @@ pub(crate) fn resume(
             inner.batch.as_ref().is_some_and(|batch| batch.waits_for_nothing())
         });
     if held {
-        let deliver = transport.reference().object().bind(py).getattr("_deliver_batch")?;
-        EventLoop::call_soon(py, this, &Owned::from(deliver), &[])?;
+        batch::schedule_delivery(py, this, transport)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
+use crate::ready::Ready;
 use crate::sockets;
 pub(crate) use crate::transports::cork::{flush_corked, flush_overdue};
 use crate::transports::descriptor::{self, Descriptor};
@@ -359,12 +360,25 @@ pub(crate) fn on_event(
     ready: Readiness,
 ) -> PyResult<()> {
     if ready.readable() && !takes_along(inside, transport, ready) {
-        read::on_readable(py, this, inside, transport, ready.read_closed())?;
+        let result = read::on_readable(py, this, inside, transport, ready.read_closed());
+        if result.is_err() {
+            leave_writing(inside, transport, ready);
+            return result;
+        }
     }
     if ready.writable() {
         write::on_writable(py, this, inside, transport)?;
     }
     Ok(())
+}
+
+/// An exception leaves the loop: what it may write is written when it runs again.
+#[cold]
+fn leave_writing(inside: &Inside<'_>, transport: &TransportRef, ready: Readiness) {
+    let token = transport.get().with(inside, |inner| inner.token);
+    if let Some(token) = token.filter(|_| ready.writable()) {
+        inside.with(|state| state.ready.push_front(Ready::Io(token, Readiness::WRITABLE)));
+    }
 }
 
 /// Whether a read that is queued already serves this event as well. It would

@@ -17,7 +17,7 @@ use crate::transports::cork::{cork, note_write, uncork};
 use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Chunk, TransportRef};
-use crate::transports::{close, sendfile};
+use crate::transports::{batch, close, sendfile};
 
 /// asyncio says nothing of the first few writes after a loss.
 const SILENT_WRITES_AFTER_LOSS: u32 = 5;
@@ -145,8 +145,7 @@ fn settle(
         Outcome::Waiting => wait_for_room(py, this, inside, transport),
         Outcome::Failed(error) => {
             let error = errors::os_error(py, &error);
-            let message = "Fatal write error on socket transport";
-            close::fatal_error(py, this, inside, &transport.reference(), error, message)
+            write_failed(py, this, inside, transport, error)
         }
         Outcome::Lost(count) => {
             if count >= SILENT_WRITES_AFTER_LOSS {
@@ -420,6 +419,18 @@ fn flush_failed(
     if let Some(waiter) = waiter {
         sendfile::fail_with(py, &waiter, &error)?;
     }
+    write_failed(py, this, inside, transport, error)
+}
+
+#[cold]
+fn write_failed(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    error: PyErr,
+) -> PyResult<()> {
+    batch::deliver_before_loss(py, this, inside, transport)?;
     let message = "Fatal write error on socket transport";
     close::fatal_error(py, this, inside, &transport.reference(), error, message)
 }
