@@ -233,8 +233,9 @@ fn fill(
             state.metrics.bytes_received += more as u64;
         }
         Ok(Received::Blocked) => inner.state.readable = false,
-        // The end, or an error, is told again by the next read.
-        Ok(Received::Eof) | Err(_) if start > 0 => inner.state.readable = true,
+        // The end is told again by the next read.
+        Ok(Received::Eof) if start > 0 => inner.state.readable = true,
+        Err(error) if start > 0 => batch::keep_failure(inner, error),
         Ok(Received::Eof) => return Ok(Incoming::Eof),
         Err(error) => return Err(error.into()),
     }

@@ -9,9 +9,9 @@ use crate::event_loop::{Inside, LoopState, This};
 use crate::py::context;
 use crate::py::message::Message;
 use crate::tls::{self, Ciphertext, Lender};
-use crate::transports::close;
 use crate::transports::read::{self, Failed, Incoming, MAX_DELIVERY};
 use crate::transports::stream::{Inner, TransportRef};
+use crate::transports::{batch, close};
 
 /// Ciphertext that has been received.
 pub(crate) struct Records {
@@ -71,9 +71,13 @@ fn receive_records(state: &mut LoopState, inner: &mut Inner) -> Result<Incoming,
                 inner.state.readable = false;
                 break None;
             }
-            // The end, or an error, is told again by the next read.
-            Ok(Received::Eof) | Err(_) if length > 0 => {
+            // The end is told again by the next read.
+            Ok(Received::Eof) if length > 0 => {
                 inner.state.readable = true;
+                break None;
+            }
+            Err(error) if length > 0 => {
+                batch::keep_failure(inner, error);
                 break None;
             }
             Ok(Received::Eof) => break Some(Ok(Incoming::Eof)),

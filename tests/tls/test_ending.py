@@ -93,6 +93,20 @@ def test_a_reset_is_told_as_an_error(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+def test_a_reset_behind_data_is_told_as_an_error(loop: Loop) -> None:
+    """The kernel tells of it once, and may do so while the data is being received."""
+
+    async def main() -> None:
+        async with records() as (protocol, peer):
+            peer.sock.sendall(peer.seal(b"last words"))
+            reset(peer.sock)
+            assert isinstance(await protocol.until_lost(), ConnectionResetError)
+            assert protocol.received == b"last words"
+            assert "eof_received" not in protocol.calls
+
+    loop.run_until_complete(main())
+
+
 @pytest.mark.parametrize("good", [b"", b"good"], ids=["alone", "behind-good-data"])
 def test_a_bad_record_ends_the_connection(loop: Loop, good: bytes) -> None:
     async def main() -> None:
