@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokioloop import _children as children
-from tokioloop import _core, _tls
+from tokioloop import _core, _debug, _tls
 from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
 from tokioloop._sendfile import sendfile
 from tokioloop._transports import DatagramTransport, SocketTransport
@@ -245,9 +245,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """Timers are removed from the reactor by their own cancel()."""
 
-    def _report_slow_callback(self, handle: asyncio.Handle, duration: float) -> None:
-        text = asyncio.base_events._format_handle(handle)
-        asyncio.base_events.logger.warning("Executing %s took %.3f seconds", text, duration)
+    _report_slow_callback = _debug.report_slow_callback
+    _report_slow_event = _debug.report_slow_event
 
     def _make_socket_transport(
         self,

@@ -215,7 +215,7 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
     dict.set_item("loop_lag_seconds", figures.loop_lag.to_python(py)?)?;
     dict.set_item("callback_duration_seconds", figures.callback_duration.to_python(py)?)?;
     dict.set_item("turn_duration_seconds", figures.turn_duration.to_python(py)?)?;
-    dict.set_item("detailed", event_loop.get().observer.is_on())?;
+    dict.set_item("detailed", event_loop.get().observer.is_measuring())?;
     Ok(dict)
 }
 

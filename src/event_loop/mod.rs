@@ -23,6 +23,7 @@ mod polling;
 mod run;
 mod scheduling;
 mod state;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,7 +74,6 @@ pub(crate) struct EventLoop {
     waker: Mutex<Option<Arc<Waker>>>,
     stopping: AtomicBool,
     closed: AtomicBool,
-    debug: AtomicBool,
     /// `time` is not the class's own: timers follow the one that is.
     custom_clock: AtomicBool,
     /// `create_future` or `get_debug` was replaced on the instance.
@@ -141,7 +141,6 @@ impl EventLoop {
             waker,
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            debug: AtomicBool::new(false),
             custom_clock: AtomicBool::new(false),
             custom_futures: AtomicBool::new(false),
             thread_ident: AtomicU64::new(0),
@@ -351,7 +350,7 @@ impl EventLoop {
 
     #[setter(_debug)]
     fn set_debug_value(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.debug.store(value.is_truthy()?, Ordering::Relaxed);
+        self.observer.set_debug(value.is_truthy()?);
         Ok(())
     }
 
@@ -483,7 +482,7 @@ impl EventLoop {
 
     #[inline]
     pub(crate) fn debug(&self) -> bool {
-        self.debug.load(Ordering::Relaxed)
+        self.observer.is_debugging()
     }
 
     #[inline]

@@ -1,16 +1,16 @@
 //! What looks at a loop while it runs: the watcher of stalls, which reads one
-//! number, and whoever wants each callback measured.
+//! number, whoever wants each callback measured, and debug mode.
 //!
 //! Nobody observes by default, and a turn then pays a load and a store.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use tokioloop_reactor::clock;
 
 use crate::event_loop::native::This;
-use crate::event_loop::{EventLoop, Inside, Source, run};
+use crate::event_loop::{EventLoop, Inside, Source, run, watch};
 use crate::py::Owned;
 use crate::ready::Ready;
 use crate::report::leaves_loop;
@@ -18,13 +18,18 @@ use crate::report::leaves_loop;
 /// No callback is slow.
 const NEVER: u64 = u64::MAX;
 
+/// Callbacks and turns are measured.
+const MEASURING: u8 = 1;
+/// The loop is in debug mode.
+const DEBUGGING: u8 = 2;
+
 /// What other threads may read, and what they want measured.
 pub(crate) struct Observer {
     /// Changes with each turn; odd while callbacks run, even while the loop
     /// waits. Whoever finds the same odd number again has found a stall.
     pulse: AtomicU64,
-    /// Callbacks and turns are measured.
-    measuring: AtomicBool,
+    /// `MEASURING` and `DEBUGGING`: why a turn is not a plain one, in one byte.
+    looks: AtomicU8,
     /// Each callback is told to `_callback_ran`.
     accounting: AtomicBool,
     /// Nanoseconds from which on a callback is told to it anyway.
@@ -37,16 +42,41 @@ impl Observer {
         let slow = if slow == 0 { NEVER } else { slow };
         Self {
             pulse: AtomicU64::new(0),
-            measuring: AtomicBool::new(slow != NEVER),
+            looks: AtomicU8::new(if slow == NEVER { 0 } else { MEASURING }),
             accounting: AtomicBool::new(false),
             slow: AtomicU64::new(slow),
         }
     }
 
-    /// Whether callbacks are measured.
+    /// Whether a turn is to be run by [`run_observed`].
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
-        self.measuring.load(Ordering::Relaxed)
+        self.looks.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether callbacks are measured.
+    pub(crate) fn is_measuring(&self) -> bool {
+        self.looks.load(Ordering::Relaxed) & MEASURING != 0
+    }
+
+    /// Whether the loop is in debug mode.
+    // HOT: call_soon
+    #[inline]
+    pub(crate) fn is_debugging(&self) -> bool {
+        self.looks.load(Ordering::Relaxed) & DEBUGGING != 0
+    }
+
+    /// Switches debug mode. May be called from any thread.
+    pub(crate) fn set_debug(&self, on: bool) {
+        self.set(DEBUGGING, on);
+    }
+
+    fn set(&self, look: u8, on: bool) {
+        if on {
+            self.looks.fetch_or(look, Ordering::Relaxed);
+        } else {
+            self.looks.fetch_and(!look, Ordering::Relaxed);
+        }
     }
 
     /// The callbacks of a turn begin.
@@ -74,15 +104,24 @@ pub(crate) fn observe(event_loop: &Bound<'_, EventLoop>, measuring: bool, accoun
     let observer = &event_loop.get().observer;
     let slow = observer.slow.load(Ordering::Relaxed) != NEVER;
     observer.accounting.store(accounting, Ordering::Relaxed);
-    observer.measuring.store(measuring || accounting || slow, Ordering::Relaxed);
+    observer.set(MEASURING, measuring || accounting || slow);
 }
 
-/// Runs the callbacks of a turn with a look at the clock after each.
+/// Runs the callbacks of a turn that is measured, or in debug mode.
 ///
 /// # Errors
 /// What leaves the loop.
 #[cold]
-pub(crate) fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
+pub(crate) fn run_observed(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
+    if this.event_loop.observer.is_measuring() {
+        run_measured(py, this, inside)
+    } else {
+        watch::run_turn(py, this, inside)
+    }
+}
+
+/// Runs the callbacks of a turn with a look at the clock after each.
+fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     let observer = &this.event_loop.observer;
     let accounting = observer.accounting.load(Ordering::Relaxed);
     let slow = observer.slow.load(Ordering::Relaxed);
@@ -91,7 +130,7 @@ pub(crate) fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
     let mut started = turn_started;
     while let Some(entry) = inside.with(run::next_entry) {
         let subject = if limit == NEVER { None } else { subject(py, inside, &entry) };
-        run::run_entry(py, this, inside, entry)?;
+        watch::run_entry(py, this, inside, entry)?;
         let mut ended = clock::now();
         let duration = ended - started;
         inside.with(|state| state.metrics.callback_duration.record(duration));

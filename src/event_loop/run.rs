@@ -94,7 +94,7 @@ fn poll_and_run(
     });
     event_loop.observer.running(turn);
     if event_loop.observer.is_on() {
-        observer::run_measured(py, this, inside)?;
+        observer::run_observed(py, this, inside)?;
     } else {
         while let Some(entry) = inside.with(|state| {
             state.left = state.left.checked_sub(1)?;
@@ -198,7 +198,7 @@ fn queue_timers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
 }
 
 // HOT: call_soon, proto
-// Measured turns call it as well: without the attribute it would be no part of the
+// Observed turns call it as well: without the attribute it would be no part of the
 // plain turn any more, for some 30 instructions per message.
 #[inline(always)]
 pub(crate) fn run_entry(
@@ -214,12 +214,7 @@ pub(crate) fn run_entry(
     match entry {
         Ready::Handle(handle) => {
             inside.with(|state| state.gathering.enter());
-            let result = if this.event_loop.debug() {
-                run_watched(py, this, &handle)
-            } else {
-                handle.run(py)
-            };
-            if let Err(error) = result {
+            if let Err(error) = handle.run(py) {
                 report::callback_failed(py, &this.owned(py), &handle, error)?;
             }
             if handle.get().is_shared() {
@@ -280,20 +275,6 @@ fn serve_source(
         Found::Signals => deliver_signals(py, this, inside, token),
         Found::Nothing => Ok(()),
     }
-}
-
-/// Debug mode measures each callback.
-#[cold]
-fn run_watched(py: Python<'_>, this: This<'_>, handle: &crate::handle::HandleRef) -> PyResult<()> {
-    let started = clock::now();
-    let result = handle.run(py);
-    let duration = clock::to_seconds(clock::now() - started);
-    let event_loop = this.bind(py);
-    let limit = event_loop.getattr("slow_callback_duration")?.extract::<f64>()?;
-    if duration >= limit {
-        event_loop.call_method1("_report_slow_callback", (handle.object().bind(py), duration))?;
-    }
-    result
 }
 
 /// After a run nothing proves any longer that the loop is alive, so what it

@@ -54,6 +54,11 @@ impl Listener {
         }
         Ok(())
     }
+
+    /// What a report of debug mode names.
+    pub(crate) fn factory_and_socket(&self, py: Python<'_>) -> (Owned, Owned) {
+        (self.protocol_factory.clone_ref(py), self.socket.clone_ref(py))
+    }
 }
 
 /// Serves a listening socket from now on, with a factory of protocols and, over TLS,

@@ -1,0 +1,41 @@
+"""What debug mode writes to asyncio's log, in asyncio's words."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.base_events
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokioloop.loop import TokioLoop
+
+__all__ = ["report_slow_callback", "report_slow_event"]
+
+
+def report_slow_callback(loop: TokioLoop, handle: asyncio.Handle, seconds: float) -> None:
+    """Report the callback of a handle."""
+    _report(asyncio.base_events._format_handle(handle), seconds)
+
+
+def report_slow_event(loop: TokioLoop, method: str, subject: Any, seconds: float) -> None:
+    """Report an event, for which there is no handle, by the one that asyncio would have.
+
+    `subject` is a transport, or the tuple of what the method is called with.
+    """
+    if isinstance(subject, tuple):
+        text = f"<Handle {method}({', '.join(map(repr, subject))})>"
+    else:
+        text = f"<Handle {method}() of {subject!r}{_of_protocol(subject)}>"
+    _report(text, seconds)
+
+
+def _report(text: str, seconds: float) -> None:
+    logger.warning("Executing %s took %.3f seconds", text, seconds)
+
+
+def _of_protocol(transport: Any) -> str:
+    """Whose methods a transport calls, unless it has told its protocol of the end."""
+    protocol = transport.get_protocol()
+    protocol = getattr(protocol, "_app_protocol", protocol)  # behind asyncio's of TLS
+    return "" if protocol is None else f" with {type(protocol).__qualname__}"
