@@ -32,7 +32,7 @@ pub(crate) fn callback_failed(
     let callback = handle.getattr(intern!(py, "_callback"))?;
     let args = handle.getattr(intern!(py, "_args"))?;
     let args = if args.is_none() { pyo3::types::PyTuple::empty(py).into_any() } else { args };
-    let description = describe(py, &callback, &args);
+    let description = describe(py, event_loop, &callback, &args);
     let context = PyDict::new(py);
     context.set_item("message", format!("Exception in callback {description}"))?;
     context.set_item("exception", error.into_value(py))?;
@@ -45,13 +45,19 @@ pub(crate) fn callback_failed(
 }
 
 /// `f(1, 2) at file.py:3`; a broken `repr` must not hide the exception.
-fn describe(py: Python<'_>, callback: &Bound<'_, PyAny>, args: &Bound<'_, PyAny>) -> String {
+fn describe(
+    py: Python<'_>,
+    event_loop: &Owned,
+    callback: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyAny>,
+) -> String {
     let described = Imports::get(py).and_then(|imports| {
         let format = imports.format_callback.bind(py);
-        // CPython 3.13 hides the arguments unless told otherwise.
+        // CPython 3.13 and later hide the arguments outside of debug mode.
         let debug = cfg!(Py_3_13).then(|| PyDict::new(py));
         if let Some(keywords) = &debug {
-            keywords.set_item("debug", false)?;
+            let debug = event_loop.bind(py).call_method0(intern!(py, "get_debug"))?;
+            keywords.set_item("debug", debug)?;
         }
         format.call((callback, args), debug.as_ref())?.extract::<String>()
     });

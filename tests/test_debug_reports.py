@@ -204,6 +204,24 @@ class TestSlowEvents:
 
 
 class TestFailingCallbacks:
+    def test_the_report_shows_the_arguments_in_debug_mode(self, loop, loop_errors):
+        def fail(*_args):
+            raise LookupError
+
+        loop.call_soon(fail, 1, "two")
+        run_once(loop)
+        assert "fail(1, 'two') at " in loop_errors.take()["message"]
+
+    def test_it_hides_them_outside_from_python_3_13_on(self, loop, loop_errors):
+        def fail(*_args):
+            raise LookupError
+
+        loop.set_debug(False)
+        loop.call_soon(fail, 1, "two")
+        run_once(loop)
+        shown = "fail()" if sys.version_info >= (3, 13) else "fail(1, 'two')"
+        assert f"{shown} at " in loop_errors.take()["message"]
+
     def test_its_report_comes_before_that_of_a_slow_callback(self, loop, said):
         def fail():
             be_slow()
@@ -236,6 +254,22 @@ class TestFailingCallbacks:
             loop.run_forever()
         assert slow_reports() == []
         assert loop._current_handle is None
+
+    def test_a_datagram_endpoint_tells_where_its_callback_was_created(self, loop, loop_errors):
+        class Failing(asyncio.DatagramProtocol):
+            def datagram_received(self, data, address):
+                loop.stop()
+                raise LookupError
+
+        async def make():
+            return await loop.create_datagram_endpoint(Failing, local_addr=("127.0.0.1", 0))
+
+        transport, _ = loop.run_until_complete(make())
+        transport.sendto(b"x", transport.get_extra_info("sockname"))
+        loop.run_forever()
+        transport.close()
+        run_once(loop)
+        assert __file__ in [frame.filename for frame in loop_errors.take()["source_traceback"]]
 
 
 class TestCurrentHandle:

@@ -56,13 +56,16 @@ class DatagramTransport(_core.DatagramTransport, asyncio.DatagramTransport):
         """Report an exception as that of the handle which asyncio would have."""
         callback = getattr(self, name)
         description = format_helpers._format_callback_source(callback, ())
-        self._loop.call_exception_handler(
-            {
-                "message": f"Exception in callback {description}",
-                "exception": exc,
-                "handle": asyncio.Handle(callback, (), self._loop),
-            }
-        )
+        handle = asyncio.Handle(callback, (), self._loop)
+        context = {
+            "message": f"Exception in callback {description}",
+            "exception": exc,
+            "handle": handle,
+        }
+        if handle._source_traceback:
+            del handle._source_traceback[-1]  # this method
+            context["source_traceback"] = handle._source_traceback
+        self._loop.call_exception_handler(context)
 
 
 def _describe(transport: Any, name: str) -> str:
