@@ -295,3 +295,25 @@ class TestCurrentHandle:
         (report,) = (text for text in said() if text.startswith("something is wrong"))
         assert "Handle created at (most recent call last):" in report
         assert f'File "{__file__}", line {line}, in ' in report
+
+
+def test_each_accepted_connection_is_logged_at_debug_level(loop, said):
+    class Closing(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.close()
+
+        def connection_lost(self, error):
+            loop.stop()
+
+    async def serve():
+        return await loop.create_server(Closing, "127.0.0.1", 0)
+
+    server = loop.run_until_complete(serve())
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        peer = client.getsockname()
+        loop.run_forever()
+    (message,) = (text for text in said() if " got a new connection from " in text)
+    assert message.startswith(f"{server!r} got a new connection from {peer!r}: <socket.socket fd=")
+    assert f"raddr={peer!r}" in message
+    server.close()
+    run_once(loop)

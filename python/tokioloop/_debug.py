@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.base_events
+import logging
+import socket
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokioloop.loop import TokioLoop
 
-__all__ = ["report_slow_callback", "report_slow_event"]
+__all__ = ["report_slow_callback", "report_slow_event", "tell_of_connection"]
 
 
 def report_slow_callback(loop: TokioLoop, handle: asyncio.Handle, seconds: float) -> None:
@@ -28,6 +30,18 @@ def report_slow_event(loop: TokioLoop, method: str, subject: Any, seconds: float
     else:
         text = f"<Handle {method}() of {subject!r}{_of_protocol(subject)}>"
     _report(text, seconds)
+
+
+def tell_of_connection(loop: TokioLoop, server: Any, address: Any, fd: int) -> None:
+    """Say that a connection was accepted."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    connection = socket.socket(fileno=fd)
+    try:
+        text = repr(connection)
+    finally:
+        connection.detach()  # the transport will own the descriptor
+    logger.debug("%r got a new connection from %r: %s", server, address, text)
 
 
 def _report(text: str, seconds: float) -> None:

@@ -247,6 +247,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
 
     _report_slow_callback = _debug.report_slow_callback
     _report_slow_event = _debug.report_slow_event
+    _tell_of_connection = _debug.tell_of_connection
 
     def _make_socket_transport(
         self,

@@ -17,6 +17,7 @@ use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::report::{call_exception_handler, leaves_loop};
 use crate::sockets;
+use crate::transports::address;
 use crate::transports::descriptor::Descriptor;
 use crate::transports::stream::{self, Parts};
 
@@ -232,6 +233,9 @@ fn connect(
     peer: Address,
     protocol: &mut Option<Owned>,
 ) -> PyResult<()> {
+    if this.event_loop.debug() {
+        tell_of_connection(py, this, batch, &fd, &peer)?;
+    }
     let made = protocol.insert(call::call0(py, &batch.protocol_factory)?);
     let handshaking = match &batch.handshake {
         Some(handshake) => Some(call::call1(py, handshake, made)?),
@@ -242,6 +246,20 @@ fn connect(
     let server = (!server.is_none()).then_some(&*server);
     let parts = Parts { protocol: &protocol, waiter: None, extra: None, server, peer: Some(peer) };
     stream::make(py, this, parts, || Ok(Descriptor::Own(fd))).map(drop)
+}
+
+/// Debug mode logs each connection.
+#[cold]
+fn tell_of_connection(
+    py: Python<'_>,
+    this: This<'_>,
+    batch: &Batch,
+    fd: &OwnedFd,
+    peer: &Address,
+) -> PyResult<()> {
+    let server = batch.server.bind(py);
+    let peer = address::to_python(py, peer)?;
+    this.bind(py).call_method1("_tell_of_connection", (server, peer, fd.as_raw_fd())).map(drop)
 }
 
 /// asyncio says nothing of a connection that cannot be made outside of debug mode.
