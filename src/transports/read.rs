@@ -8,7 +8,7 @@ use tokioloop_reactor::{READ_RING_BYTES, Readiness};
 use crate::event_loop::{Inside, LoopState, This};
 use crate::imports::Imports;
 use crate::py::message::{Filling, Message};
-use crate::py::{Owned, call, context};
+use crate::py::{call, context};
 use crate::ready::Ready;
 use crate::transports::batch::hold_back;
 use crate::transports::buffered::receive_buffered;
