@@ -9,6 +9,8 @@ import weakref
 
 import pytest
 
+from tests.support.programs import output_of
+
 PLAIN = "uvloop and rloop return handles of their own, which lack much of asyncio's"
 NO_CANCEL = "rloop's cancel() does not cancel what is due at once"
 
@@ -83,6 +85,24 @@ def test_a_handle_that_has_run_lets_go_of_its_arguments(loop):
     run_once(loop)
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason=PLAIN)
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+@pytest.mark.parametrize("held", ["handle", "types.MethodType(print, handle)"])
+def test_a_long_chain_of_handles_ends_without_a_long_stack(flavour, method, held):
+    program = f"""
+    import types
+    loop, handle = new_loop(), None
+    for _ in range(150_000):
+        handle = loop.{method}(lambda held: None, {held} if handle else None)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    del handle
+    loop.close()
+    print("done")
+    """
+    assert output_of(flavour, program) == "done\n"
 
 
 @pytest.mark.flavours("asyncio", "tokioloop", reason=PLAIN)

@@ -22,6 +22,8 @@ pub(crate) mod shared_count;
 pub(crate) mod stop_iteration;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(Py_3_14)))]
 pub(crate) mod thread_exit;
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+mod trashcan;
 
 pub(crate) use args::Args;
 #[cfg(not(Py_GIL_DISABLED))]

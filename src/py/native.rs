@@ -18,6 +18,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
+#[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+use crate::py::trashcan;
 use crate::py::{Args, Owned};
 
 /// The body of a native method.
@@ -307,7 +309,23 @@ unsafe extern "C" fn clear<T: NativeClass>(this: *mut ffi::PyObject) -> c_int {
 }
 
 unsafe extern "C" fn dealloc<T: NativeClass>(this: *mut ffi::PyObject) {
+    #[cfg(any(Py_3_14, Py_GIL_DISABLED))]
     // SAFETY: CPython calls this once, when the last reference has gone.
+    unsafe {
+        end::<T>(this);
+    }
+    #[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
+    // SAFETY: as above; every class of ours is collected.
+    unsafe {
+        trashcan::end(this, end::<T>);
+    }
+}
+
+/// # Safety
+/// As for [`NativeClass::dealloc`].
+#[inline]
+unsafe fn end<T: NativeClass>(this: *mut ffi::PyObject) {
+    // SAFETY: the caller's promise.
     unsafe { T::dealloc(this.cast()) }
 }
 
