@@ -6,7 +6,7 @@
 //! sees the other: either the callback is not run, or `cancel` waits for it.
 //! Where there is a GIL, these steps are taken with it, which orders them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use pyo3::prelude::*;
@@ -20,8 +20,8 @@ static LOCK: Mutex<()> = Mutex::new(());
 static ENDED: Condvar = Condvar::new();
 
 /// On the loop's thread: false where the callback must not run.
-pub(crate) fn begin(running: &AtomicBool, cancelled: &AtomicBool) -> bool {
-    running.store(true, ORDER);
+pub(crate) fn begin(running: &AtomicU16, cancelled: &AtomicBool) -> bool {
+    change(running, 1);
     if cancelled.load(ORDER) {
         end(running);
         return false;
@@ -30,23 +30,33 @@ pub(crate) fn begin(running: &AtomicBool, cancelled: &AtomicBool) -> bool {
 }
 
 /// On the loop's thread: the callback has returned.
-pub(crate) fn end(running: &AtomicBool) {
-    running.store(false, ORDER);
+pub(crate) fn end(running: &AtomicU16) {
+    change(running, u16::MAX);
     if WAITERS.load(ORDER) > 0 {
         let _lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         ENDED.notify_all();
     }
 }
 
+/// Adds to the number of calls under way; wraps, so that the largest number takes
+/// one away.
+fn change(running: &AtomicU16, by: u16) {
+    if cfg!(Py_GIL_DISABLED) {
+        running.fetch_add(by, ORDER);
+    } else {
+        running.store(running.load(ORDER).wrapping_add(by), ORDER);
+    }
+}
+
 /// On another thread: returns when the callback does not run (any more).
-pub(crate) fn wait(py: Python<'_>, running: &AtomicBool) {
-    if !running.load(ORDER) {
+pub(crate) fn wait(py: Python<'_>, running: &AtomicU16) {
+    if running.load(ORDER) == 0 {
         return;
     }
     WAITERS.fetch_add(1, ORDER);
     detached(py, || {
         let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        while running.load(ORDER) {
+        while running.load(ORDER) != 0 {
             lock = ENDED.wait(lock).unwrap_or_else(PoisonError::into_inner);
         }
         drop(lock);

@@ -89,6 +89,30 @@ def test_a_handle_that_has_run_lets_go_of_its_arguments(loop):
 
 @pytest.mark.flavours("asyncio", "tokioloop", reason=PLAIN)
 @pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
+@pytest.mark.parametrize("order", [("_run", "cancel"), ("cancel", "_run")], ids="-".join)
+def test_a_callback_that_runs_its_own_handle_keeps_its_arguments(loop, loop_errors, method, order):
+    class Argument:
+        @property
+        def value(self):
+            for step in order:
+                getattr(handle, step)()
+            alive.append(gone() is not None)
+
+    alive = []
+    default = Argument()
+    gone = weakref.ref(default)
+    # A function that has its last argument from the handle alone.
+    handle = getattr(loop, method)(getattr, Argument(), "value", default)
+    del default
+    run_once(loop)
+    loop_errors.clear()  # a context cannot be entered twice
+    gc.collect()
+    assert alive == [True]
+    assert gone() is None
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason=PLAIN)
+@pytest.mark.parametrize("method", ["call_soon", "call_soon_threadsafe"])
 @pytest.mark.parametrize("held", ["handle", "types.MethodType(print, handle)"])
 def test_a_long_chain_of_handles_ends_without_a_long_stack(flavour, method, held):
     program = f"""

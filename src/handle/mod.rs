@@ -142,16 +142,26 @@ impl HandleRef {
     #[inline]
     fn run_callback(&self, py: Python<'_>) -> PyResult<()> {
         let handle = self.get();
-        handle.running.store(true, Ordering::Relaxed);
+        let calls = handle.running.load(Ordering::Relaxed);
+        handle.running.store(calls.wrapping_add(1), Ordering::Relaxed);
         let result = context::run(py, handle.context.get(), || handle.call(py));
-        handle.running.store(false, Ordering::Relaxed);
+        let calls = handle.running.load(Ordering::Relaxed);
+        handle.running.store(calls.wrapping_sub(1), Ordering::Relaxed);
         if handle.is_cancelled() {
-            // It was cancelled by its own callback, which kept its arguments.
-            handle.release(py);
+            self.release_after_call(py);
         }
         match result {
             Ok(result) => result.map(drop),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Drops what a callback kept that was cancelled meanwhile, maybe by itself,
+    /// unless this was a call within its own call.
+    #[cold]
+    fn release_after_call(&self, py: Python<'_>) {
+        if !self.get().is_running() {
+            self.get().release(py);
         }
     }
 
@@ -167,13 +177,13 @@ impl HandleRef {
             return self.run_in_own_context(py, true);
         }
         if !threadsafe_cancel::begin(&handle.running, &handle.cancelled) {
-            handle.release(py);
+            self.release_after_call(py);
             return Ok(());
         }
         let result = self.run_in_own_context(py, false);
         threadsafe_cancel::end(&handle.running);
         if handle.is_cancelled() {
-            handle.release(py);
+            self.release_after_call(py);
         }
         result
     }

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::mem::offset_of;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering, fence};
 
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
@@ -50,7 +50,8 @@ pub(crate) struct HandleObject {
     pub(super) inline: [Slot; INLINE_ARGS],
     pub(super) inline_count: Cell<u8>,
     pub(super) cancelled: AtomicBool,
-    pub(super) running: AtomicBool,
+    /// How many calls of the callback are under way: it may ask for another one.
+    pub(super) running: AtomicU16,
     kind: Cell<Kind>,
     tracked: Cell<bool>,
 }
@@ -163,8 +164,8 @@ impl HandleObject {
         if tuple.is_null() {
             let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
             let count = usize::from(self.inline_count.get());
-            // SAFETY: the handle keeps callable and arguments alive while `running` is
-            // set, or nobody can make it let go of them. `second`, before the first
+            // SAFETY: the handle keeps callable and arguments alive while `running`
+            // counts, or nobody can make it let go of them. `second`, before the first
             // argument, is the callee's to use, but in a timer, where it is asyncio's.
             unsafe {
                 call::vectorcall_at(
@@ -184,6 +185,12 @@ impl HandleObject {
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call of the callback is under way, which needs what the handle holds.
+    #[inline]
+    pub(super) fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed) != 0
     }
 
     #[inline]
@@ -313,7 +320,7 @@ impl HandleObject {
     /// On the loop's thread: finishes what another thread's `cancel` began.
     pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) {
         let held = self.take_timer().and_then(|key| inside.with(|state| state.timers.remove(key)));
-        if !self.running.load(Ordering::Relaxed) {
+        if !self.is_running() {
             self.release(py);
         }
         drop(held);
@@ -384,6 +391,8 @@ impl HandleObject {
         unsafe { clear_weakrefs(this) };
         handle.clear_all();
         handle.cancelled.store(false, Ordering::Relaxed);
+        // Nobody is calling it, even if threads that did so at once have miscounted.
+        handle.running.store(0, Ordering::Relaxed);
         if let Some(timer) = handle.timer() {
             timer.forget();
         }
