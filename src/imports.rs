@@ -30,7 +30,7 @@ pub(crate) struct Imports {
     pub(crate) logger: Py<PyAny>,
     pub(crate) base_create_task: Py<PyAny>,
     /// `asyncio._get_running_loop`.
-    pub(crate) running_loop: Py<PyAny>,
+    pub(crate) running_loop: Owned,
     pub(crate) context_name: Py<PyString>,
     pub(crate) name_name: Py<PyString>,
     pub(crate) eager_start_name: Py<PyString>,
@@ -78,7 +78,7 @@ impl Imports {
             logger: find("asyncio.log", "logger")?,
             base_create_task: find("asyncio.base_events", "BaseEventLoop")?
                 .getattr(py, "create_task")?,
-            running_loop: find("asyncio.events", "_get_running_loop")?,
+            running_loop: find("asyncio.events", "_get_running_loop")?.bind(py).into(),
             context_name: intern!(py, "context").clone().unbind(),
             name_name: intern!(py, "name").clone().unbind(),
             eager_start_name: intern!(py, "eager_start").clone().unbind(),

@@ -33,6 +33,35 @@ def test_a_future_is_asyncios(loop):
     assert loop.run_until_complete(future) == "done"
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop run no second loop there")
+@pytest.mark.parametrize("inner", ["same", "asyncio"])
+def test_tasks_and_futures_are_of_the_loop_that_is_asked_while_another_runs(
+    loop, loop_factory, inner
+):
+    other = loop_factory() if inner == "same" else asyncio.SelectorEventLoop()
+
+    async def ask():
+        return loop.create_task(returns("result")), loop.create_future()
+
+    def run_other():
+        asyncio._set_running_loop(None)
+        try:
+            asked.extend(other.run_until_complete(ask()))
+            asyncio._set_running_loop(other)
+            asked.append(loop.create_task(returns("result")))
+        finally:
+            asyncio._set_running_loop(loop)
+        loop.stop()
+
+    asked = []
+    loop.call_soon(run_other)
+    loop.run_forever()
+    assert [each.get_loop() for each in asked] == [loop] * 3
+    asked[1].set_result("result")
+    assert [loop.run_until_complete(each) for each in asked] == ["result"] * 3
+    other.close()
+
+
 def test_the_name_is_set(loop):
     task = loop.create_task(returns(), name="a name")
     assert task.get_name() == "a name"

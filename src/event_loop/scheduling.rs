@@ -17,7 +17,7 @@ use crate::handle::{Callback, HandleRef, Kind, Memory};
 use crate::imports::Imports;
 use crate::loop_cell::Refused;
 use crate::py::args::missing_arguments;
-use crate::py::{Args, Owned, context};
+use crate::py::{Args, Owned, call, context};
 use crate::ready::Ready;
 
 // The steps that these methods share are `inline(always)`: called as functions they
@@ -226,8 +226,11 @@ pub(crate) fn create_task<'py>(
             // the loop is open by then.
             inside.with(|state| state.task_factory.is_some())
         });
-        if matches!(factory, Ok(false)) && is_stock_task(py, imports)? {
-            // A task without a loop argument takes the running one.
+        if matches!(factory, Ok(false))
+            && is_stock_task(py, imports)?
+            && this.is_asyncios(py, imports)?
+        {
+            // A task without a loop argument takes the one that asyncio says runs.
             return args.call(imports.task.bind(py));
         }
     }
@@ -278,6 +281,14 @@ impl This<'_> {
     #[inline]
     fn is_current(&self) -> bool {
         self.event_loop.is_current()
+    }
+
+    /// Whether asyncio, too, says that this loop runs in this thread: not where a
+    /// callback runs another one meanwhile.
+    #[inline]
+    fn is_asyncios(&self, py: Python<'_>, imports: &Imports) -> PyResult<bool> {
+        let running = call::call0(py, &imports.running_loop)?;
+        Ok(running.as_ptr() == self.as_ptr())
     }
 
     /// The time that timers count from.
