@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import functools
+import gc
 import threading
 import time
 import weakref
 
 import pytest
 
-from tests.support.net import connected
+from tests.support.net import connected, socket_pair
 from tests.support.protocols import Recorder
 
 THREADS = 8
@@ -406,3 +408,59 @@ def test_a_transport_refuses_other_threads_and_names_the_method(loop, method, ar
             assert await protocol.until_received(11) == b"and reading"
 
     loop.run_until_complete(main())
+
+
+def clear_the_queue(loop, make):
+    loop.call_soon(print, make())
+    loop._ready.clear()
+
+
+def close(loop, make):
+    loop.call_soon(print, make())
+    loop.close()
+
+
+def close_with_a_timer(loop, make):
+    loop.call_later(60, print, make())
+    loop.close()
+
+
+def remove_a_reader(loop, make):
+    with socket_pair() as (ours, _theirs):
+        loop.add_reader(ours, print, make())
+        loop.remove_reader(ours)
+
+
+def replace_a_task_factory(loop, make):
+    loop.set_task_factory(functools.partial(print, make()))
+    loop.set_task_factory(None)
+
+
+WAYS_TO_DROP = {
+    "call_soon": lambda loop, make: loop.call_soon(print, make()).cancel(),
+    "call_later": lambda loop, make: loop.call_later(60, print, make()).cancel(),
+    "threadsafe": lambda loop, make: loop.call_soon_threadsafe(print, make()).cancel(),
+    "clear": clear_the_queue,
+    "close": close,
+    "close_with_a_timer": close_with_a_timer,
+    "remove_reader": remove_a_reader,
+    "set_task_factory": replace_a_task_factory,
+}
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop keep what was cancelled")
+@pytest.mark.parametrize("way", WAYS_TO_DROP)
+def test_what_a_loop_drops_may_wait_for_a_thread_that_uses_the_loop(loop_factory, way):
+    loop = loop_factory()
+
+    class Waits:
+        def __del__(self):
+            thread = threading.Thread(target=loop.get_task_factory)
+            thread.start()
+            thread.join(3)
+            ended.append(not thread.is_alive())
+
+    ended = []
+    WAYS_TO_DROP[way](loop, Waits)
+    gc.collect()
+    assert ended == [True]

@@ -83,6 +83,8 @@ fn add<'py>(
         displaced = way.unwrap_or_default();
         watch(state, fd, direction, held, known)
     });
+    // Other threads may enter while these are dropped.
+    drop(inside);
     drop(dropped);
     drop(displaced.forget(matches!(direction, Direction::Read)));
     sockets::wake(py, displaced)?;
@@ -158,6 +160,8 @@ pub(crate) fn unwatch(
     // A call that waits goes on: in asyncio it would now wait for ever.
     let waits = inside.with(|state| sockets::waits(state, fd, reading));
     let (handle, source) = inside.with(|state| take(state, fd, direction));
+    // Other threads may enter while these are dropped.
+    drop(inside);
     let found = waits || handle.is_some();
     if let Some(handle) = handle {
         handle.get().cancel(py)?;

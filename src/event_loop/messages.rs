@@ -7,7 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::event_loop::{EventLoop, Inside, run, scheduling};
-use crate::handle::HandleRef;
+use crate::handle::{HandleRef, Released};
 use crate::ready::Ready;
 
 /// So many messages are queued for a turn; the others wait for the next one. Where
@@ -24,6 +24,9 @@ pub(crate) enum Message {
     /// This handle was cancelled: drop what it holds.
     Reap(HandleRef),
 }
+
+/// A handle that was cancelled, and what it held.
+pub(crate) type Cancelled = (HandleRef, Option<Released>);
 
 impl EventLoop {
     /// Hands a handle that another thread cancelled to the loop.
@@ -52,8 +55,11 @@ impl EventLoop {
     /// collector sees it.
     pub(crate) fn take_late_messages(&self, py: Python<'_>) {
         if let Ok(inside) = self.cell.try_enter() {
-            self.take_messages(py, &inside);
+            let cancelled = self.take_messages(py, &inside);
             run::show_to_collector(py, &inside);
+            // Other threads may enter while these are dropped.
+            drop(inside);
+            drop(cancelled);
         }
     }
 
@@ -76,18 +82,20 @@ impl EventLoop {
     /// off where it is, and need not be copied.
     #[cold]
     pub(crate) fn take_some_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
-        self.take(py, inside, MESSAGES_PER_TURN);
+        drop(self.take(py, inside, MESSAGES_PER_TURN));
     }
 
     /// Takes over all that other threads have sent by now, for what is to come
-    /// after it. Threads that go on sending do not keep it from ending.
+    /// after it. Threads that go on sending do not keep it from ending. What comes
+    /// back is to be dropped.
     #[cold]
-    pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
-        self.take(py, inside, self.inbox.pending());
+    pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) -> Vec<Cancelled> {
+        self.take(py, inside, self.inbox.pending())
     }
 
-    fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) {
+    fn take(&self, py: Python<'_>, inside: &Inside<'_>, most: usize) -> Vec<Cancelled> {
         let mut taken = 0;
+        let mut cancelled = Vec::new();
         while taken < most {
             let Some(message) = self.inbox.pop(py) else { break };
             taken += 1;
@@ -103,12 +111,16 @@ impl EventLoop {
                     inside.with(|state| state.untracked = true);
                     scheduling::schedule(py, inside, &handle, when);
                 }
-                Message::Timer(_) => {}
-                Message::Reap(handle) => handle.get().take_back(py, inside),
+                Message::Timer(handle) => cancelled.push((handle, None)),
+                Message::Reap(handle) => {
+                    let released = handle.get().take_back(py, inside);
+                    cancelled.push((handle, released));
+                }
             }
         }
         if taken > 0 {
             self.backpressure.taken(|| self.inbox.pending());
         }
+        cancelled
     }
 }

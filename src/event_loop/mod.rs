@@ -301,6 +301,8 @@ impl EventLoop {
             state.ready = events;
             callbacks
         });
+        // Other threads may enter while these are dropped.
+        drop(inside);
         drop(callbacks);
         Ok(())
     }
@@ -310,7 +312,7 @@ impl EventLoop {
         let this = slf.get();
         let inside = this.enter(slf.py(), "close")?;
         this.closed.store(true, Ordering::SeqCst);
-        this.clear(slf.py(), &inside);
+        this.clear(slf.py(), inside);
         log::debug!("loop closed");
         logging::deliver(slf.py())
     }
@@ -396,6 +398,7 @@ impl EventLoop {
         let inside = slf.get().enter(slf.py(), "set_task_factory")?;
         let value = value.map(Owned::from);
         let old = inside.with(|state| std::mem::replace(&mut state.task_factory, value));
+        drop(inside);
         drop(old);
         Ok(())
     }
@@ -425,6 +428,7 @@ impl EventLoop {
         let inside = slf.get().enter(slf.py(), "_transport_class")?;
         let value = Owned::from(value);
         let old = inside.with(|state| state.transport_class.replace(value));
+        drop(inside);
         drop(old);
         Ok(())
     }
@@ -463,7 +467,7 @@ impl EventLoop {
         #[allow(unsafe_code)]
         let py = unsafe { Python::assume_attached() };
         if let Ok(inside) = self.cell.enter(py) {
-            self.clear(py, &inside);
+            self.clear(py, inside);
         }
         // A forked child cannot enter its parent's loop.
         drop(self.shared_handles.drain(py));
@@ -517,8 +521,9 @@ impl EventLoop {
     }
 
     /// Empties the state. What it held is dropped after the state is whole
-    /// again, because dropping may run any code.
-    fn clear(&self, py: Python<'_>, inside: &Inside<'_>) {
+    /// again, and open to other threads: dropping may run any code, which may
+    /// wait for them.
+    fn clear(&self, py: Python<'_>, inside: Inside<'_>) {
         let dropped = inside.with(|state| {
             state.fds = fd_table::FdTable::default();
             state.signal_token = None;
@@ -542,12 +547,16 @@ impl EventLoop {
             handle.get().set_timer(None);
         }
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(inside);
         drop(dropped);
         while let Some(message) = self.inbox.pop(py) {
             drop(message);
         }
-        let dead = inside.with(|state| state.handles.drain());
-        drop((dead, self.shared_handles.drain(py)));
+        if let Ok(inside) = self.cell.try_enter() {
+            // Of nothing but memory.
+            drop(inside.with(|state| state.handles.drain()));
+        }
+        drop(self.shared_handles.drain(py));
     }
 }
 

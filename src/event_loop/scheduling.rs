@@ -319,8 +319,9 @@ impl EventLoop {
             // This thread does not sleep in the poll, so nobody is to be woken.
             let _ = self.inbox.push(py, Message::Call(handle));
         } else {
-            self.take_messages(py, inside);
+            let cancelled = self.take_messages(py, inside);
             inside.with(|state| state.ready.push_back(Ready::Handle(handle)));
+            drop(cancelled);
         }
     }
 

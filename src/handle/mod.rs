@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 
 pub(crate) use self::class::make_classes;
 pub(crate) use self::free_list::{Handles, Memory};
-pub(crate) use self::object::HandleObject;
+pub(crate) use self::object::{HandleObject, Released};
 pub(crate) use self::shared_list::SharedHandles;
 use self::timer::TimerObject;
 use crate::imports::Imports;

@@ -251,8 +251,11 @@ impl HandleObject {
 
     /// Drops what the callback needed, as asyncio does when it is cancelled.
     pub(super) fn release(&self, py: Python<'_>) {
-        // The slot reads as None afterwards. All are emptied before what they
-        // held is dropped, because that may run any code.
+        drop(self.empty(py));
+    }
+
+    /// Takes out what the callback needed. The slot of it reads as None afterwards.
+    fn empty(&self, py: Python<'_>) -> Released {
         let none = Owned::none(py);
         let held = self.alone(py, || {
             let count = usize::from(self.inline_count.replace(0));
@@ -265,10 +268,7 @@ impl HandleObject {
             }
             held
         });
-        for object in held {
-            // SAFETY: the slots owned these references.
-            unsafe { give_up(self.kind(), object) };
-        }
+        Released { kind: self.kind(), held }
     }
 
     /// Runs `body` while no other thread looks at the slots.
@@ -293,7 +293,10 @@ impl HandleObject {
         }
         match event_loop.cell.try_enter() {
             Ok(inside) => {
-                self.take_back(py, &inside);
+                let released = self.take_back(py, &inside);
+                // Other threads may enter while these are dropped.
+                drop(inside);
+                drop(released);
                 Ok(())
             }
             Err(_) => {
@@ -317,18 +320,18 @@ impl HandleObject {
         Ok(())
     }
 
-    /// On the loop's thread: finishes what another thread's `cancel` began.
-    pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) {
+    /// On the loop's thread: finishes what another thread's `cancel` began. The
+    /// caller, who holds the handle, drops what comes of it outside of the loop.
+    pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) -> Option<Released> {
         let held = self.take_timer().and_then(|key| inside.with(|state| state.timers.remove(key)));
-        if !self.is_running() {
-            self.release(py);
-        }
+        let released = (!self.is_running()).then(|| self.empty(py));
         drop(held);
         if self.is_shared() {
             // The loop holds it no longer: what keeps it may be in a cycle with
             // the context.
             self.track();
         }
+        released
     }
 
     /// Debug mode shows what a cancelled handle would have called.
@@ -435,6 +438,22 @@ impl HandleObject {
             }
         }
         drop((dead, event_loop));
+    }
+}
+
+/// What a cancelled handle held. To drop it may run any code.
+#[must_use]
+pub(crate) struct Released {
+    kind: Kind,
+    held: [*mut ffi::PyObject; INLINE_ARGS + 2],
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        for object in self.held {
+            // SAFETY: the slots owned these references.
+            unsafe { give_up(self.kind, object) };
+        }
     }
 }
 
