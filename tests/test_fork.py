@@ -232,3 +232,36 @@ def test_a_child_collects_the_loop_that_its_parents_threads_have_called(flavour)
         print("done")
         """,
     )
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="handles of asyncio's kind")
+def test_a_child_may_cancel_the_threadsafe_call_that_forked_it(flavour):
+    check(
+        flavour,
+        """
+        import signal, threading
+
+        def child():
+            signal.alarm(5)
+            assert not handle.cancelled()
+            handle.cancel()
+            assert handle.cancelled()
+
+        def fork():
+            outcome.append(in_child(child))
+            loop.stop()
+
+        def send():
+            global handle
+            handle = loop.call_soon_threadsafe(lambda: (sent.wait(), fork()))
+            sent.set()
+
+        outcome, sent = [], threading.Event()
+        loop = new_loop()
+        loop.call_soon(threading.Thread(target=send).start)
+        loop.run_forever()
+        assert outcome == [0], outcome
+        loop.close()
+        print("done")
+        """,
+    )

@@ -313,7 +313,9 @@ impl HandleObject {
         if self.kind() == Kind::Threadsafe && cfg!(Py_3_14) {
             // SAFETY: the handle keeps its loop alive.
             let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
-            if !event_loop.cell.is_mine() {
+            // In a forked child the callback is that of a thread that is not there, or
+            // this very one.
+            if !event_loop.cell.is_mine() && !event_loop.cell.is_disowned() {
                 threadsafe_cancel::wait(py, &self.running);
             }
         }
