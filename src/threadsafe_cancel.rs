@@ -8,12 +8,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use crate::py::detached::detached;
+use crate::py::interpreter;
 
 const ORDER: Ordering = if cfg!(Py_GIL_DISABLED) { Ordering::SeqCst } else { Ordering::Relaxed };
+
+/// How often the main thread looks for signals while it waits: a delay that nobody
+/// feels who has pressed a key.
+const BETWEEN_SIGNALS: Duration = Duration::from_millis(20);
 
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
 static LOCK: Mutex<()> = Mutex::new(());
@@ -49,17 +55,49 @@ fn change(running: &AtomicU16, by: u16) {
 }
 
 /// On another thread: returns when the callback does not run (any more).
-pub(crate) fn wait(py: Python<'_>, running: &AtomicU16) {
+///
+/// # Errors
+/// In the main thread, what a signal handler raises meanwhile.
+pub(crate) fn wait(py: Python<'_>, running: &AtomicU16) -> PyResult<()> {
     if running.load(ORDER) == 0 {
-        return;
+        return Ok(());
     }
-    WAITERS.fetch_add(1, ORDER);
-    detached(py, || {
-        let mut lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        while running.load(ORDER) != 0 {
-            lock = ENDED.wait(lock).unwrap_or_else(PoisonError::into_inner);
+    // No signal ends a wait for the condition.
+    let slice = interpreter::is_main_thread(py).then_some(BETWEEN_SIGNALS);
+    let _waiter = Waiter::new();
+    while !detached(py, || wait_for_end(running, slice)) {
+        py.check_signals()?;
+    }
+    Ok(())
+}
+
+/// Waits, for so long at most; whether the callback has returned.
+fn wait_for_end(running: &AtomicU16, most: Option<Duration>) -> bool {
+    let runs = |_: &mut ()| running.load(ORDER) != 0;
+    let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    match most {
+        Some(most) => {
+            drop(
+                ENDED.wait_timeout_while(lock, most, runs).unwrap_or_else(PoisonError::into_inner),
+            );
         }
-        drop(lock);
-    });
-    WAITERS.fetch_sub(1, ORDER);
+        None => drop(ENDED.wait_while(lock, runs).unwrap_or_else(PoisonError::into_inner)),
+    }
+    running.load(ORDER) == 0
+}
+
+/// Counts a thread that waits.
+struct Waiter;
+
+impl Waiter {
+    fn new() -> Self {
+        WAITERS.fetch_add(1, ORDER);
+        Self
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        WAITERS.fetch_sub(1, ORDER);
+    }
 }

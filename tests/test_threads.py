@@ -14,6 +14,7 @@ import weakref
 import pytest
 
 from tests.support.net import connected, socket_pair
+from tests.support.programs import output_of
 from tests.support.protocols import Recorder
 
 THREADS = 8
@@ -464,3 +465,34 @@ def test_what_a_loop_drops_may_wait_for_a_thread_that_uses_the_loop(loop_factory
     WAYS_TO_DROP[way](loop, Waits)
     gc.collect()
     assert ended == [True]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop do not wait")
+@pytest.mark.min_python(3, 14)
+def test_an_interrupt_ends_the_wait_for_a_call_that_runs(flavour):
+    program = """
+    import os, signal, threading
+
+    def callback():
+        began.set()
+        end.wait(10)
+        ended.set()
+
+    began, end, ended = threading.Event(), threading.Event(), threading.Event()
+    loop = new_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    handle = loop.call_soon_threadsafe(callback)
+    began.wait()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        handle.cancel()
+    except KeyboardInterrupt:
+        print("interrupted", "too late" if ended.is_set() else "at once")
+    end.set()
+    handle.cancel()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    """
+    assert output_of(flavour, program) == "interrupted at once\n"

@@ -316,7 +316,7 @@ impl HandleObject {
             // In a forked child the callback is that of a thread that is not there, or
             // this very one.
             if !event_loop.cell.is_mine() && !event_loop.cell.is_disowned() {
-                threadsafe_cancel::wait(py, &self.running);
+                return threadsafe_cancel::wait(py, &self.running);
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Which interpreter of the process this is.
+//! Which interpreter of the process this is, and which of its threads.
 #![allow(unsafe_code)]
 
 use pyo3::exceptions::PyImportError;
@@ -20,6 +20,14 @@ pub(crate) fn require_main(_py: Python<'_>) -> PyResult<()> {
     Err(PyImportError::new_err(
         "tokioloop cannot be loaded in a sub-interpreter; use threads (tokioloop.serve) or processes",
     ))
+}
+
+/// Whether this is the thread that Python runs signal handlers in.
+pub(crate) fn is_main_thread(py: Python<'_>) -> bool {
+    let main = || py.import("threading")?.call_method0("main_thread")?.getattr("ident")?.extract();
+    // SAFETY: an attached thread may ask for its identity.
+    let me = unsafe { ffi::PyThread_get_thread_ident() };
+    PyResult::<std::ffi::c_ulong>::is_ok_and(main(), |main| main == me)
 }
 
 /// The number that CPython gives the interpreter that it starts with.
