@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import random
 
@@ -243,6 +244,72 @@ class TestReplacedClock:
         for _ in range(2):
             loop.call_soon(loop.stop)
             loop.run_forever()
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the peers never look at a replaced call_at")
+class TestReplacedCallAt:
+    def test_call_later_calls_that_of_a_subclass(self, loop, no_leaks):
+        class LoopWithRecord(type(loop)):  # type: ignore[misc]
+            def call_at(self, when, callback, *args, context=None):
+                calls.append((when - started, callback, args, context))
+                return super().call_at(when, callback, *args, context=context)
+
+        calls, fired = [], []
+        context = contextvars.copy_context()
+        recording = LoopWithRecord()
+        started = recording.time()
+        try:
+            recording.call_later(0.001, fired.append, 1, context=context)
+            recording.call_later(0.002, recording.stop)
+            recording.run_forever()
+            recording.run_until_complete(asyncio.sleep(0.001))
+        finally:
+            recording.close()
+        assert fired == [1]
+        assert calls[0][1:] == (fired.append, (1,), context)
+        assert calls[1][1:] == (recording.stop, (), None)
+        assert len(calls) == 3
+        assert 0.001 <= calls[0][0] < 1
+
+    def test_call_later_calls_that_of_an_instance_while_it_is_there(self, loop, monkeypatch):
+        def call_at(*args, context):
+            calls.append((*args[1:], context))
+            return original(*args)
+
+        calls = []
+        original = loop.call_at
+        monkeypatch.setattr(loop, "call_at", call_at)
+        assert isinstance(loop.call_later(0.5, print, 1, 2), asyncio.TimerHandle)
+        monkeypatch.undo()
+        assert isinstance(loop.call_later(0.5, print, 3), asyncio.TimerHandle)
+        assert calls == [(print, 1, 2, None)]
+
+    def test_call_later_calls_that_of_a_patched_class_from_the_next_run_on(self, loop, monkeypatch):
+        calls = []
+
+        def call_at(self, *args, context=None):
+            calls.append(args)
+            return original(self, *args, context=context)
+
+        original = type(loop).call_at
+        monkeypatch.setattr(type(loop), "call_at", call_at)
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert len(calls) == 1
+
+    def test_a_delay_is_added_as_python_adds_it(self, loop, monkeypatch):
+        class Delay(float):
+            def __radd__(self, time):
+                return "the sum"
+
+        def call_at(when, callback, context):
+            calls.append(when)
+            return original(0, callback)
+
+        calls = []
+        original = loop.call_at
+        monkeypatch.setattr(loop, "call_at", call_at)
+        loop.call_later(Delay(1), int)
+        assert calls == ["the sum"]
 
 
 def test_time_is_monotonic(loop):

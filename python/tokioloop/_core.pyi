@@ -36,6 +36,7 @@ class EventLoop:
     _task_factory: Any
     _custom_clock: bool
     _custom_futures: bool
+    _custom_timers: bool
     @property
     def _transport_class(self) -> type[StreamTransport]: ...
     @_transport_class.setter

@@ -109,6 +109,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         self._stall_timeout = stall_timeout
         self._on_stall = on_stall
         self._custom_clock = type(self).time is not _TIME
+        self._custom_timers = type(self).call_at is not _CALL_AT
         _loops.add(self)
         if threading.current_thread() is threading.main_thread():
             self._csock  # noqa: B018 - opened now, so that a run opens nothing
@@ -117,6 +118,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         super().__setattr__(name, value)
         if name == "time":
             self._custom_clock = True
+        elif name == "call_at":
+            self._custom_timers = True
         elif name in _OF_FUTURES:
             self._custom_futures = True
 
@@ -124,6 +127,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         super().__delattr__(name)
         if name == "time":
             self._custom_clock = type(self).time is not _TIME
+        elif name == "call_at":
+            self._custom_timers = type(self).call_at is not _CALL_AT
         elif name in _OF_FUTURES:
             self._custom_futures = not _OF_FUTURES.isdisjoint(vars(self))
 
@@ -135,6 +140,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         """
         if type(self).time is not _TIME:
             self._custom_clock = True
+        if type(self).call_at is not _CALL_AT:
+            self._custom_timers = True
         # Here, because CPython 3.13.0 forgets the outer run when it refuses an inner one.
         self._check_closed()
         self._check_running()
@@ -454,6 +461,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
 
 # As it was made: a subclass, or whoever patches the class, may have another.
 _TIME = TokioLoop.time
+_CALL_AT = TokioLoop.call_at
 
 
 def new_event_loop() -> TokioLoop:

@@ -76,6 +76,8 @@ pub(crate) struct EventLoop {
     closed: AtomicBool,
     /// `time` is not the class's own: timers follow the one that is.
     custom_clock: AtomicBool,
+    /// `call_at` is not the class's own: `call_later` calls the one that is.
+    custom_timers: AtomicBool,
     /// `create_future` or `get_debug` was replaced on the instance.
     custom_futures: AtomicBool,
     /// The identity that Python's `threading` gives the running thread, or 0.
@@ -142,6 +144,7 @@ impl EventLoop {
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             custom_clock: AtomicBool::new(false),
+            custom_timers: AtomicBool::new(false),
             custom_futures: AtomicBool::new(false),
             thread_ident: AtomicU64::new(0),
         })
@@ -408,6 +411,11 @@ impl EventLoop {
         self.custom_clock()
     }
 
+    #[getter(_custom_timers)]
+    fn custom_timers_value(&self) -> bool {
+        self.custom_timers.load(Ordering::Relaxed)
+    }
+
     #[getter(_custom_futures)]
     fn custom_futures_value(&self) -> bool {
         self.custom_futures()
@@ -421,6 +429,11 @@ impl EventLoop {
     #[setter(_custom_clock)]
     fn set_custom_clock_value(&self, value: bool) {
         self.custom_clock.store(value, Ordering::Relaxed);
+    }
+
+    #[setter(_custom_timers)]
+    fn set_custom_timers_value(&self, value: bool) {
+        self.custom_timers.store(value, Ordering::Relaxed);
     }
 
     #[setter(_transport_class)]

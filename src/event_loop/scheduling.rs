@@ -115,6 +115,9 @@ pub(crate) fn call_later<'py>(
     let call = parse(py, "call_later", args, &["delay"])?;
     let delay = first(py, &args, "delay")?;
     let now = this.now(py)?;
+    if this.event_loop.custom_timers() {
+        return call_custom_at(py, this, now, &delay, &call);
+    }
     // SAFETY of the fast path: none needed, `cast_exact` checks the type.
     let (when, given) = match delay.cast_exact::<PyFloat>() {
         Ok(delay) => (now + delay.value(), None),
@@ -126,11 +129,34 @@ pub(crate) fn call_later<'py>(
 /// A delay that is no float is added as Python adds it.
 #[cold]
 fn add_delay(py: Python<'_>, now: f64, delay: &Bound<'_, PyAny>) -> PyResult<(f64, Option<Owned>)> {
+    let when = sum(py, now, delay)?;
+    Ok((when.extract()?, Some(when.into())))
+}
+
+fn sum<'py>(py: Python<'py>, now: f64, delay: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if delay.is_none() && cfg!(Py_3_11) {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
-    let when = PyFloat::new(py, now).add(delay)?;
-    Ok((when.extract()?, Some(when.into())))
+    PyFloat::new(py, now).add(delay)
+}
+
+/// `call_later` as asyncio has it, for a `call_at` that is not the class's own.
+#[cold]
+fn call_custom_at<'py>(
+    py: Python<'py>,
+    this: This<'_>,
+    now: f64,
+    delay: &Bound<'py, PyAny>,
+    call: &Call<'_>,
+) -> PyResult<Owned> {
+    let when = sum(py, now, delay)?;
+    // SAFETY: arguments of the call under way.
+    #[allow(unsafe_code)]
+    let args = call.args.iter().map(|&object| unsafe { Bound::from_borrowed_ptr(py, object) });
+    let args = as_tuple(py, [when, as_any(py, call)].into_iter().chain(args))?;
+    let keywords = PyDict::new(py);
+    keywords.set_item("context", call.context.as_ref().map(|context| context.bind(py)))?;
+    Ok(this.bind(py).call_method(intern!(py, "call_at"), args, Some(&keywords))?.into())
 }
 
 pub(crate) fn call_at<'py>(
@@ -302,6 +328,11 @@ impl This<'_> {
 }
 
 impl EventLoop {
+    #[inline]
+    fn custom_timers(&self) -> bool {
+        self.custom_timers.load(Ordering::Relaxed)
+    }
+
     /// Queues a handle of the loop's own thread, behind what other threads
     /// have sent before.
     // HOT: call_soon
