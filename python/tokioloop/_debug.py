@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.base_events
+import asyncio.selector_events
 import logging
 import socket
-from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def report_slow_event(loop: TokioLoop, method: str, subject: Any, seconds: float
 
 def tell_of_connection(loop: TokioLoop, server: Any, address: Any, fd: int) -> None:
     """Say that a connection was accepted."""
+    logger = asyncio.selector_events.logger
     if not logger.isEnabledFor(logging.DEBUG):
         return
     connection = socket.socket(fileno=fd)
@@ -45,7 +46,8 @@ def tell_of_connection(loop: TokioLoop, server: Any, address: Any, fd: int) -> N
 
 
 def _report(text: str, seconds: float) -> None:
-    logger.warning("Executing %s took %.3f seconds", text, seconds)
+    # As it is now: who replaces the module's logger sees what asyncio would tell it.
+    asyncio.base_events.logger.warning("Executing %s took %.3f seconds", text, seconds)
 
 
 def _of_protocol(transport: Any) -> str:
