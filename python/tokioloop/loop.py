@@ -438,10 +438,18 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     ) -> None:
         handshake = None
         if sslcontext is not None:
-            timeouts = {"ssl_handshake_timeout": ssl_handshake_timeout}
-            if sys.version_info >= (3, 11):
-                timeouts["ssl_shutdown_timeout"] = ssl_shutdown_timeout
-            handshake = _tls.handshaking(self, sslcontext, **timeouts)
+            if sys.version_info < (3, 11):
+                # The older protocol is used as it is, and so is what accepts for it.
+                super()._start_serving(
+                    protocol_factory, sock, sslcontext, server, backlog, ssl_handshake_timeout
+                )
+                return
+            handshake = _tls.handshaking(
+                self,
+                sslcontext,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
         self._listen(sock, sock.fileno(), protocol_factory, handshake, server, max(backlog, 0))
 
     def _stop_serving(self, sock: socket.socket) -> None:

@@ -176,6 +176,8 @@ def test_connections_that_are_through_stay_open_when_the_loop_is_closed(
     del made[:]
 
 
+# Before that asyncio has another protocol, which is used as it is.
+@pytest.mark.min_python(3, 11)
 def test_what_a_client_sends_behind_its_handshake_is_received(loop: Loop) -> None:
     made: list[Recorder] = []
 
