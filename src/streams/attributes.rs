@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ptr;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -20,16 +20,6 @@ pub(crate) struct Place(AtomicIsize);
 impl Place {
     pub(crate) const fn new() -> Self {
         Self(AtomicIsize::new(0))
-    }
-}
-
-/// How many attributes an instance had that lacked a certain one: others with as
-/// many, set by the same `__init__`, lack it too.
-pub(crate) struct Without(AtomicUsize);
-
-impl Without {
-    pub(crate) const fn new() -> Self {
-        Self(AtomicUsize::new(usize::MAX))
     }
 }
 
@@ -110,26 +100,6 @@ impl Attributes {
         }
         // SAFETY: borrowed from the dictionary, which is alive.
         Some((name, unsafe { Owned::from_borrowed(value) }, next))
-    }
-
-    /// Whether there is no attribute of that name.
-    // HOT: stream
-    #[inline]
-    pub(crate) fn lack(
-        &self,
-        py: Python<'_>,
-        name: &Bound<'_, PyString>,
-        without: &Without,
-    ) -> PyResult<bool> {
-        let length = self.len();
-        if without.0.load(Ordering::Relaxed) == length {
-            return Ok(true);
-        }
-        let lacks = self.search(py, name)?.is_none();
-        if lacks {
-            without.0.store(length, Ordering::Relaxed);
-        }
-        Ok(lacks)
     }
 
     #[cold]

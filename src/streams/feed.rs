@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use crate::event_loop::futures;
 use crate::py::{Owned, bytes};
-use crate::streams::attributes::{Attributes, Place, Without};
+use crate::streams::attributes::{Attributes, Place};
 use crate::streams::classes;
 use crate::streams::fields::Field;
 use crate::streams::state::StreamState;
@@ -30,12 +30,11 @@ pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> 
 // HOT: stream
 pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResult<bool> {
     static PLACE: Place = Place::new();
-    static WITHOUT: Without = Without::new();
     if !Stock::get(py)?.protocol.is_unmodified(py) {
         return Ok(false);
     }
     let attributes = Attributes::of(py, protocol.as_ptr())?;
-    if !attributes.lack(py, intern!(py, "data_received"), &WITHOUT)? {
+    if attributes.search(py, intern!(py, "data_received"))?.is_some() {
         return Ok(false);
     }
     let name = intern!(py, "_stream_reader_wr");

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.net import LOOPBACK, connected
+from tests.support.net import LOOPBACK, connected, settled
 from tests.support.protocols import Recorder
 
 pytestmark = pytest.mark.flavours(
@@ -134,6 +134,31 @@ def test_a_hook_before_a_stream_s_data(
             writer.close()
             await writer.wait_closed()
         server.close()
+
+    loop.run_until_complete(main())
+
+
+def test_a_hook_on_a_client_s_stream_beside_a_server_s_without_one(loop: Loop) -> None:
+    """The server's protocol has an attribute more than the client's: the hook makes them equal."""
+    original = asyncio.StreamReaderProtocol.data_received
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(echo, LOOPBACK, 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        protocol = writer.transport.get_protocol()
+        protocol.data_received = lambda data: original(protocol, data.upper())
+        for _ in range(2):
+            writer.write(b"one")
+            assert await reader.readexactly(3) == b"ONE"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await settled()
 
     loop.run_until_complete(main())
 
