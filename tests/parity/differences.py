@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import re
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -117,7 +118,8 @@ DIFFERENCES: list[Difference] = [
         log=[
             (
                 "INFO",
-                "<Server sockets=(<TransportSocket fd=N, family=2, type=1, proto=6, "
+                f"<Server sockets=(<TransportSocket fd=N, family={socket.AF_INET!s}, "
+                f"type={socket.SOCK_STREAM!s}, proto=6, "
                 "laddr=('127.0.0.1', PORT)>,)> is serving",
                 None,
             ),

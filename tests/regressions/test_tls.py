@@ -48,6 +48,9 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
+# 3.10's SSLProtocol tells a writer neither that the peer has closed nor to pause once it shuts down,
+# so a writer like this one goes on for ever there, on whichever loop the last buffer drains late.
+@pytest.mark.min_python(3, 11)
 def test_a_client_that_closes_stops_a_server_that_streams(
     loop: Loop, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
