@@ -15,6 +15,7 @@ import gc
 import importlib
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -42,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr_fd] = os.dup(2)  # pytest captures descriptor 2 while tests run
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell makes its background jobs ignore it, and what they start inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for line in (
         "flavours(*names, reason): run only on these loops; the reason says what others lack",
         "min_python(major, minor): needs this version of Python or a later one",
