@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -250,6 +251,12 @@ def test_a_loop_is_an_event_loop_to_asyncio(loop):
 @pytest.mark.flavours("asyncio", "tokioloop", reason="the others do not derive from asyncio's loop")
 def test_a_loop_is_a_selector_event_loop(loop):
     assert isinstance(loop, asyncio.SelectorEventLoop)
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the others keep asyncio's state elsewhere")
+def test_a_loop_has_what_asyncios_constructor_assigns(loop):
+    with contextlib.closing(asyncio.SelectorEventLoop()) as model:
+        assert [name for name in vars(model) if not hasattr(loop, name)] == []
 
 
 @pytest.mark.min_python(3, 11)

@@ -1,4 +1,8 @@
-"""Children are watched by pidfd: no thread, no SIGCHLD handler, any loop's thread."""
+"""Children are watched by pidfd: no thread, no SIGCHLD handler, any loop's thread.
+
+Where the system has none (macOS, some sandboxes), asyncio's own way remains: a thread for each
+child.
+"""
 
 from __future__ import annotations
 

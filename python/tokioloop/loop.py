@@ -79,7 +79,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         *("_default_executor", "_executor_shutdown_called", "_exception_handler"),
         *("_clock_resolution", "_current_handle", "_timer_cancelled_count"),
         *("_selector", "_ssock", "_internal_fds", "slow_callback_duration"),
-        *("_signal_handlers", "_signal_socket"),
+        *("_signal_handlers", "_signal_socket", "_watcher"),
         *("_unix_server_sockets", "_sockets_of_callers"),
         *("_stall_timeout", "_on_stall"),
     )
@@ -104,6 +104,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._signal_socket: socket.socket | None = None
+        if sys.version_info >= (3, 14):
+            # For systems without pidfd; before, the policy has one.
+            self._watcher = unix_events._ThreadedChildWatcher()
         self._sockets_of_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._transport_class = SocketTransport
         self._stall_timeout = stall_timeout

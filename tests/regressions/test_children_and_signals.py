@@ -62,6 +62,25 @@ def test_small_writes_to_a_child_keep_their_order(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+@pytest.mark.flavours("tokioloop", reason="asyncio makes its choice elsewhere, and differently")
+def test_children_are_watched_where_the_system_has_no_pidfd(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokioloop._children.supported", lambda: False)
+
+    async def main() -> None:
+        ended = await asyncio.create_subprocess_exec("sh", "-c", "exit 3")
+        assert await ended.wait() == 3
+        cat = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
+        assert await cat.communicate(b"said") == (b"said", None)
+        assert cat.returncode == 0
+        killed = await asyncio.create_subprocess_exec("sleep", "30")
+        killed.kill()
+        assert await killed.wait() == -signal.SIGKILL
+
+    loop.run_until_complete(main())
+
+
 def test_closing_the_transport_of_a_running_child_leaves_no_zombie(loop: Loop) -> None:
     class Watcher(asyncio.SubprocessProtocol):
         def __init__(self) -> None:
