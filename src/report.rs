@@ -5,6 +5,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::event_loop::This;
 use crate::handle::HandleRef;
 use crate::imports::Imports;
 use crate::py::Owned;
@@ -42,6 +43,28 @@ pub(crate) fn callback_failed(
         context.set_item("source_traceback", traceback)?;
     }
     call_exception_handler(py, event_loop, &context)
+}
+
+/// An event of a transport could not be served, for a reason that is not its
+/// connection's end: of one transport alone the loop does not stop.
+///
+/// # Errors
+/// What leaves the loop.
+#[cold]
+pub(crate) fn event_failed(
+    py: Python<'_>,
+    this: This<'_>,
+    transport: &Owned,
+    error: PyErr,
+) -> PyResult<()> {
+    if leaves_loop(py, &error) {
+        return Err(error);
+    }
+    let context = PyDict::new(py);
+    context.set_item("message", "Exception in an event of a transport")?;
+    context.set_item("exception", error.into_value(py))?;
+    context.set_item("transport", transport.bind(py))?;
+    call_exception_handler(py, &this.owned(py), &context)
 }
 
 /// `f(1, 2) at file.py:3`; a broken `repr` must not hide the exception.

@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// Urgent data is told of beside other data: reads stop at it.
+#[cfg(target_os = "linux")]
+const READABLE: mio::Interest = mio::Interest::READABLE.add(mio::Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const READABLE: mio::Interest = mio::Interest::READABLE;
+
 /// A set of directions to be told about.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Interest(u8);
@@ -51,8 +57,8 @@ impl Interest {
     /// mio's form; none for the empty set.
     pub(crate) fn to_mio(self) -> Option<mio::Interest> {
         match (self.readable(), self.writable()) {
-            (true, true) => Some(mio::Interest::READABLE | mio::Interest::WRITABLE),
-            (true, false) => Some(mio::Interest::READABLE),
+            (true, true) => Some(READABLE | mio::Interest::WRITABLE),
+            (true, false) => Some(READABLE),
             (false, true) => Some(mio::Interest::WRITABLE),
             (false, false) => None,
         }

@@ -18,23 +18,31 @@ pub enum Accepted {
     /// Descriptors or memory have run out: leave the listener alone for a
     /// while, because it stays readable.
     Exhausted(io::Error),
+    /// A connection could not be had (accept(2): errors of its network are told
+    /// here, and a firewall's refusal); others may wait behind it.
+    Failed(io::Error),
 }
 
 /// Accepts once.
 ///
 /// # Errors
-/// What says that the listener itself is broken (EBADF, EINVAL, ...).
+/// What says that the descriptor is no listener (any more).
 pub fn accept(fd: BorrowedFd<'_>) -> io::Result<Accepted> {
     match sys::accept(fd) {
         Ok((connection, peer)) => Ok(Accepted::Connection(connection, peer)),
-        Err(error) => match (error.kind(), error.raw_os_error()) {
-            (ErrorKind::WouldBlock, _) => Ok(Accepted::Blocked),
-            (ErrorKind::ConnectionAborted | ErrorKind::Interrupted, _) => Ok(Accepted::Gone),
-            (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
-                Ok(Accepted::Exhausted(error))
-            }
-            _ => Err(error),
-        },
+        Err(error) => refused(error),
+    }
+}
+
+fn refused(error: io::Error) -> io::Result<Accepted> {
+    match (error.kind(), error.raw_os_error()) {
+        (ErrorKind::WouldBlock, _) => Ok(Accepted::Blocked),
+        (ErrorKind::ConnectionAborted | ErrorKind::Interrupted, _) => Ok(Accepted::Gone),
+        (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
+            Ok(Accepted::Exhausted(error))
+        }
+        (_, Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP)) => Err(error),
+        _ => Ok(Accepted::Failed(error)),
     }
 }
 
@@ -59,5 +67,16 @@ mod tests {
             }
         }
         assert!(matches!(accept(listener.as_fd()).unwrap(), Accepted::Blocked));
+    }
+
+    #[test]
+    fn an_error_of_one_connection_is_none_of_the_listener() {
+        for errno in [libc::EPROTO, libc::EPERM, libc::ENETDOWN, libc::EHOSTUNREACH] {
+            let told = refused(io::Error::from_raw_os_error(errno));
+            assert!(matches!(told, Ok(Accepted::Failed(_))), "{errno}: {told:?}");
+        }
+        for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
+            assert!(refused(io::Error::from_raw_os_error(errno)).is_err(), "{errno}");
+        }
     }
 }

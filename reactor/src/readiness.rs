@@ -14,8 +14,7 @@ impl Readiness {
     pub const READ_CLOSED: Self = Self(4);
 
     /// Urgent data is on its way or here: a read stops at its mark, so a short
-    /// one does not mean that everything has been read. Only sockets that are
-    /// kept are asked for it.
+    /// one does not mean that everything has been read.
     pub const URGENT: Self = Self(16);
 
     /// Readable still: the rest of an event whose source has given way to the
@@ -77,6 +76,12 @@ impl Readiness {
     #[inline]
     pub fn urgent(self) -> bool {
         self.0 & 16 != 0
+    }
+
+    /// Whether a short read means nothing, for whichever reason.
+    #[inline]
+    pub fn hides_data(self) -> bool {
+        self.0 & (4 | 16) != 0
     }
 
     /// Whether this is the rest of an earlier event.

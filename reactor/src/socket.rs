@@ -17,7 +17,7 @@ use crate::sys;
 // HOT: raw
 #[inline]
 pub fn receive(fd: BorrowedFd<'_>, space: &mut [MaybeUninit<u8>]) -> io::Result<Option<usize>> {
-    attempt(|| sys::recv_now(fd, space))
+    attempt(|| sys::recv(fd, space))
 }
 
 /// Sends once; none where there is no room.

@@ -40,22 +40,27 @@ pub enum Flushed {
     Blocked,
 }
 
-/// Which calls a descriptor understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a short read or write of a stream socket means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
-    /// A TCP or Unix stream socket.
-    Socket,
-    /// A pipe, a FIFO or a terminal.
-    Pipe,
+    /// TCP: the kernel's queue is empty, or its buffer full.
+    Tcp,
+    /// A Unix socket: the same, but that a read also stops behind data that
+    /// something was sent along with, and before another process's where the
+    /// senders are to be told.
+    Unix,
+    /// Any other, which may know messages: nothing.
+    #[default]
+    Other,
 }
 
 /// Receives once.
 ///
 /// A short read of a stream socket means that the kernel's queue is empty
 /// (epoll(7), "Questions and answers", 9), and the next arrival raises a new
-/// edge. That does not hold once the peer has ended its side (`closed`: no
-/// further edge comes) nor for pipes and terminals, which hand out a message
-/// or a page at a time.
+/// edge. That does not hold once the peer has ended its side, when no further
+/// edge comes, nor beside urgent data (both `hidden`), nor where [`Kind`] says
+/// otherwise.
 ///
 /// # Errors
 /// The connection's error; never `WouldBlock` or `Interrupted`.
@@ -64,18 +69,22 @@ pub enum Kind {
 pub fn receive(
     fd: BorrowedFd<'_>,
     kind: Kind,
-    closed: bool,
+    hidden: bool,
     space: &mut [MaybeUninit<u8>],
 ) -> io::Result<Received> {
     loop {
-        let result = match kind {
-            Kind::Socket => sys::recv(fd, space),
-            Kind::Pipe => sys::read(fd, space),
+        let (result, goes_on) = match kind {
+            Kind::Tcp => (sys::recv(fd, space), hidden),
+            Kind::Unix => match sys::recv_beside(fd, space) {
+                Ok((length, beside)) => (Ok(length), hidden || beside),
+                Err(error) => (Err(error), hidden),
+            },
+            Kind::Other => (sys::recv(fd, space), true),
         };
         match result {
             Ok(0) => return Ok(Received::Eof),
             Ok(length) => {
-                let drained = length < space.len() && !closed && kind == Kind::Socket;
+                let drained = length < space.len() && !goes_on;
                 return Ok(Received::Data { length, drained });
             }
             Err(error) => match error.kind() {
@@ -93,18 +102,8 @@ pub fn receive(
 /// The connection's error; never `WouldBlock` or `Interrupted`.
 // HOT: proto
 #[inline(always)]
-pub fn send(fd: BorrowedFd<'_>, kind: Kind, data: &[u8]) -> io::Result<usize> {
-    loop {
-        let result = match kind {
-            Kind::Socket => sys::send(fd, data),
-            Kind::Pipe => sys::write(fd, data),
-        };
-        match result {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
+pub fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    until_told(|| sys::send(fd, data))
 }
 
 /// Sends what waits in the queue until it is empty or the kernel is full.
@@ -118,15 +117,15 @@ pub fn flush<B: AsRef<[u8]>>(
 ) -> io::Result<Flushed> {
     while !queue.is_empty() {
         let (sent, offered) = match queue.only() {
-            Some(chunk) => (send(fd, kind, chunk)?, chunk.len()),
-            None => send_joined(fd, kind, queue)?,
+            Some(chunk) => (send(fd, chunk)?, chunk.len()),
+            None => send_joined(fd, queue)?,
         };
         queue.advance(sent);
         if sent < offered {
             // A short write means a full buffer: an edge follows, so the call
-            // that would only say EAGAIN is saved. A pipe may take less than
-            // fits a page, so there only a refusal counts.
-            if sent == 0 || kind == Kind::Socket {
+            // that would only say EAGAIN is saved. Where it may mean something
+            // else only a refusal counts.
+            if sent == 0 || kind != Kind::Other {
                 return Ok(Flushed::Blocked);
             }
         }
@@ -139,21 +138,18 @@ pub fn flush<B: AsRef<[u8]>>(
 #[inline(never)]
 fn send_joined<B: AsRef<[u8]>>(
     fd: BorrowedFd<'_>,
-    kind: Kind,
     queue: &WriteQueue<B>,
 ) -> io::Result<(usize, usize)> {
     let mut slices = [IoSlice::new(&[]); SLICES_PER_SEND];
     let count = queue.slices(&mut slices);
     let slices = slices.get(..count).unwrap_or(&[]);
     let offered = slices.iter().map(|slice| slice.len()).sum();
-    let sent = match kind {
-        Kind::Socket => send_several(|| sys::send_vectored(fd, slices))?,
-        Kind::Pipe => send_several(|| sys::write_vectored(fd, slices))?,
-    };
+    let sent = until_told(|| sys::send_vectored(fd, slices))?;
     Ok((sent, offered))
 }
 
-fn send_several(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+#[inline(always)]
+fn until_told(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
@@ -181,10 +177,10 @@ mod tests {
         let (a, mut b) = pair();
         let mut space = [MaybeUninit::uninit(); 8];
         b.write_all(b"hello").unwrap();
-        let received = receive(a.as_fd(), Kind::Socket, false, &mut space).unwrap();
+        let received = receive(a.as_fd(), Kind::Unix, false, &mut space).unwrap();
         assert_eq!(received, Received::Data { length: 5, drained: true });
         b.write_all(b"hello again").unwrap();
-        let received = receive(a.as_fd(), Kind::Socket, false, &mut space).unwrap();
+        let received = receive(a.as_fd(), Kind::Unix, false, &mut space).unwrap();
         assert_eq!(received, Received::Data { length: 8, drained: false });
     }
 
@@ -194,9 +190,9 @@ mod tests {
         let mut space = [MaybeUninit::uninit(); 8];
         b.write_all(b"bye").unwrap();
         drop(b);
-        let received = receive(a.as_fd(), Kind::Socket, true, &mut space).unwrap();
+        let received = receive(a.as_fd(), Kind::Unix, true, &mut space).unwrap();
         assert_eq!(received, Received::Data { length: 3, drained: false });
-        let received = receive(a.as_fd(), Kind::Socket, true, &mut space).unwrap();
+        let received = receive(a.as_fd(), Kind::Unix, true, &mut space).unwrap();
         assert_eq!(received, Received::Eof);
     }
 
@@ -204,7 +200,7 @@ mod tests {
     fn nothing_to_read_is_a_state() {
         let (a, _b) = pair();
         let mut space = [MaybeUninit::uninit(); 8];
-        let received = receive(a.as_fd(), Kind::Socket, false, &mut space).unwrap();
+        let received = receive(a.as_fd(), Kind::Unix, false, &mut space).unwrap();
         assert_eq!(received, Received::Blocked);
     }
 
@@ -219,7 +215,7 @@ mod tests {
             queue.push(chunk);
         }
         let mut got = Vec::new();
-        while flush(a.as_fd(), Kind::Socket, &mut queue).unwrap() == Flushed::Blocked {
+        while flush(a.as_fd(), Kind::Unix, &mut queue).unwrap() == Flushed::Blocked {
             let mut buffer = [0; 65536];
             let n = b.read(&mut buffer).unwrap();
             got.extend_from_slice(&buffer[..n]);
@@ -233,7 +229,7 @@ mod tests {
     fn a_send_to_a_closed_peer_is_an_error_and_no_signal() {
         let (a, b) = pair();
         drop(b);
-        let error = send(a.as_fd(), Kind::Socket, b"x").unwrap_err();
+        let error = send(a.as_fd(), b"x").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
     }
 }

@@ -24,9 +24,9 @@ macro_rules! check {
     }};
 }
 
-/// A send on a closed peer is an error of the call, never a SIGPIPE.
+/// A send on a closed peer is an error of the call, never a SIGPIPE, and none waits.
 #[cfg(target_os = "linux")]
-const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL;
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 /// CPython ignores SIGPIPE, and macOS has no such flag.
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: libc::c_int = 0;
@@ -57,29 +57,48 @@ pub fn thread_id() -> usize {
 }
 
 /// Receives into memory that need not be initialised; returns how many bytes
-/// at its start now are.
+/// at its start now are. It never waits: whoever shares the open file, a child
+/// for example, may make it a blocking one.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let n = check!(libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0))?;
-    Ok(n as usize)
-}
-
-/// Sends one buffer.
-#[inline]
-pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))?;
-    Ok(n as usize)
-}
-
-/// Receives once without waiting, whatever the descriptor's mode.
-#[inline]
-pub(crate) fn recv_now(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let n = check!(libc::recv(
         fd.as_raw_fd(),
         buffer.as_mut_ptr().cast(),
         buffer.len(),
         libc::MSG_DONTWAIT
     ))?;
+    Ok(n as usize)
+}
+
+/// Receives from a Unix stream; also tells whether something came beside the
+/// data, descriptors or the sender's credentials, behind which the kernel stops.
+#[cfg(target_os = "linux")]
+pub(crate) fn recv_beside(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [MaybeUninit<u8>],
+) -> io::Result<(usize, bool)> {
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: an all-zero msghdr is valid: no name, no room for what comes beside.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    let n = check!(libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT))?;
+    Ok((n as usize, message.msg_flags & libc::MSG_CTRUNC != 0))
+}
+
+/// As above; here nothing tells, so there may always have been something.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn recv_beside(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [MaybeUninit<u8>],
+) -> io::Result<(usize, bool)> {
+    recv(fd, buffer).map(|length| (length, true))
+}
+
+/// Sends one buffer.
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))?;
     Ok(n as usize)
 }
 
@@ -228,22 +247,9 @@ impl<const N: usize> MessageHeaders<N> {
     }
 }
 
-/// Reads from a pipe or a terminal.
-pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+/// Reads from a socket or a pipe, in the mode that it has.
+fn read(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let n = check!(libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()))?;
-    Ok(n as usize)
-}
-
-/// Writes to a pipe or a terminal.
-pub(crate) fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    let n = check!(libc::write(fd.as_raw_fd(), data.as_ptr().cast(), data.len()))?;
-    Ok(n as usize)
-}
-
-/// Writes several buffers to a pipe or a terminal.
-pub(crate) fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    let count = slices.len() as libc::c_int;
-    let n = check!(libc::writev(fd.as_raw_fd(), slices.as_ptr().cast(), count))?;
     Ok(n as usize)
 }
 

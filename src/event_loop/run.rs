@@ -268,7 +268,8 @@ fn serve_source(
         _ => Found::Nothing,
     });
     match found {
-        Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready),
+        Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready)
+            .or_else(|error| report::event_failed(py, this, transport.object(), error)),
         Found::Datagram(transport) => datagram::on_event(py, this, inside, &transport, ready),
         Found::Listener => accept::on_event(py, this, inside, token, ready),
         Found::Socket => sockets::on_event(py, inside, token, ready),

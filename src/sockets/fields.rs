@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyFloat;
+use pyo3::types::{PyFloat, PyType};
 
 use crate::py::{Owned, call};
+use crate::sockets::stock::Stock;
 
 /// The beginning of `PySocketSockObject`, the same in every version so far.
 #[repr(C)]
@@ -109,5 +110,42 @@ impl Layout {
         }
         let timeout = call::method(py, socket, intern!(py, "gettimeout"), [])?;
         Ok(timeout.bind(py).cast_exact::<PyFloat>().is_ok_and(|timeout| timeout.value() == 0.0))
+    }
+}
+
+/// A socket object of a caller's, who may close it at any time.
+pub(crate) struct SharedSocket {
+    object: Owned,
+    /// Its C part is laid out as probed.
+    is_known: bool,
+}
+
+impl SharedSocket {
+    pub(crate) fn new(socket: &Bound<'_, PyAny>) -> Self {
+        let is_known = Self::is_laid_out(socket).unwrap_or(false);
+        Self { object: Owned::from(socket), is_known }
+    }
+
+    fn is_laid_out(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = socket.py();
+        let base = py.import("_socket")?.getattr("socket")?.cast_into::<PyType>()?;
+        Ok(Stock::get(py)?.layout(py).is_known && socket.get_type().is_subclass(&base)?)
+    }
+
+    pub(crate) fn object(&self) -> &Owned {
+        &self.object
+    }
+
+    /// The descriptor that it has now, -1 after it was closed; none where it is no
+    /// socket of CPython's, which only a call could ask.
+    // HOT: udp
+    #[inline]
+    pub(crate) fn descriptor(&self) -> Option<i32> {
+        if !self.is_known {
+            return None;
+        }
+        // SAFETY: of the C class that was probed, as the constructor has seen.
+        let fields = unsafe { &*self.object.as_ptr().cast::<Fields>() };
+        Some(fields.sock_fd.load(Ordering::Relaxed))
     }
 }

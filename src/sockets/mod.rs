@@ -19,6 +19,7 @@ mod methods;
 mod stock;
 
 pub(crate) use call::Call;
+pub(crate) use fields::SharedSocket;
 pub(crate) use keeping::{Keeping, Waiting, displace, make_way, on_event, waits, wake};
 pub(crate) use kept::Kept;
 pub(crate) use methods::install;

@@ -12,7 +12,6 @@ use tokioloop_reactor::{Address, Interest, Readiness, Token, sys};
 
 use crate::errors;
 use crate::event_loop::{EventLoop, Inside, LoopState, Source, This};
-use crate::imports::Imports;
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::report::{call_exception_handler, leaves_loop};
@@ -83,7 +82,8 @@ pub(crate) fn listen(
         protocol_factory: Owned::from(protocol_factory),
         handshake: handshake.map(Owned::from),
         server: Owned::from(server),
-        backlog,
+        // A backlog of 0 lets one client wait.
+        backlog: backlog.max(1),
         context: context::copy_current(py)?,
         resting: false,
         queued: false,
@@ -189,6 +189,10 @@ pub(crate) fn on_event(
             Ok(Accepted::Gone) => {}
             Ok(Accepted::Blocked) => return Ok(()),
             Ok(Accepted::Exhausted(error)) => return rest(py, this, inside, token, &error),
+            Ok(Accepted::Failed(error)) => {
+                inside.with(|state| requeue(state, token));
+                return report(py, this, &error);
+            }
             Err(error) => return broken(py, this, inside, token, &error),
         }
     }
@@ -303,10 +307,10 @@ fn rest(
     context.set_item("message", "socket.accept() out of system resource")?;
     context.set_item("exception", errors::os_error(py, error).into_value(py))?;
     context.set_item("socket", class.call1((socket.bind(py),))?)?;
-    call_exception_handler(py, &this.owned(py), &context)?;
+    // First: what the handler raises may leave the loop, which can run again.
     let wake = this.bind(py).getattr(intern!(py, "_resume_listener"))?;
     this.bind(py).call_method1("call_later", (RETRY_DELAY, wake, token.to_bits()))?;
-    Ok(())
+    call_exception_handler(py, &this.owned(py), &context)
 }
 
 /// The timer after [`rest`]: looks whether there is room again.
@@ -342,7 +346,11 @@ fn broken(
         listener
     });
     drop(listener);
-    let _ = Imports::get(py)?;
+    report(py, this, error)
+}
+
+#[cold]
+fn report(py: Python<'_>, this: This<'_>, error: &std::io::Error) -> PyResult<()> {
     let context = PyDict::new(py);
     context.set_item("message", "accepting on a listening socket failed")?;
     context.set_item("exception", errors::os_error(py, error).into_value(py))?;

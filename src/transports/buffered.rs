@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use tokioloop_reactor::stream::{self, Kind, Received};
+use tokioloop_reactor::stream::{self, Received};
 
 use crate::errors;
 use crate::event_loop::{Inside, This};
@@ -45,8 +45,8 @@ pub(crate) fn receive_buffered(
     let received = inside.with(|state| {
         transport.get().with(inside, |inner| {
             let Some(fd) = inner.fd() else { return Ok(Received::Blocked) };
-            let closed = inner.state.read_closed;
-            let received = stream::receive(fd, Kind::Socket, closed, view.space());
+            let hidden = inner.state.hidden;
+            let received = stream::receive(fd, inner.kind, hidden, view.space());
             match received {
                 Ok(Received::Data { length, drained }) => {
                     state.metrics.bytes_received += length as u64;

@@ -1,7 +1,5 @@
 //! The end of a transport: `close`, `abort`, fatal errors, `connection_lost`.
 
-use std::os::fd::AsRawFd;
-
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -231,9 +229,13 @@ fn dispose<I: Interior>(
         let token = token?;
         state.fds.forget(descriptor.number(), token);
         // Closing the last reference to a socket takes it out of the poll. A
-        // descriptor that Python code has seen may have been duplicated.
-        if let (true, Some(poller)) = (descriptor.is_lent(), &state.poller) {
-            let _ = poller.deregister(descriptor.number());
+        // descriptor that Python code has seen may have been duplicated, or be
+        // closed and its number another source's.
+        let number = descriptor.number();
+        if let (true, None, Some(poller)) =
+            (descriptor.is_lent(), state.fds.get(number), &state.poller)
+        {
+            let _ = poller.deregister(number);
         }
         state.sources.remove(token)
     });
@@ -245,10 +247,10 @@ fn dispose<I: Interior>(
 }
 
 fn close_descriptor(py: Python<'_>, descriptor: Descriptor) {
-    if let Descriptor::Lent(socket, fd) = descriptor {
-        if let Err(error) = socket.bind(py).call_method0("close") {
-            error.write_unraisable(py, Some(&socket.bind(py)));
+    if let Descriptor::Lent(socket, _) = descriptor {
+        let socket = socket.object().bind(py);
+        if let Err(error) = socket.call_method0("close") {
+            error.write_unraisable(py, Some(&socket));
         }
-        let _ = fd.as_raw_fd();
     }
 }

@@ -12,6 +12,7 @@ use tokioloop_reactor::clock;
 
 use crate::event_loop::{Inside, This};
 use crate::py::context;
+use crate::report;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::Inner;
@@ -119,7 +120,9 @@ pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
                 true
             });
             if waits {
-                result = result.and(flush(py, this, inside, object));
+                let flushed = flush(py, this, inside, object)
+                    .or_else(|error| report::event_failed(py, this, transport.object(), error));
+                result = result.and(flushed);
             }
         }
         // What the program was told of may have made it write anew.

@@ -27,7 +27,7 @@ use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
 use crate::sockets;
 use crate::transports::begin;
-use crate::transports::descriptor::Descriptor;
+use crate::transports::descriptor::{self, Descriptor};
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::shape::{Transport, TransportRef};
 
@@ -116,13 +116,14 @@ impl Family {
 
 impl Interior for Inner {
     const CLASS_NAME: &'static CStr = c"tokioloop._core.DatagramTransport";
+    const SOCKET_TYPE: libc::c_int = libc::SOCK_DGRAM;
 
     fn traverse(&self, visitor: &mut Visitor) {
         for slot in [&self.protocol, &self.context, &self.write_context, &self.address] {
             visitor.maybe(slot);
         }
         if let Descriptor::Lent(socket, _) = &self.descriptor {
-            visitor.object(socket);
+            visitor.object(socket.object());
         }
     }
 
@@ -266,7 +267,7 @@ fn fill(
         _ => None,
     };
     Ok(Inner {
-        descriptor: Descriptor::Lent(Owned::from(sock), number),
+        descriptor: descriptor::share(sock)?,
         number,
         family,
         token: None,

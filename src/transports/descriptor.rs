@@ -8,32 +8,47 @@ use tokioloop_reactor::sys;
 
 use crate::imports::Imports;
 use crate::py::Owned;
+use crate::sockets::SharedSocket;
+
+/// Of no file: no process can have so many.
+const NO_FILE: RawFd = RawFd::MAX;
 
 /// Who closes the descriptor. It has one owner at any time: the transport, or
 /// the Python socket that was made of it for `get_extra_info('socket')`.
 pub(crate) enum Descriptor {
     /// The transport.
     Own(OwnedFd),
-    /// A Python socket, which the transport keeps and closes.
-    Lent(Owned, RawFd),
+    /// A Python socket, which the transport keeps and closes, with the number
+    /// that it had.
+    Lent(SharedSocket, RawFd),
     /// It was closed.
     Closed,
 }
 
 impl Descriptor {
-    /// The open descriptor.
+    /// The open descriptor. Where somebody has closed the socket behind the
+    /// transport's back its number may be another file's by now: then it is one
+    /// that every call refuses with EBADF, as the socket itself would.
+    // HOT: proto, udp
     #[inline]
     pub(crate) fn get(&self) -> Option<BorrowedFd<'static>> {
         match self {
             Self::Own(fd) => Some(sys::borrow(fd.as_raw_fd())),
-            Self::Lent(_, fd) => Some(sys::borrow(*fd)),
+            Self::Lent(socket, fd) => match socket.descriptor() {
+                Some(now) if now != *fd => Some(sys::borrow(NO_FILE)),
+                _ => Some(sys::borrow(*fd)),
+            },
             Self::Closed => None,
         }
     }
 
-    /// The number, or -1.
+    /// The number that the transport was made with, or -1 at its end.
     pub(crate) fn number(&self) -> RawFd {
-        self.get().map_or(-1, |fd| fd.as_raw_fd())
+        match self {
+            Self::Own(fd) => fd.as_raw_fd(),
+            Self::Lent(_, fd) => *fd,
+            Self::Closed => -1,
+        }
     }
 
     /// Whether a Python socket shares it, so that others may know the number.
@@ -44,7 +59,7 @@ impl Descriptor {
     /// The Python socket, if there is one.
     pub(crate) fn socket(&self, py: Python<'_>) -> Option<Owned> {
         match self {
-            Self::Lent(socket, _) => Some(socket.clone_ref(py)),
+            Self::Lent(socket, _) => Some(socket.object().clone_ref(py)),
             _ => None,
         }
     }
@@ -68,7 +83,7 @@ pub(crate) fn detach(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
 /// # Errors
 /// OSError where it was closed.
 pub(crate) fn share(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
-    Ok(Descriptor::Lent(Owned::from(socket), number(socket)?))
+    Ok(Descriptor::Lent(SharedSocket::new(socket), number(socket)?))
 }
 
 /// The number of an open socket.

@@ -4,10 +4,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tokioloop_reactor::sys;
+use tokioloop_reactor::{Address, sys};
 
 use crate::event_loop::Inside;
+use crate::imports::Imports;
 use crate::py::Owned;
+use crate::sockets::SharedSocket;
 use crate::transports::address;
 use crate::transports::descriptor::{self, Descriptor};
 use crate::transports::interior::Interior;
@@ -34,11 +36,11 @@ pub(crate) fn get<'py, I: Interior>(
         "peername" => transport.with(inside, |inner| inner.peer()),
         "sockname" => transport.with(inside, |inner| inner.local()),
         "socket" => {
-            let socket = socket(py, inside, transport)?;
-            return match socket {
-                Some(socket) => transport_socket(py, transport, &socket).map(Some),
-                None => Ok(None),
+            let socket = match socket(py, inside, transport)? {
+                Some(socket) => socket,
+                None => closed_socket(py, inside, transport)?,
             };
+            return transport_socket(py, transport, &socket).map(Some);
         }
         _ => return Ok(None),
     };
@@ -67,12 +69,29 @@ pub(crate) fn socket<I: Interior>(
     let socket = descriptor::lend(py, number)?;
     // `settimeout(0)` only tells the object what the descriptor is already.
     socket.bind(py).call_method1("setblocking", (false,))?;
-    let lent = Descriptor::Lent(socket.clone_ref(py), number);
+    let lent = Descriptor::Lent(SharedSocket::new(&socket.bind(py)), number);
     let old = transport.with(inside, |inner| std::mem::replace(inner.descriptor(), lent));
     if let Descriptor::Own(fd) = old {
         give_up(fd, number);
     }
     Ok(Some(socket))
+}
+
+/// What a transport has at its end: asyncio's still gives its socket then, closed.
+#[cold]
+fn closed_socket<I: Interior>(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &Transport<I>,
+) -> PyResult<Owned> {
+    let family = match transport.with(inside, |inner| inner.local().or_else(|| inner.peer())) {
+        Some(Address::Unix(_)) => libc::AF_UNIX,
+        Some(Address::Inet(address)) if address.is_ipv6() => libc::AF_INET6,
+        _ => libc::AF_INET,
+    };
+    let socket = Imports::get(py)?.socket.bind(py).call1((family, I::SOCKET_TYPE))?;
+    socket.call_method0("close")?;
+    Ok(socket.into())
 }
 
 /// The socket owns the number now.

@@ -14,6 +14,8 @@ use crate::transports::descriptor::Descriptor;
 pub(crate) trait Interior: Sized + Any {
     /// Dotted name of the class.
     const CLASS_NAME: &'static CStr;
+    /// What its sockets are, `SOCK_STREAM` for example.
+    const SOCKET_TYPE: libc::c_int;
 
     /// Shows every reference to the collector.
     fn traverse(&self, visitor: &mut Visitor);

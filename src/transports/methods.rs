@@ -110,10 +110,7 @@ fn pause_reading<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     args.none("_SelectorTransport.pause_reading")?;
-    on_loop(py, t, "pause_reading", |_, inside| {
-        read::pause(inside, t);
-        Ok(())
-    })?;
+    on_loop(py, t, "pause_reading", |this, inside| read::pause(py, this, inside, t))?;
     Ok(Owned::none(py))
 }
 

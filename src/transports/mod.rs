@@ -10,6 +10,7 @@ mod close;
 mod common_methods;
 mod cork;
 pub(crate) mod datagram;
+mod debug_log;
 mod descriptor;
 mod extra;
 mod flow;

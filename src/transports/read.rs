@@ -2,9 +2,10 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use tokioloop_reactor::stream::{self, Kind, Received};
+use tokioloop_reactor::stream::{self, Received};
 use tokioloop_reactor::{READ_RING_BYTES, Readiness};
 
+use crate::errors;
 use crate::event_loop::{Inside, LoopState, This};
 use crate::imports::Imports;
 use crate::py::message::{Filling, Message};
@@ -15,7 +16,7 @@ use crate::transports::buffered::receive_buffered;
 use crate::transports::records::Records;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
-use crate::transports::{batch, close, records};
+use crate::transports::{batch, close, debug_log, records};
 use crate::{streams, tls};
 
 /// Most that one callback gets, as in asyncio.
@@ -85,10 +86,10 @@ pub(crate) fn on_readable(
     this: This<'_>,
     inside: &Inside<'_>,
     transport: &TransportRef,
-    closed: bool,
+    hidden: bool,
 ) -> PyResult<()> {
     let object = transport.get();
-    let plan = object.with(inside, |inner| plan(inner, closed));
+    let plan = object.with(inside, |inner| plan(inner, hidden));
     match plan {
         Plan::Receive | Plan::Records => {}
         Plan::Buffer => return receive_buffered(py, this, inside, transport),
@@ -121,10 +122,10 @@ pub(crate) fn on_readable(
 }
 
 #[inline]
-fn plan(inner: &mut Inner, closed: bool) -> Plan {
+fn plan(inner: &mut Inner, hidden: bool) -> Plan {
     let state = &mut inner.state;
     state.read_queued = false;
-    state.read_closed |= closed;
+    state.hidden |= hidden;
     if state.closing || state.read_ended || inner.lost > 0 || !state.started {
         return Plan::Nothing;
     }
@@ -172,8 +173,8 @@ pub(crate) fn receive(
         return receive_large(py, state, inner);
     }
     let Some(ring) = &mut state.ring else { return Ok(Incoming::Nothing) };
-    let closed = inner.state.read_closed;
-    let length = match stream::receive(fd, Kind::Socket, closed, ring.space())? {
+    let hidden = inner.state.hidden;
+    let length = match stream::receive(fd, inner.kind, hidden, ring.space())? {
         Received::Data { length, drained } => {
             inner.state.readable = !drained;
             length
@@ -190,7 +191,7 @@ pub(crate) fn receive(
     // SAFETY: the kernel has just filled so many bytes.
     #[allow(unsafe_code)]
     let filled = unsafe { ring.filled(length) };
-    if length == READ_RING_BYTES && !closed {
+    if length == READ_RING_BYTES && !hidden {
         // A full ring means more: the rest is joined into one delivery.
         let mut large = state.spare.filling(py, MAX_DELIVERY)?;
         large.begin_with(filled);
@@ -224,9 +225,9 @@ fn fill(
     start: usize,
 ) -> Result<Incoming, Failed> {
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
-    let closed = inner.state.read_closed;
+    let hidden = inner.state.hidden;
     let mut length = start;
-    match stream::receive(fd, Kind::Socket, closed, large.space(start)) {
+    match stream::receive(fd, inner.kind, hidden, large.space(start)) {
         Ok(Received::Data { length: more, drained }) => {
             length += more;
             inner.state.readable = !drained;
@@ -408,41 +409,55 @@ pub(crate) fn tell_end(
 }
 
 /// `pause_reading()`.
-pub(crate) fn pause(inside: &Inside<'_>, transport: &StreamTransport) {
-    transport.with(inside, |inner| {
-        if !inner.state.closing {
-            inner.state.paused = true;
-        }
+pub(crate) fn pause(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+) -> PyResult<()> {
+    let paused = transport.with(inside, |inner| {
+        !inner.state.closing && !std::mem::replace(&mut inner.state.paused, true)
     });
+    if paused { debug_log::tell(py, this, transport, "%r pauses reading") } else { Ok(()) }
 }
 
-/// `resume_reading()`: takes up an edge that came during the pause.
+/// `resume_reading()`: takes up an edge that came during the pause, in the context
+/// of whoever resumes.
 pub(crate) fn resume(
     py: Python<'_>,
     this: This<'_>,
     inside: &Inside<'_>,
     transport: &StreamTransport,
 ) -> PyResult<()> {
-    let resumed = inside.with(|state| {
+    let (resumed, keeps_context) = transport.with(inside, |inner| {
+        let resumed = !inner.state.closing && std::mem::take(&mut inner.state.paused);
+        // asyncio's own protocol for streams asks for no variable when it is given data, and
+        // before the start there is no reader whose context could change.
+        (resumed, inner.delivery == Delivery::Stream || !inner.state.started)
+    });
+    if !resumed {
+        return Ok(());
+    }
+    if this.event_loop.closed() {
+        return Err(errors::closed());
+    }
+    if !keeps_context {
+        let context = context::copy_current(py)?;
+        let old = transport.with(inside, |inner| inner.context.replace(context));
+        drop(old);
+    }
+    let held = inside.with(|state| {
         transport.with(inside, |inner| {
-            if inner.state.closing || !inner.state.paused {
-                return false;
-            }
-            inner.state.paused = false;
             if let Some(token) = inner.token.filter(|_| inner.state.readable)
                 && !std::mem::replace(&mut inner.state.read_queued, true)
             {
                 state.backlog.read_later(token);
             }
-            true
+            inner.batch.as_ref().is_some_and(|batch| batch.waits_for_nothing())
         })
     });
-    let held = resumed
-        && transport.with(inside, |inner| {
-            inner.batch.as_ref().is_some_and(|batch| batch.waits_for_nothing())
-        });
     if held {
         batch::schedule_delivery(py, this, transport)?;
     }
-    Ok(())
+    debug_log::tell(py, this, transport, "%r resumes reading")
 }

@@ -3,7 +3,7 @@
 
 use pyo3::prelude::*;
 use tokioloop_reactor::ReadRing;
-use tokioloop_reactor::stream::{self, Kind, Received};
+use tokioloop_reactor::stream::{self, Received};
 
 use crate::event_loop::{Inside, LoopState, This};
 use crate::py::context;
@@ -52,14 +52,14 @@ fn receive_records(state: &mut LoopState, inner: &mut Inner) -> Result<Incoming,
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
     let mut room =
         state.ciphertext.take().unwrap_or_else(|| Box::new(ReadRing::with_capacity(MAX_DELIVERY)));
-    let closed = inner.state.read_closed;
+    let hidden = inner.state.hidden;
     let mut length = 0;
     let outcome = loop {
         let space = room.space().get_mut(length..).unwrap_or_default();
         if space.is_empty() {
             break None;
         }
-        match stream::receive(fd, Kind::Socket, closed, space) {
+        match stream::receive(fd, inner.kind, hidden, space) {
             Ok(Received::Data { length: more, drained }) => {
                 length += more;
                 inner.state.readable = !drained;

@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) expected: u32,
     /// Writes after the connection was lost, and the loss itself.
     pub(crate) lost: u32,
+    /// What short reads and writes of the socket mean.
+    pub(crate) kind: Kind,
     /// How many callbacks in a row wrote more than once, lately.
     pub(crate) cork_score: u8,
     /// Writes of that callback, counted to two.
@@ -81,8 +83,9 @@ pub(crate) struct State {
     pub(crate) read_ended: bool,
     /// An edge came that has not been read out.
     pub(crate) readable: bool,
-    /// That edge, or a later one, told that the peer's side has ended.
-    pub(crate) read_closed: bool,
+    /// That edge, or an earlier one, told that the peer's side has ended, or of urgent data:
+    /// a short read means nothing any more.
+    pub(crate) hidden: bool,
     /// A read is queued for a coming turn.
     pub(crate) read_queued: bool,
     /// The protocol has kept the last message beyond its callback.
@@ -118,6 +121,7 @@ impl Inner {
             write_serial: 0,
             expected: 0,
             lost: 0,
+            kind: Kind::Other,
             cork_score: 0,
             writes_in_callback: 0,
             state: State::default(),
@@ -132,6 +136,7 @@ impl Inner {
 
 impl Interior for Inner {
     const CLASS_NAME: &'static CStr = c"tokioloop._core.StreamTransport";
+    const SOCKET_TYPE: libc::c_int = libc::SOCK_STREAM;
 
     fn traverse(&self, visitor: &mut Visitor) {
         for slot in [&self.protocol, &self.context, &self.write_context, &self.server] {
@@ -139,7 +144,7 @@ impl Interior for Inner {
         }
         visitor.maybe(&self.sendfile_waiter);
         if let Descriptor::Lent(socket, _) = &self.descriptor {
-            visitor.object(socket);
+            visitor.object(socket.object());
         }
     }
 
@@ -196,7 +201,7 @@ impl Interior for Inner {
             // What a cork holds back would have been sent long ago. Whether the
             // kernel takes it now, the connection ends for the reason it has.
             if let Some(fd) = self.fd() {
-                let _ = tokioloop_reactor::stream::flush(fd, Kind::Socket, &mut self.queue);
+                let _ = tokioloop_reactor::stream::flush(fd, self.kind, &mut self.queue);
             }
         }
         self.state.blocked = false;
@@ -302,10 +307,13 @@ fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner) {
     if inner.peer.is_none() {
         inner.peer = sys::peer_address(fd).ok();
     }
-    if inner.local.as_ref().is_some_and(Address::is_inet) {
-        // A connection that has failed meanwhile says so on the first read.
-        let _ = sys::set_nodelay(fd);
-    }
+    inner.kind = match &inner.local {
+        // A connection that has failed meanwhile says so on the first read, and what is no
+        // TCP (SCTP, say) has no such option.
+        Some(local) if local.is_inet() && sys::set_nodelay(fd).is_ok() => Kind::Tcp,
+        Some(Address::Unix(_)) => Kind::Unix,
+        _ => Kind::Other,
+    };
 }
 
 /// The second step of a transport's life: the poll tells of its data.
@@ -360,7 +368,7 @@ pub(crate) fn on_event(
     ready: Readiness,
 ) -> PyResult<()> {
     if ready.readable() && !takes_along(inside, transport, ready) {
-        let result = read::on_readable(py, this, inside, transport, ready.read_closed());
+        let result = read::on_readable(py, this, inside, transport, ready.hides_data());
         if result.is_err() {
             leave_writing(inside, transport, ready);
             return result;
@@ -387,7 +395,7 @@ fn leave_writing(inside: &Inside<'_>, transport: &TransportRef, ready: Readiness
 fn takes_along(inside: &Inside<'_>, transport: &TransportRef, ready: Readiness) -> bool {
     transport.get().with(inside, |inner| {
         let queued = inner.state.read_queued && !ready.is_again();
-        inner.state.read_closed |= queued && ready.read_closed();
+        inner.state.hidden |= queued && ready.hides_data();
         queued
     })
 }

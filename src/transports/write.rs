@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
-use tokioloop_reactor::stream::{self, Flushed, Kind};
+use tokioloop_reactor::stream::{self, Flushed};
 use tokioloop_reactor::{Interest, sys};
 
 use crate::errors;
@@ -118,7 +118,7 @@ fn try_write(
                 return Ok(Outcome::Corked);
             }
             let Some(fd) = inner.fd() else { return Ok(Outcome::Done) };
-            match stream::send(fd, Kind::Socket, content) {
+            match stream::send(fd, content) {
                 Ok(sent) if sent == content.len() => Ok(Outcome::Done),
                 Ok(sent) => {
                     inner.queue.push_partial(Chunk(keep()?), sent);
@@ -336,7 +336,7 @@ pub(crate) fn flush(
     let result = transport.with(inside, |inner| {
         inner.state.corked = false;
         match inner.fd() {
-            Some(fd) => stream::flush(fd, Kind::Socket, &mut inner.queue),
+            Some(fd) => stream::flush(fd, inner.kind, &mut inner.queue),
             None => Ok(Flushed::All),
         }
     });
@@ -386,23 +386,28 @@ fn flushed(
     if was_blocked {
         unwatch_writing(inside, transport);
     }
-    maybe_resume_protocol(py, this, inside, transport)?;
+    // What leaves the loop from there does so behind the rest: no event would follow.
+    let told = maybe_resume_protocol(py, this, inside, transport);
     // The protocol may have written again.
     let (empty, closing, eof) = transport.with(inside, |inner| {
         let empty = inner.queue.is_empty();
         let lose = empty && inner.state.closing && inner.lost == 0;
         (empty, lose, inner.state.eof_written && inner.lost == 0)
     });
-    if empty {
-        sendfile::go_on(py, inside, transport)?;
-    }
-    if closing {
-        return close::lose_after_flush(py, this, inside, transport);
-    }
-    if empty && eof {
-        shut_down(inside, transport).map_err(|error| errors::os_error(py, &error))?;
-    }
-    Ok(())
+    let gone_on = if empty { sendfile::go_on(py, inside, transport) } else { Ok(()) };
+    let ended = if closing {
+        close::lose_after_flush(py, this, inside, transport)
+    } else if empty && eof {
+        shut_down(inside, transport).or_else(|error| {
+            // The peer may have reset the connection meanwhile; a read tells the protocol.
+            let error = errors::os_error(py, &error);
+            let message = "Exception in callback _SelectorSocketTransport._write_ready()";
+            close::report(py, this, &transport.reference(), None, error, message)
+        })
+    } else {
+        Ok(())
+    };
+    told.and(gone_on).and(ended)
 }
 
 #[cold]

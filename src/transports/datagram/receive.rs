@@ -12,13 +12,12 @@ use tokioloop_reactor::{RawAddress, Readiness};
 use super::{DatagramTransport, Family, Inner, callback_failed, error_received};
 use crate::errors;
 use crate::event_loop::{Inside, LoopState, This};
-use crate::imports::Imports;
 use crate::py::message::Message;
 use crate::py::{Owned, bytes, call, context};
 use crate::ready::Ready;
 use crate::report::leaves_loop;
 use crate::transports::shape::TransportRef;
-use crate::transports::{address, close};
+use crate::transports::{address, close, debug_log};
 
 /// The method of asyncio's that this file is, for error reports.
 const CALLBACK: &str = "_read_ready";
@@ -360,7 +359,7 @@ pub(super) fn pause(
     let paused = transport.with(inside, |inner| {
         !inner.state.closing && !std::mem::replace(&mut inner.state.paused, true)
     });
-    if paused { tell_debug(py, this, transport, "%r pauses reading") } else { Ok(()) }
+    if paused { debug_log::tell(py, this, transport, "%r pauses reading") } else { Ok(()) }
 }
 
 /// `resume_reading()`: takes up what came during the pause, in the context of
@@ -389,20 +388,8 @@ pub(super) fn resume(
         })
     });
     drop(unused);
-    if resumed { tell_debug(py, this, transport, "%r resumes reading") } else { Ok(()) }
-}
-
-/// asyncio's log record of debug mode.
-fn tell_debug(
-    py: Python<'_>,
-    this: This<'_>,
-    transport: &DatagramTransport,
-    text: &str,
-) -> PyResult<()> {
-    if this.event_loop.debug() {
-        let logger = Imports::get(py)?.logger.bind(py);
-        let transport = transport.reference();
-        logger.call_method1("debug", (text, transport.object().bind(py)))?;
+    if resumed && this.event_loop.closed() {
+        return Err(errors::closed());
     }
-    Ok(())
+    if resumed { debug_log::tell(py, this, transport, "%r resumes reading") } else { Ok(()) }
 }
