@@ -341,6 +341,26 @@ class TestWrongDescriptors:
         loop.run_until_complete(main())
 
 
+@pytest.mark.flavours("asyncio", "tokioloop", reason=OWN_CHECKS)
+@pytest.mark.parametrize("direction", ["reader", "writer"])
+def test_a_file_that_was_closed_is_still_found_by_what_it_is(loop, direction):
+    add, remove = getattr(loop, f"add_{direction}"), getattr(loop, f"remove_{direction}")
+
+    async def main():
+        with socket_pair() as (ours, _), socket_pair() as (never_watched, _):
+            add(ours, print)
+            ours.close()
+            never_watched.close()
+            assert remove(ours) is True
+            for closed in (ours, never_watched):
+                with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+                    remove(closed)
+                with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+                    add(closed, print)
+
+    loop.run_until_complete(main())
+
+
 def test_removing_on_a_closed_loop_does_nothing(flavour, loop):
     with socket_pair() as (ours, _theirs):
         loop.add_reader(ours.fileno(), print)

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use tokioloop_reactor::{Interest, Readiness, Token, sys};
@@ -63,12 +63,13 @@ fn add<'py>(
     if args.has_keywords() {
         return Err(PyTypeError::new_err(format!("{name}() takes no keyword arguments")));
     }
-    let [fd, callable, rest @ ..] = args.positional() else {
+    let [_, callable, rest @ ..] = args.positional() else {
         return Err(missing_arguments(name, &["'callback'".to_owned()]));
     };
     let (callable, rest) = (*callable, rest);
-    let _ = fd;
-    let fd = args.get(0).map_or(Ok(-1), |fd| descriptor(&fd))?;
+    let Some(file) = args.get(0) else { return Ok(Owned::none(py)) };
+    let fd = watched_descriptor(this.event_loop, &file, name)?;
+    let file = (!file.is_instance_of::<PyInt>()).then(|| Owned::from(&*file));
     let inside = this.event_loop.enter(py, name)?;
     let context = Some(context::copy_current(py)?);
     let callback = Callback { callable, args: rest, context };
@@ -81,7 +82,7 @@ fn add<'py>(
         let way = sockets::make_way(state, fd);
         let known = way.is_some();
         displaced = way.unwrap_or_default();
-        watch(state, fd, direction, held, known)
+        watch(state, fd, file, direction, held, known)
     });
     // Other threads may enter while these are dropped.
     drop(inside);
@@ -95,27 +96,30 @@ fn add<'py>(
     Ok(handle.into_object())
 }
 
+/// What a change of a watch leaves over: the watch itself, the file that it had.
+type Dropped = (Option<Source>, Option<Owned>);
+
 /// Puts a callback on a descriptor, of which the poll may have a registration;
 /// returns the callback that it replaces, and the watch where that has failed.
 fn watch(
     state: &mut LoopState,
     fd: RawFd,
+    file: Option<Owned>,
     direction: Direction,
     handle: HandleRef,
     registered: bool,
-) -> (std::io::Result<()>, Option<HandleRef>, Option<Source>) {
+) -> (std::io::Result<()>, Option<HandleRef>, Dropped) {
     let known = state
         .fds
         .get(fd)
         .filter(|&token| matches!(state.sources.get(token), Some(Source::Watch(_))));
-    let token = known.unwrap_or_else(|| {
-        let empty = Watch { reader: None, writer: None };
-        state.sources.insert(Source::Watch(Box::new(empty)))
-    });
+    let token = known.unwrap_or_else(|| state.sources.insert(Source::Watch(Box::default())));
     let Some(Source::Watch(watch)) = state.sources.get_mut(token) else {
-        return (Ok(()), None, None);
+        return (Ok(()), None, (None, file));
     };
     let old = direction.of(watch).replace(handle);
+    // A number takes no file's place: it may be the same one's.
+    let file = file.and_then(|file| watch.file.replace(file));
     let interest = watch.interest();
     state.registered = true;
     let result = match &state.poller {
@@ -125,13 +129,13 @@ fn watch(
     match result {
         Ok(()) => {
             state.fds.set(fd, token);
-            (Ok(()), old, None)
+            (Ok(()), old, (None, file))
         }
         Err(error) => {
             // Nothing is watched then, as in asyncio: the registration that
             // could not be changed is gone from the kernel.
             state.fds.forget(fd, token);
-            (Err(error), old, state.sources.remove(token))
+            (Err(error), old, (state.sources.remove(token), file))
         }
     }
 }
@@ -146,14 +150,14 @@ pub(crate) fn unwatch(
     if event_loop.get().closed() {
         return Ok(false);
     }
-    let fd = match descriptor(fd) {
-        // A number that no descriptor can have is watched by nobody.
-        Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(false),
-        fd => fd?,
-    };
     let name = match direction {
         Direction::Read => "remove_reader",
         Direction::Write => "remove_writer",
+    };
+    let fd = match watched_descriptor(event_loop.get(), fd, name) {
+        // A number that no descriptor can have is watched by nobody.
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(false),
+        fd => fd?,
     };
     let inside = event_loop.get().enter(py, name)?;
     let reading = matches!(direction, Direction::Read);
@@ -231,7 +235,16 @@ pub(crate) fn ensure_no_transport(
         Ok(number) => number,
         // A number that no descriptor can have is nobody's.
         Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(()),
-        Err(_) => descriptor(fd)?,
+        Err(_) => match descriptor(fd) {
+            Ok(number) => number,
+            // It was closed, so that no transport has its number.
+            Err(_)
+                if fd.call_method0("fileno").is_ok_and(|number| number.lt(0).unwrap_or(false)) =>
+            {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        },
     };
     // From another thread the call that this is a check for is refused, and by
     // its own name.
@@ -250,6 +263,32 @@ pub(crate) fn ensure_no_transport(
         fd.repr()?,
         transport.repr()?
     )))
+}
+
+/// As [`descriptor`], and of a file that was closed while it was watched: it is found
+/// by its identity then, as asyncio's selector does it.
+fn watched_descriptor(
+    event_loop: &EventLoop,
+    fd: &Bound<'_, PyAny>,
+    name: &str,
+) -> PyResult<RawFd> {
+    let py = fd.py();
+    descriptor(fd).or_else(|error| {
+        if !error.is_instance_of::<PyValueError>(py) {
+            return Err(error);
+        }
+        let inside = event_loop.enter(py, name)?;
+        let found = inside.with(|state| {
+            let mut numbers = state.fds.iter();
+            numbers.find(|(_, token)| match state.sources.get(*token) {
+                Some(Source::Watch(watch)) => {
+                    watch.file.as_ref().is_some_and(|file| file.as_ptr() == fd.as_ptr())
+                }
+                _ => false,
+            })
+        });
+        found.map(|(number, _)| number).ok_or(error)
+    })
 }
 
 /// The number of a descriptor or of an object with `fileno()`.

@@ -100,8 +100,8 @@ impl Source {
             Self::Datagram(transport) => visit.call(transport.object().as_py()),
             Self::Listener(listener) => listener.traverse(visit),
             Self::Watch(watch) => {
-                let mut handles = watch.reader.iter().chain(&watch.writer);
-                handles.try_for_each(|handle| visit.call(handle.object().as_py()))
+                let handles = watch.reader.iter().chain(&watch.writer).map(HandleRef::object);
+                handles.chain(&watch.file).try_for_each(|object| visit.call(object.as_py()))
             }
             Self::Socket(kept) => {
                 kept.waiters().try_for_each(|(future, _)| visit.call(future.as_py()))
@@ -112,9 +112,13 @@ impl Source {
 }
 
 /// The callbacks of one watched descriptor.
+#[derive(Default)]
 pub(crate) struct Watch {
     pub(crate) reader: Option<HandleRef>,
     pub(crate) writer: Option<HandleRef>,
+    /// What was given as the descriptor, where it is no number: once closed, it is
+    /// only known by what it is.
+    pub(crate) file: Option<Owned>,
 }
 
 impl Watch {
