@@ -70,7 +70,7 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Re
     Ok(n as usize)
 }
 
-/// Receives from a Unix stream; also tells whether something came beside the
+/// Receives from a stream that is no TCP; also tells whether something came beside the
 /// data, descriptors or the sender's credentials, behind which the kernel stops.
 #[cfg(target_os = "linux")]
 pub(crate) fn recv_beside(
