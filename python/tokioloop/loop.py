@@ -44,7 +44,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
     read_batch_bytes -- hold received data back until a connection has so many
         bytes (0 to 262144), at most for `read_batch_timeout`
     read_batch_timeout -- hold received data back for so many seconds (0.0 to
-        1.0), or until `read_batch_bytes` have come if that is not 0
+        1.0), or until `read_batch_bytes` have come if that is not 0; neither holds
+        back what is received into a `BufferedProtocol`'s own memory
     write_batch_timeout -- send what is written when the turn of the loop ends,
         one connection after the other, or after so many seconds when a callback
         returns (0.0 to 1.0). By default what is scheduled in a turn of many
