@@ -21,6 +21,7 @@ use crate::token::Token;
 
 /// Events taken from the kernel at once; more stay there for the next turn.
 const EVENTS_PER_TURN: usize = 1024;
+#[cfg(target_os = "linux")]
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// How long a turn may wait.

@@ -463,12 +463,6 @@ pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, _was: Interest) -> io::Resul
     check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())).map(drop)
 }
 
-/// kqueue's own timeout has nanoseconds, so there is no rest to wait for.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn wait_briefly(_poll: RawFd, _nanos: u64) -> io::Result<()> {
-    Ok(())
-}
-
 /// kqueue filters are levels unless EV_CLEAR is set.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn watch_level(
