@@ -98,8 +98,27 @@ pub(crate) fn recv_beside(
 /// Sends one buffer.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))?;
+    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))
+        .map_err(send_error)?;
     Ok(n as usize)
+}
+
+/// What a failed send on a connection means.
+#[cfg(not(target_os = "macos"))]
+#[inline(always)]
+fn send_error(error: io::Error) -> io::Error {
+    error
+}
+
+/// As above. While a connection is torn down macOS may answer EPROTOTYPE; asked
+/// again, it says what has become of the connection.
+#[cfg(target_os = "macos")]
+#[cold]
+fn send_error(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EPROTOTYPE) => io::Error::from_raw_os_error(libc::EINTR),
+        _ => error,
+    }
 }
 
 /// Sends one buffer without waiting, whatever the descriptor's mode.
@@ -154,7 +173,7 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::R
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = slices.as_ptr() as *mut libc::iovec;
     message.msg_iovlen = slices.len() as _;
-    let n = check!(libc::sendmsg(fd.as_raw_fd(), &message, SEND_FLAGS))?;
+    let n = check!(libc::sendmsg(fd.as_raw_fd(), &message, SEND_FLAGS)).map_err(send_error)?;
     Ok(n as usize)
 }
 
