@@ -122,11 +122,30 @@ fn send_error(error: io::Error) -> io::Error {
 }
 
 /// Sends one buffer without waiting, whatever the descriptor's mode.
+#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
     let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), flags))?;
     Ok(n as usize)
+}
+
+/// As above. MSG_DONTWAIT does not keep a send from waiting on macOS, so a
+/// descriptor that waits is made one that does not for the length of the call.
+/// To ask for room first would not do: a message goes whole or not at all, and
+/// the call returns once all of a stream's data has gone. Whoever else sends or
+/// receives on the same open file meanwhile may be refused instead of waiting.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let mode = check!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+    if mode & libc::O_NONBLOCK != 0 {
+        return send(fd, data);
+    }
+    check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, mode | libc::O_NONBLOCK))?;
+    let result = send(fd, data);
+    // What has been sent counts, whatever becomes of the mode.
+    let _ = check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, mode));
+    result
 }
 
 /// Whether `poll` finds a descriptor writable, or failed, at this moment.
