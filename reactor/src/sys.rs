@@ -490,9 +490,7 @@ pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()
 /// As above; kqueue adds and changes with one call.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
-    let flags = libc::EV_ADD | libc::EV_CLEAR;
-    kevent_change(poll, fd, libc::EVFILT_READ, flags, token)?;
-    kevent_change(poll, fd, libc::EVFILT_WRITE, flags, token)
+    add_filters(poll, fd, Interest::BOTH, libc::EV_ADD | libc::EV_CLEAR, token)
 }
 
 /// Ends what [`watch_level`] began.
@@ -515,23 +513,38 @@ pub(crate) fn watch_level(
         let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
         let _ = kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0);
     }
-    if interest.readable() {
-        kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_ADD, token)?;
-    }
-    if interest.writable() {
-        kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_ADD, token)?;
-    }
-    Ok(())
+    add_filters(poll, fd, interest, libc::EV_ADD, token)
 }
 
 /// Ends what [`watch_level`] began.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, was: Interest) -> io::Result<()> {
-    if was.readable() {
-        kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0)?;
+    let change = |filter, was: bool| {
+        if was { kevent_change(poll, fd, filter, libc::EV_DELETE, 0) } else { Ok(()) }
+    };
+    // One that is gone already does not keep the other one.
+    let read = change(libc::EVFILT_READ, was.readable());
+    let write = change(libc::EVFILT_WRITE, was.writable());
+    read.and(write)
+}
+
+/// Adds a descriptor's filters, all of them or none: whoever gets the error
+/// takes nothing to be watched, and would never delete what is.
+#[cfg(not(target_os = "linux"))]
+fn add_filters(
+    poll: RawFd,
+    fd: RawFd,
+    interest: Interest,
+    flags: u16,
+    token: usize,
+) -> io::Result<()> {
+    if interest.readable() {
+        kevent_change(poll, fd, libc::EVFILT_READ, flags, token)?;
     }
-    if was.writable() {
-        kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0)?;
+    if interest.writable() {
+        kevent_change(poll, fd, libc::EVFILT_WRITE, flags, token).inspect_err(|_| {
+            let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
+        })?;
     }
     Ok(())
 }
