@@ -154,6 +154,14 @@ pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
     check!(libc::poll(&mut entry, 1, 0)).is_ok_and(|found| found > 0)
 }
 
+/// Waits for something to read: macOS may deliver over loopback a little after
+/// the call that has sent it.
+#[cfg(test)]
+pub(crate) fn await_readable(fd: BorrowedFd<'_>) {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    assert!(check!(libc::poll(&mut entry, 1, 10_000)).is_ok_and(|found| found > 0));
+}
+
 /// Whether a descriptor is a TCP socket.
 pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
     #[cfg(target_os = "linux")]
