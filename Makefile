@@ -21,11 +21,15 @@ unexport PYTHONPATH TOKIOLOOP_UNDER_TEST RUST_LOG
 FLAME_TOOLS := target/tools/bin/inferno-flamegraph
 export TOKIOLOOP_TOOLS ?= $(abspath target/tools/bin)
 
+# The load generator uses epoll and chooses its core, so elsewhere it is no part of the checks.
+ON_LINUX := $(filter Linux,$(shell uname -s))
+CRATES := --workspace $(if $(ON_LINUX),,--exclude tokioloop-load)
+
 LOOM_FLAGS := --cfg loom
 PROFILING_FLAGS := -C force-frame-pointers=yes
 
 .PHONY: help bench bench-full metrics-cost test check lint cargo-test loom pytest checked \
-        conformance conformance-here interop-programs memcheck build profiling profile setup tools fmt clean
+        conformance conformance-here interop-programs memcheck build profiling profile setup tools linux fmt clean
 
 help:
 	@sed -n '2,6p' $(MAKEFILE_LIST) | sed 's/^# *//'
@@ -37,6 +41,9 @@ tools:
 	@command -v $(PYTHON) >/dev/null || { echo "tokioloop needs Python 3.10 or later: $(PYTHON) was not found"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 15))' || \
 	  { echo "tokioloop needs CPython 3.10 to 3.15: $(PYTHON) is $$($(PYTHON) -V 2>&1)"; exit 1; }
+
+linux:
+	@$(if $(ON_LINUX),:,echo "this needs Linux: the load generator (perf/load) uses epoll"; exit 1)
 
 $(PY): | tools
 	$(PYTHON) -m venv $(VENV)
@@ -72,20 +79,20 @@ profiling: $(VENV)/.build-tools
 
 # --- the main job -----------------------------------------------------------
 
-bench: $(VENV)/.bench-tools build
+bench: linux $(VENV)/.bench-tools build
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) perf/benchmark.py --quick
 
-bench-full: $(VENV)/.bench-tools build
+bench-full: linux $(VENV)/.bench-tools build
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) perf/benchmark.py --full
 
-profile: $(VENV)/.bench-tools $(FLAME_TOOLS) profiling
+profile: linux $(VENV)/.bench-tools $(FLAME_TOOLS) profiling
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) -m tokioloop profile --workload $(or $(WORKLOAD),proto)
 
 # What counting costs, against a build without counters.
-metrics-cost: $(VENV)/.bench-tools build
+metrics-cost: linux $(VENV)/.bench-tools build
 	cargo build --quiet --release -p tokioloop-load
 	rm -rf target/uncounted && mkdir -p target/uncounted
 	RUSTFLAGS="--cfg tokioloop_uncounted" $(PY) -m maturin build --quiet --release \
@@ -102,14 +109,14 @@ check: lint cargo-test loom
 
 lint: $(VENV)/.test-tools
 	cargo fmt --all --check
-	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo clippy --quiet $(CRATES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tokioloop-reactor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 cargo-test: $(VENV)/.build-tools
-	cargo test --quiet --workspace
+	cargo test --quiet $(CRATES)
 
 loom:
 	RUSTFLAGS="$(LOOM_FLAGS)" cargo test --quiet --release --target-dir target/loom -p tokioloop-reactor --test inbox_loom

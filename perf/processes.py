@@ -40,6 +40,8 @@ class Server:
 
 def load_binary() -> Path:
     """Build the load generator if it is out of date, and return its path."""
+    if not sys.platform.startswith("linux"):
+        sys.exit("this needs Linux: the load generator (perf/load) uses epoll")
     target_dir = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     binary = target_dir / "release" / "tokioloop-load"
     if shutil.which("cargo") is None:

@@ -164,6 +164,18 @@ impl<S> LoopCell<S> {
         self.owner.store(FOREIGN, Ordering::Relaxed);
     }
 
+    /// Opens what a fork has left of a disowned state. Threads that are not in
+    /// the child may have been at work on it: only what they change in one step
+    /// is whole for sure.
+    ///
+    /// # Safety
+    /// Called in a forked child by its only thread, outside of `with`.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) unsafe fn with_remains<R>(&self, body: impl FnOnce(&mut S) -> R) -> R {
+        // SAFETY: the caller's promise; nobody may enter any more.
+        body(unsafe { &mut *self.state.get() })
+    }
+
     /// The state as the garbage collector sees it.
     ///
     /// # Safety

@@ -48,8 +48,10 @@ def main_with_output() -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         output = select.poll()
-        output.register(sys.stdout, 0)
-        if not output.poll(0):
+        # macOS tells of the end only where something was asked for.
+        output.register(sys.stdout, select.POLLOUT)
+        ended = select.POLLERR | select.POLLHUP | select.POLLNVAL
+        if not any(events & ended for _, events in output.poll(0)):
             raise  # It was another pipe.
         # The interpreter flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,8 @@ pub enum Address {
     /// A Unix path; it starts with a NUL byte where it is abstract, and is
     /// empty where the socket has no name.
     Unix(Box<[u8]>),
-    /// A family that asyncio has no form for.
+    /// A family that asyncio has no form for, or none: macOS accepts a client
+    /// that has left already, without its address.
     Other,
 }
 
@@ -55,15 +56,14 @@ impl Address {
                 let length = (length as usize).saturating_sub(header).min(unix.sun_path.len());
                 let path: Vec<u8> = unix.sun_path.iter().take(length).map(|&c| c as u8).collect();
                 // A path in the file system ends at its NUL, an abstract name
-                // (NUL first) at the length that the kernel tells.
+                // (NUL first) at the length that the kernel tells. Only Linux
+                // has those: elsewhere a NUL comes first where there is no name.
                 let end = match path.first() {
-                    Some(0) | None => path.len(),
-                    Some(_) => path.iter().position(|&c| c == 0).unwrap_or(path.len()),
+                    Some(0) if cfg!(target_os = "linux") => path.len(),
+                    _ => path.iter().position(|&c| c == 0).unwrap_or(path.len()),
                 };
                 Self::Unix(path.into_iter().take(end).collect())
             }
-            // An unnamed socket may come with a zero length and no family.
-            _ if length == 0 => Self::Unix(Box::default()),
             _ => Self::Other,
         }
     }
@@ -71,5 +71,26 @@ impl Address {
     /// True for IPv4 and IPv6.
     pub fn is_inet(&self) -> bool {
         matches!(self, Self::Inet(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raw_address::RawAddress;
+    use crate::sys;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn an_unnamed_socket_has_an_empty_path() {
+        let (a, _b) = UnixStream::pair().unwrap();
+        assert_eq!(sys::local_address(a.as_fd()).unwrap(), Address::Unix(Box::default()));
+        assert_eq!(sys::peer_address(a.as_fd()).unwrap(), Address::Unix(Box::default()));
+    }
+
+    #[test]
+    fn no_address_at_all_is_not_an_empty_path() {
+        assert_eq!(RawAddress::none().to_address(), Address::Other);
     }
 }

@@ -59,6 +59,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
         for client in &clients {
+            sys::await_readable(listener.as_fd());
             match accept(listener.as_fd()).unwrap() {
                 Accepted::Connection(_, peer) => {
                     assert_eq!(peer, Address::Inet(client.local_addr().unwrap()));

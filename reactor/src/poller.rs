@@ -21,7 +21,11 @@ use crate::token::Token;
 
 /// Events taken from the kernel at once; more stay there for the next turn.
 const EVENTS_PER_TURN: usize = 1024;
+#[cfg(target_os = "linux")]
 const NANOS_PER_MILLI: u64 = 1_000_000;
+/// A day, as asyncio waits at most: kevent refuses a wait of some years.
+#[cfg(not(target_os = "linux"))]
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// How long a turn may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +135,8 @@ impl Poller {
         sys::watch_edges(self.poll_fd, fd, token.to_bits())
     }
 
-    /// Waits for events or the end of the timeout.
+    /// Waits for events or the end of the timeout, or ends for nothing where
+    /// that is far away: the caller looks at the clock and comes back.
     ///
     /// # Errors
     /// `Interrupted` after a signal: the caller lets Python handle it and comes
@@ -178,7 +183,8 @@ impl Poller {
     /// kqueue's timeout has nanoseconds.
     #[cfg(not(target_os = "linux"))]
     fn sleep_until_last_milli(&self, deadline: Nanos) -> io::Result<Duration> {
-        Ok(Duration::from_nanos(deadline.saturating_sub(clock::now())))
+        let rest = Duration::from_nanos(deadline.saturating_sub(clock::now()));
+        Ok(rest.min(LONGEST_WAIT))
     }
 }
 
@@ -207,9 +213,17 @@ mod tests {
         (a, b)
     }
 
+    /// What a wait brings of each source: kqueue tells of its directions apart.
     fn ready(poller: &mut Poller) -> Vec<(Token, Readiness)> {
         poller.wait(Timeout::At(clock::now() + 2_000_000)).unwrap();
-        poller.events().collect()
+        let mut found: Vec<(Token, Readiness)> = Vec::new();
+        for (token, readiness) in poller.events() {
+            match found.iter_mut().find(|(known, _)| *known == token) {
+                Some((_, all)) => *all = all.with(readiness),
+                None => found.push((token, readiness)),
+            }
+        }
+        found
     }
 
     #[test]
@@ -278,6 +292,17 @@ mod tests {
             }
             assert!(poller.events().next().is_none());
         }
+    }
+
+    #[test]
+    fn a_wait_may_have_a_deadline_far_away() {
+        let (a, mut b) = pair();
+        let mut poller = Poller::new().unwrap();
+        let token = Sources::new().insert(());
+        poller.register(a.as_raw_fd(), token, Interest::READABLE).unwrap();
+        b.write_all(b"x").unwrap();
+        poller.wait(Timeout::At(u64::MAX - 1)).unwrap();
+        assert_eq!(poller.events().collect::<Vec<_>>(), [(token, Readiness::READABLE)]);
     }
 
     #[test]

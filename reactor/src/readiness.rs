@@ -23,6 +23,7 @@ impl Readiness {
 
     /// Collects what mio says of one event. An error or a hang-up makes both
     /// directions ready: whoever acts first gets the errno from its call.
+    #[cfg(target_os = "linux")]
     #[inline]
     pub(crate) fn of(event: &mio::event::Event) -> Self {
         let mut bits = 0;
@@ -40,6 +41,21 @@ impl Readiness {
             bits |= 16;
         }
         Self(bits)
+    }
+
+    /// Collects what mio says of one event. kqueue tells of each direction by a
+    /// filter of its own, so one says nothing of the other: a closed sending
+    /// side may be our own shutdown, after which the peer goes on.
+    #[cfg(not(target_os = "linux"))]
+    #[inline]
+    pub(crate) fn of(event: &mio::event::Event) -> Self {
+        if event.is_writable() {
+            Self::WRITABLE
+        } else if event.is_read_closed() {
+            Self::READABLE.with(Self::READ_CLOSED)
+        } else {
+            Self::READABLE
+        }
     }
 
     /// The raw bits, to be kept beside a token.

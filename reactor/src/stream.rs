@@ -205,7 +205,9 @@ mod tests {
         let mut space = [MaybeUninit::uninit(); 8];
         b.write_all(b"hello").unwrap();
         let received = receive(a.as_fd(), Kind::Unix, false, &mut space).unwrap();
-        assert_eq!(received, Received::Data { length: 5, drained: true });
+        // Elsewhere nothing tells whether a descriptor came along.
+        let drained = cfg!(target_os = "linux");
+        assert_eq!(received, Received::Data { length: 5, drained });
         b.write_all(b"hello again").unwrap();
         let received = receive(a.as_fd(), Kind::Unix, false, &mut space).unwrap();
         assert_eq!(received, Received::Data { length: 8, drained: false });

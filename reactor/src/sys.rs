@@ -98,11 +98,31 @@ pub(crate) fn recv_beside(
 /// Sends one buffer.
 #[inline]
 pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))?;
+    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), SEND_FLAGS))
+        .map_err(send_error)?;
     Ok(n as usize)
 }
 
+/// What a failed send on a connection means.
+#[cfg(not(target_os = "macos"))]
+#[inline(always)]
+fn send_error(error: io::Error) -> io::Error {
+    error
+}
+
+/// As above. While a connection is torn down macOS may answer EPROTOTYPE; asked
+/// again, it says what has become of the connection.
+#[cfg(target_os = "macos")]
+#[cold]
+fn send_error(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EPROTOTYPE) => io::Error::from_raw_os_error(libc::EINTR),
+        _ => error,
+    }
+}
+
 /// Sends one buffer without waiting, whatever the descriptor's mode.
+#[cfg(target_os = "linux")]
 #[inline]
 pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
@@ -110,10 +130,36 @@ pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     Ok(n as usize)
 }
 
+/// As above. MSG_DONTWAIT does not keep a send from waiting on macOS, so a
+/// descriptor that waits is made one that does not for the length of the call.
+/// To ask for room first would not do: a message goes whole or not at all, and
+/// the call returns once all of a stream's data has gone. Whoever else sends or
+/// receives on the same open file meanwhile may be refused instead of waiting.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    let mode = check!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+    if mode & libc::O_NONBLOCK != 0 {
+        return send(fd, data);
+    }
+    check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, mode | libc::O_NONBLOCK))?;
+    let result = send(fd, data);
+    // What has been sent counts, whatever becomes of the mode.
+    let _ = check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, mode));
+    result
+}
+
 /// Whether `poll` finds a descriptor writable, or failed, at this moment.
 pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     check!(libc::poll(&mut entry, 1, 0)).is_ok_and(|found| found > 0)
+}
+
+/// Waits for something to read: macOS may deliver over loopback a little after
+/// the call that has sent it.
+#[cfg(test)]
+pub(crate) fn await_readable(fd: BorrowedFd<'_>) {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    assert!(check!(libc::poll(&mut entry, 1, 10_000)).is_ok_and(|found| found > 0));
 }
 
 /// Whether a descriptor is a TCP socket.
@@ -154,7 +200,7 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::R
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = slices.as_ptr() as *mut libc::iovec;
     message.msg_iovlen = slices.len() as _;
-    let n = check!(libc::sendmsg(fd.as_raw_fd(), &message, SEND_FLAGS))?;
+    let n = check!(libc::sendmsg(fd.as_raw_fd(), &message, SEND_FLAGS)).map_err(send_error)?;
     Ok(n as usize)
 }
 
@@ -452,21 +498,13 @@ pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()
 /// As above; kqueue adds and changes with one call.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
-    let flags = libc::EV_ADD | libc::EV_CLEAR;
-    kevent_change(poll, fd, libc::EVFILT_READ, flags, token)?;
-    kevent_change(poll, fd, libc::EVFILT_WRITE, flags, token)
+    add_filters(poll, fd, Interest::BOTH, libc::EV_ADD | libc::EV_CLEAR, token)
 }
 
 /// Ends what [`watch_level`] began.
 #[cfg(target_os = "linux")]
 pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, _was: Interest) -> io::Result<()> {
     check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())).map(drop)
-}
-
-/// kqueue's own timeout has nanoseconds, so there is no rest to wait for.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn wait_briefly(_poll: RawFd, _nanos: u64) -> io::Result<()> {
-    Ok(())
 }
 
 /// kqueue filters are levels unless EV_CLEAR is set.
@@ -483,23 +521,38 @@ pub(crate) fn watch_level(
         let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
         let _ = kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0);
     }
-    if interest.readable() {
-        kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_ADD, token)?;
-    }
-    if interest.writable() {
-        kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_ADD, token)?;
-    }
-    Ok(())
+    add_filters(poll, fd, interest, libc::EV_ADD, token)
 }
 
 /// Ends what [`watch_level`] began.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, was: Interest) -> io::Result<()> {
-    if was.readable() {
-        kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0)?;
+    let change = |filter, was: bool| {
+        if was { kevent_change(poll, fd, filter, libc::EV_DELETE, 0) } else { Ok(()) }
+    };
+    // One that is gone already does not keep the other one.
+    let read = change(libc::EVFILT_READ, was.readable());
+    let write = change(libc::EVFILT_WRITE, was.writable());
+    read.and(write)
+}
+
+/// Adds a descriptor's filters, all of them or none: whoever gets the error
+/// takes nothing to be watched, and would never delete what is.
+#[cfg(not(target_os = "linux"))]
+fn add_filters(
+    poll: RawFd,
+    fd: RawFd,
+    interest: Interest,
+    flags: u16,
+    token: usize,
+) -> io::Result<()> {
+    if interest.readable() {
+        kevent_change(poll, fd, libc::EVFILT_READ, flags, token)?;
     }
-    if was.writable() {
-        kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0)?;
+    if interest.writable() {
+        kevent_change(poll, fd, libc::EVFILT_WRITE, flags, token).inspect_err(|_| {
+            let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
+        })?;
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 use tokioloop_reactor::{Poller, ReadRing, Sources, Timers, Waker};
 
@@ -321,9 +321,15 @@ impl EventLoop {
     }
 
     /// In a forked child: the loop belongs to the parent. Its poll must not be
-    /// touched, because both processes share it.
+    /// touched, because both processes share an epoll. A kqueue is not in the
+    /// child: its number and the waker's, to which the poller refers, are free
+    /// there, and whoever has them next must not find them closed.
     fn _disown(&self) {
         self.cell.disown();
+        // SAFETY: a forked child has one thread, and no body of `with` forks.
+        #[cfg(not(target_os = "linux"))]
+        #[allow(unsafe_code)]
+        std::mem::forget(unsafe { self.cell.with_remains(|state| state.poller.take()) });
     }
 
     #[getter(_stopping)]
@@ -588,12 +594,4 @@ pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let class = module.getattr("EventLoop")?.cast_into::<PyType>()?;
     native::install(&class)?;
     sockets::install(&class)
-}
-
-/// The arguments of a Python-level call that a native method hands on.
-pub(crate) fn as_tuple<'py>(
-    py: Python<'py>,
-    values: impl IntoIterator<Item = Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(py, values.into_iter().collect::<Vec<_>>())
 }

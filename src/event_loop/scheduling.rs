@@ -12,11 +12,11 @@ use tokioloop_reactor::clock;
 use crate::errors;
 use crate::event_loop::messages::Message;
 use crate::event_loop::native::This;
-use crate::event_loop::{EventLoop, Inside, as_tuple, futures};
+use crate::event_loop::{EventLoop, Inside, futures};
 use crate::handle::{Callback, HandleRef, Kind, Memory};
 use crate::imports::Imports;
 use crate::loop_cell::Refused;
-use crate::py::args::missing_arguments;
+use crate::py::args::{as_tuple, missing_arguments};
 use crate::py::{Args, Owned, call, context};
 use crate::ready::Ready;
 

@@ -277,6 +277,14 @@ pub(crate) fn exact_size(value: &Bound<'_, PyAny>) -> Option<isize> {
     Some(size)
 }
 
+/// The arguments of a Python-level call that a native method hands on.
+pub(crate) fn as_tuple<'py>(
+    py: Python<'py>,
+    values: impl IntoIterator<Item = Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, values.into_iter().collect::<Vec<_>>())
+}
+
 /// CPython's words for parameters that got no value.
 pub(crate) fn missing_arguments(function: &str, missing: &[String]) -> PyErr {
     let names = match missing {

@@ -204,9 +204,10 @@ fn wait_for_room(
     maybe_pause_protocol(py, this, inside, transport)
 }
 
-/// Adds writing to the registration. TCP keeps it from then on, since the
-/// kernel tells of room only after a refusal; Unix sockets tell of every read
-/// of the peer, so there it goes again with the queue.
+/// Adds writing to the registration. TCP keeps it from then on, since epoll
+/// tells of room only after a refusal; Unix sockets tell of every read of the
+/// peer, and kqueue of what TCP's peer acknowledges, so there it goes again
+/// with the queue.
 pub(crate) fn watch_writing(
     inside: &Inside<'_>,
     transport: &StreamTransport,
@@ -230,7 +231,7 @@ pub(crate) fn unwatch_writing(inside: &Inside<'_>, transport: &StreamTransport) 
     inside.with(|state| {
         transport.with(inside, |inner| {
             let tcp = inner.local.as_ref().is_some_and(tokioloop_reactor::Address::is_inet);
-            if tcp || !inner.state.watches_writing {
+            if (tcp && cfg!(target_os = "linux")) || !inner.state.watches_writing {
                 return;
             }
             let (Some(fd), Some(token), Some(poller)) = (inner.fd(), inner.token, &state.poller)

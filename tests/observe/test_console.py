@@ -183,6 +183,21 @@ def test_only_the_owner_may_open_the_socket(make_loop, tmp_path, monkeypatch):
         make_loop().start_console()
 
 
+def test_a_path_is_used_again_where_nobody_listens(make_loop, tmp_path, monkeypatch):
+    from tokioloop.observe import console
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    first = make_loop()
+    path = first.start_console()
+    # As a full queue looks on macOS.
+    monkeypatch.setattr(console, "_is_alive", lambda path: False)
+    assert make_loop().start_console() != path
+    first.stop_console()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(path)
+    assert make_loop().start_console() == path
+
+
 def test_another_user_is_turned_away(make_loop, tmp_path, monkeypatch, caplog):
     from tokioloop.observe import console
 

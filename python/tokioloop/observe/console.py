@@ -17,6 +17,7 @@ import struct
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _PROBE_INTERVAL = 0.1
 _LONGEST_REQUEST = 4096
 # Kinds of callbacks that are told apart.
 _KINDS = 1000
+# Those of this process by path; a child that it forks has paths of its own.
+_open: weakref.WeakValueDictionary[str, Console] = weakref.WeakValueDictionary()
 
 
 class Console:
@@ -50,6 +53,7 @@ class Console:
         self._probe: asyncio.TimerHandle | None = None
         self._owner = os.getpid()
         self._socket = _listen(self.path)
+        _open[self.path] = self
         loop._start_serving(lambda: _Session(self), self._socket)
 
     def close(self) -> None:
@@ -60,6 +64,7 @@ class Console:
         self._socket.close()
         if os.getpid() == self._owner:
             Path(self.path).unlink(missing_ok=True)
+        _open.pop(self.path, None)
 
     def attach(self, session: _Session) -> None:
         """Measure from the first session on."""
@@ -199,7 +204,9 @@ def _free_path() -> str:
         raise PermissionError(f"{directory} must be this user's, with mode 0700")
     number = 0
     while (path := directory / f"{os.getpid()}-{number}.sock").exists():
-        if not _is_alive(path):
+        # macOS refuses a connection also where too many wait. The name is of this
+        # process, so nobody else can be there.
+        if str(path) not in _open and not _is_alive(path):
             path.unlink(missing_ok=True)
             break
         number += 1

@@ -12,9 +12,11 @@ def open_descriptors() -> set[tuple[int, str]]:
     """Sockets, pipes and kernel objects that are open now; plain files are not a loop's business.
 
     The link names a socket's or pipe's inode, so a descriptor number that was closed and given to
-    another socket counts as new.
+    another socket counts as new. Systems without these links tell of nothing.
     """
-    found = set()
+    found: set[tuple[int, str]] = set()
+    if not os.path.isdir("/proc/self/fd"):
+        return found
     for name in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{name}")
