@@ -35,7 +35,7 @@ if sys.version_info >= (3, 11):
         __slots__ = (
             *("_app_state", "_app_transport", "_app_transport_created", "_conn_lost"),
             *("_eof_received", "_extra", "_handshake_start_time", "_handshake_timeout_handle"),
-            *("_incoming_low_water", "_loop", "_outgoing_low_water", "_server_hostname"),
+            *("_incoming_low_water", "_outgoing_low_water", "_server_hostname"),
             *("_server_side", "_shutdown_timeout_handle", "_ssl_buffer", "_ssl_buffer_view"),
             *("_ssl_handshake_timeout", "_ssl_shutdown_timeout", "_sslcontext", "_waiter"),
             "max_size",

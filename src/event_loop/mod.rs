@@ -444,6 +444,7 @@ impl EventLoop {
 
     #[setter(_transport_class)]
     fn set_transport_class_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        crate::transports::check_class(value)?;
         let inside = slf.get().enter(slf.py(), "_transport_class")?;
         let value = Owned::from(value);
         let old = inside.with(|state| state.transport_class.replace(value));

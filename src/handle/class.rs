@@ -7,13 +7,13 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use crate::handle::HandleRef;
 use crate::handle::object::{
     HANDLE_SIZE, HandleObject, Slot, THREADSAFE_HANDLE_SIZE, TIMER_HANDLE_SIZE,
 };
 use crate::handle::timer::{TimerObject, scheduled_value, when, when_value};
+use crate::handle::{HandleRef, Kind};
 use crate::py::native::{self, NativeClass, Visitor, getter, method};
-use crate::py::{Args, Owned};
+use crate::py::{Args, Owned, context};
 
 /// The class `Handle`.
 #[repr(transparent)]
@@ -74,7 +74,11 @@ fn run<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResu
     args.none("Handle._run")?;
     // SAFETY: alive during its own method.
     let this = HandleRef(unsafe { Owned::from_borrowed((&raw const *this).cast_mut().cast()) });
-    if let Err(error) = this.run(py) {
+    let result = match this.get().kind() {
+        Kind::Threadsafe => this.run(py),
+        _ => run_apart(py, this.get()),
+    };
+    if let Err(error) = result {
         // SAFETY: the handle keeps its loop alive.
         let event_loop = unsafe { Owned::from_borrowed(this.get().event_loop.get()) };
         crate::report::callback_failed(py, &event_loop, &this, error)?;
@@ -82,24 +86,53 @@ fn run<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResu
     Ok(Owned::none(py))
 }
 
-fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    let none = Owned::none(py);
-    if this.callback.get() == none.as_ptr() {
-        return Ok(none);
+/// Runs the callback on references of its own: other threads may do the same, or cancel
+/// it, beside the loop's call.
+fn run_apart(py: Python<'_>, this: &HandleObject) -> PyResult<()> {
+    if this.is_cancelled() {
+        return Ok(());
     }
-    let (tuple, inline) = this.alone(py, || {
+    let context = context_value(py, this)?;
+    let (callback, args) = parts(py, this)?;
+    let Some(args) = args else { return Ok(()) };
+    let (callback, args) = (callback.bind(py), args.bind(py));
+    context::run(py, context.as_ptr(), || callback.call1(args.cast::<PyTuple>()?))??;
+    Ok(())
+}
+
+fn args_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    Ok(parts(py, this)?.1.unwrap_or_else(|| Owned::none(py)))
+}
+
+fn callback_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    slot_value(py, this, &this.callback)
+}
+
+fn loop_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
+    slot_value(py, this, &this.event_loop)
+}
+
+/// The callback and a tuple of its arguments; none of them once it was dropped.
+fn parts(py: Python<'_>, this: &HandleObject) -> PyResult<(Owned, Option<Owned>)> {
+    let (callback, tuple, inline) = this.alone(py, || {
+        // SAFETY: a slot that is always filled.
+        let callback = unsafe { Owned::from_borrowed(this.callback.get()) };
         let tuple = this.args.get();
         // SAFETY: a filled slot owns a reference.
         let tuple = (!tuple.is_null()).then(|| unsafe { Owned::from_borrowed(tuple) });
         let inline = this.inline.iter().take(usize::from(this.inline_count.get()));
         // SAFETY: as above.
         let inline = inline.map(|slot| unsafe { Bound::from_borrowed_ptr(py, slot.get()) });
-        (tuple, inline.collect::<Vec<_>>())
+        (callback, tuple, inline.collect::<Vec<_>>())
     });
-    match tuple {
-        Some(tuple) => Ok(tuple),
-        None => Ok(PyTuple::new(py, inline)?.into_any().into()),
+    if callback.as_ptr() == Owned::none(py).as_ptr() {
+        return Ok((callback, None));
     }
+    let args = match tuple {
+        Some(tuple) => tuple,
+        None => PyTuple::new(py, inline)?.into_any().into(),
+    };
+    Ok((callback, Some(args)))
 }
 
 fn cancelled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
@@ -187,8 +220,10 @@ fn methods() -> Vec<ffi::PyMethodDef> {
 fn getters() -> Vec<ffi::PyGetSetDef> {
     vec![
         getter!(HandleObject, c"_args", args_value),
+        getter!(HandleObject, c"_callback", callback_value),
         getter!(HandleObject, c"_cancelled", cancelled_value),
         getter!(HandleObject, c"_context", context_value),
+        getter!(HandleObject, c"_loop", loop_value),
         getter!(HandleObject, c"_repr", repr_value),
         getter!(HandleObject, c"_source_traceback", source_traceback_value),
     ]

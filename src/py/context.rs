@@ -94,18 +94,25 @@ pub(crate) fn run<R>(
     }
     let entered = Entered(context);
     let result = body();
-    drop(entered);
+    std::mem::forget(entered);
+    // SAFETY: entered above. Without the GIL two threads may have entered it at once,
+    // which CPython notices here in one of them.
+    if unsafe { ffi::PyContext_Exit(context) } < 0 {
+        return Err(PyErr::fetch(py));
+    }
     Ok(result)
 }
 
-/// Leaves the context, also when the body unwinds.
+/// Leaves the context when the body unwinds.
 struct Entered(*mut ffi::PyObject);
 
 impl Drop for Entered {
-    #[inline]
+    #[cold]
     fn drop(&mut self) {
-        // SAFETY: entered by `run` on this thread. It cannot fail, since the
-        // body leaves the contexts that it enters.
-        unsafe { ffi::PyContext_Exit(self.0) };
+        // SAFETY: entered by `run` on this thread.
+        if unsafe { ffi::PyContext_Exit(self.0) } < 0 {
+            // SAFETY: an exception is set; the panic goes on.
+            unsafe { ffi::PyErr_WriteUnraisable(self.0) };
+        }
     }
 }

@@ -23,7 +23,13 @@ use pyo3::types::{PyDict, PyString, PyType};
 /// What Python raises while the methods are made.
 #[pyfunction]
 pub(crate) fn own_methods(class: Bound<'_, PyType>) -> PyResult<Bound<'_, PyType>> {
-    let base = class.getattr("__base__")?.cast_into::<PyType>()?;
+    // SAFETY: a live class, whose base it owns; what the metaclass would say does not
+    // count, since functions of the base run on the memory of instances.
+    let base = unsafe { (*class.as_type_ptr()).tp_base };
+    // SAFETY: as above; null for `object` alone.
+    let base = unsafe { Bound::from_borrowed_ptr_or_opt(class.py(), base.cast()) };
+    let Some(base) = base else { return Ok(class) };
+    let base = base.cast_into::<PyType>()?;
     let methods = base.getattr("__dict__")?.call_method0("copy")?.cast_into::<PyDict>()?;
     for (name, method) in methods {
         let name = name.cast_into::<PyString>()?;

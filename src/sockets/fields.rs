@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyType};
+use pyo3::types::PyFloat;
 
 use crate::py::{Owned, call};
 use crate::sockets::stock::Stock;
@@ -45,13 +45,13 @@ impl Layout {
     }
 
     fn holds(class: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let py = class.py();
-        let size = class.getattr(intern!(py, "__basicsize__"))?.extract::<usize>()?;
-        if size < size_of::<Fields>() {
-            return Ok(false);
-        }
         for timeout in [None, Some(0.0), Some(1.5), Some(86_400.25)] {
             let socket = class.call0()?;
+            // SAFETY: a live class.
+            let size = unsafe { (*socket.get_type_ptr()).tp_basicsize };
+            if !socket.get_type().is(class) || size < size_of::<Fields>() as ffi::Py_ssize_t {
+                return Ok(false);
+            }
             socket.call_method1("settimeout", (timeout,))?;
             let number = socket.call_method0("fileno")?.extract::<i32>()?;
             // SAFETY: an object of at least this size.
@@ -128,8 +128,15 @@ impl SharedSocket {
 
     fn is_laid_out(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = socket.py();
-        let base = py.import("_socket")?.getattr("socket")?.cast_into::<PyType>()?;
-        Ok(Stock::get(py)?.layout(py).is_known && socket.get_type().is_subclass(&base)?)
+        let stock = Stock::get(py)?;
+        // What the probed class is of, and the C part of whatever else derives from it.
+        // SAFETY: a live class and a live object.
+        let of_it = unsafe {
+            let base = (*stock.socket(py).as_type_ptr()).tp_base;
+            (*base).tp_basicsize >= size_of::<Fields>() as ffi::Py_ssize_t
+                && ffi::PyObject_TypeCheck(socket.as_ptr(), base) != 0
+        };
+        Ok(stock.layout(py).is_known && of_it)
     }
 
     pub(crate) fn object(&self) -> &Owned {

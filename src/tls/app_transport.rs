@@ -15,7 +15,7 @@ use pyo3::{ffi, intern};
 
 use crate::py::native::{self, NativeClass, Visitor, method};
 use crate::py::{Args, Owned};
-use crate::tls::protocol::native_half;
+use crate::tls::protocol::{native_half, on_loop};
 use crate::tls::writing;
 
 /// The memory of the transport that protocols over TLS talk to.
@@ -79,7 +79,7 @@ fn write<'py>(py: Python<'py>, t: &TlsTransport, args: Args<'_, 'py>) -> PyResul
     }
     let protocol = t.protocol(py)?;
     match native_half(py, &protocol) {
-        Some(native) => writing::write_one(py, native, &data)?,
+        Some(native) => on_loop(py, native, "write", || writing::write_one(py, native, &data))?,
         None => {
             let list = PyTuple::new(py, [&*data])?;
             protocol.bind(py).call_method1(intern!(py, "_write_appdata"), (list,))?;
@@ -92,7 +92,9 @@ fn writelines<'py>(py: Python<'py>, t: &TlsTransport, args: Args<'_, 'py>) -> Py
     let list = args.one("_SSLProtocolTransport.writelines", "list_of_data")?;
     let protocol = t.protocol(py)?;
     match native_half(py, &protocol) {
-        Some(native) => writing::write_list(py, native, &list)?,
+        Some(native) => {
+            on_loop(py, native, "writelines", || writing::write_list(py, native, &list))?;
+        }
         None => {
             protocol.bind(py).call_method1(intern!(py, "_write_appdata"), (&*list,))?;
         }

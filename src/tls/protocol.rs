@@ -5,9 +5,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
+use crate::event_loop::EventLoop;
 use crate::py::native::{self, getter, method};
 use crate::py::{Args, Owned, call};
-use crate::tls::slots::TlsProtocol;
+use crate::tls::slots::{Slot, TlsProtocol};
 use crate::tls::tools::Tools;
 use crate::tls::{reading, writing};
 
@@ -39,9 +40,37 @@ pub(crate) fn failed(py: Python<'_>, this: &TlsProtocol, error: PyErr) -> PyResu
     this.bind(py).call_method1(intern!(py, "_step_failed"), (error.value(py),)).map(drop)
 }
 
+/// Runs a method of the loop's thread. Another one is refused before it touches the
+/// session or its buffers, which nothing else keeps threads from sharing.
+///
+/// # Errors
+/// RuntimeError with the method's name in another thread; what the body raises.
+#[inline]
+pub(crate) fn on_loop<R>(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    name: &str,
+    body: impl FnOnce() -> PyResult<R>,
+) -> PyResult<R> {
+    let event_loop = this.get(py, Slot::Loop);
+    let event_loop = event_loop.as_ref().map(|event_loop| event_loop.bind(py));
+    match event_loop.as_ref().and_then(|event_loop| event_loop.cast::<EventLoop>().ok()) {
+        Some(event_loop) => {
+            let _inside = event_loop.get().enter(py, name)?;
+            body()
+        }
+        // A loop of somebody else has rules of its own.
+        None => body(),
+    }
+}
+
 /// asyncio's, but that a server waits for its client before the first step.
 fn do_handshake<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("SSLProtocol._do_handshake")?;
+    on_loop(py, this, "_do_handshake", || handshake(py, this))
+}
+
+fn handshake(py: Python<'_>, this: &TlsProtocol) -> PyResult<Owned> {
     let Some(engine) = this.engine(py)? else {
         return Ok(asyncio_method(py, "_do_handshake")?.call1((this.object().bind(py),))?.into());
     };
@@ -65,13 +94,13 @@ fn do_handshake<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -
 
 fn do_read<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("SSLProtocol._do_read")?;
-    reading::do_read(py, this, &[], None)?;
+    on_loop(py, this, "_do_read", || reading::do_read(py, this, &[], None))?;
     Ok(Owned::none(py))
 }
 
 fn write_appdata<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     let list = args.one("SSLProtocol._write_appdata", "list_of_data")?;
-    writing::write_list(py, this, &list)?;
+    on_loop(py, this, "_write_appdata", || writing::write_list(py, this, &list))?;
     Ok(Owned::none(py))
 }
 
@@ -81,7 +110,7 @@ fn process_outgoing<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     args.none("SSLProtocol._process_outgoing")?;
-    writing::process_outgoing(py, this)?;
+    on_loop(py, this, "_process_outgoing", || writing::process_outgoing(py, this))?;
     Ok(Owned::none(py))
 }
 

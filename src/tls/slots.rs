@@ -32,6 +32,7 @@ macro_rules! slots {
 
 slots! {
     State c"_state",
+    Loop c"_loop",
     SslObject c"_sslobj",
     Incoming c"_incoming",
     Outgoing c"_outgoing",

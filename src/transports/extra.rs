@@ -70,9 +70,22 @@ pub(crate) fn socket<I: Interior>(
     // `settimeout(0)` only tells the object what the descriptor is already.
     socket.bind(py).call_method1("setblocking", (false,))?;
     let lent = Descriptor::Lent(SharedSocket::new(&socket.bind(py)), number);
-    let old = transport.with(inside, |inner| std::mem::replace(inner.descriptor(), lent));
-    if let Descriptor::Own(fd) = old {
-        give_up(fd, number);
+    // Making the socket has run code of Python's (audit hooks, the collector), which may
+    // have asked the same, or ended the transport.
+    let old = transport.with(inside, |inner| {
+        let descriptor = inner.descriptor();
+        match descriptor {
+            Descriptor::Own(_) => Ok(std::mem::replace(descriptor, lent)),
+            _ => Err(descriptor.socket(py)),
+        }
+    });
+    match old {
+        Ok(Descriptor::Own(fd)) => give_up(fd, number),
+        Ok(_) => {}
+        Err(other) => {
+            socket.bind(py).call_method0("detach")?;
+            return Ok(other);
+        }
     }
     Ok(Some(socket))
 }

@@ -1,7 +1,7 @@
 //! The methods of a stream transport, as CPython calls them. Each parses its
 //! arguments, enters the loop and hands on.
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -25,6 +25,18 @@ static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// The class, for loops that were given no other.
 pub(crate) fn base_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?.bind(py).clone())
+}
+
+/// Refuses a class whose instances have not the memory of stream transports.
+///
+/// # Errors
+/// TypeError for such a class, and for what is none.
+pub(crate) fn check_class(class: &Bound<'_, PyAny>) -> PyResult<()> {
+    let base = base_class(class.py())?;
+    if class.cast::<PyType>()?.mro().iter().any(|parent| parent.is(&base)) {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!("{} is no class of stream transports", class.repr()?)))
 }
 
 /// Adds the class to the module.

@@ -242,3 +242,33 @@ def test_a_cancelled_handshake_closes_the_connection(
                     pass
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.min_python(3, 11)
+@pytest.mark.flavours("tokioloop", reason="asyncio corrupts its state then")
+@pytest.mark.parametrize("method", ["write", "writelines"])
+def test_another_thread_is_refused_before_anything_is_encrypted(
+    loop: Loop, server_context: ssl.SSLContext, client_context: ssl.SSLContext, method: str
+) -> None:
+    async def main() -> None:
+        made: list[Recorder] = []
+
+        def factory() -> Recorder:
+            made.append(Recorder())
+            return made[-1]
+
+        server = await loop.create_server(factory, LOOPBACK, 0, ssl=server_context)
+        transport, protocol = await loop.create_connection(
+            Recorder, *server.sockets[0].getsockname(), ssl=client_context
+        )
+        argument = b"two" if method == "write" else [b"two"]
+        with pytest.raises(RuntimeError, match=rf"{method}\(\) was called from another thread"):
+            await asyncio.to_thread(getattr(transport, method), argument)
+        transport.write(b"three")
+        assert await made[0].until_received(5) == b"three"
+        transport.abort()
+        await protocol.until_lost()
+        await made[0].until_lost()
+        server.close()
+
+    loop.run_until_complete(main())
