@@ -491,7 +491,7 @@ def new_event_loop() -> TokioLoop:
 
 
 def all_loops() -> list[TokioLoop]:
-    """Return every loop that there is.
+    """Return every loop of this process that there is.
 
     Copying the set is one step, which loops that other threads make meanwhile
     cannot disturb; iterating over it would be many.
@@ -500,9 +500,13 @@ def all_loops() -> list[TokioLoop]:
 
 
 def _disown_loops() -> None:
-    """In a forked child: every loop belongs to the parent."""
+    """In a forked child: every loop belongs to the parent, and so do the signals it handles.
+
+    What is asked of all loops, who still wants a signal among it, is asked of the child's own.
+    """
     for loop in all_loops():
         loop._disown()
+    _loops.clear()
 
 
 if sys.platform != "win32":
