@@ -12,6 +12,9 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tokioloop.observe.top import quantile_between
@@ -196,6 +199,73 @@ def test_a_path_is_used_again_where_nobody_listens(make_loop, tmp_path, monkeypa
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(path)
     assert make_loop().start_console() == path
+
+
+def test_loops_of_several_threads_open_their_consoles_at_once(make_loop, tmp_path, monkeypatch):
+    from tokioloop.observe import console
+
+    def listen_slowly(path):
+        time.sleep(0.01)  # whoever else is about to choose a path chooses it meanwhile
+        return listen(path)
+
+    def open_one():
+        loop = make_loop()
+        with everybody:
+            everybody.n += 1
+            everybody.notify_all()
+            everybody.wait_for(lambda: everybody.n == 4, 10)
+        return loop.start_console()
+
+    listen = console._listen
+    monkeypatch.setattr(console, "_listen", listen_slowly)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    everybody = threading.Condition()
+    everybody.n = 0
+    with ThreadPoolExecutor(4) as threads:
+        paths = [future.result(10) for future in [threads.submit(open_one) for _ in range(4)]]
+    assert len(set(paths)) == 4
+    for path in paths:
+        attach(path)[0].close()
+
+
+def test_a_console_leaves_the_umask_of_the_process_alone(make_loop, tmp_path, monkeypatch):
+    """It is that of all threads: files that others make meanwhile would be closed to their group."""
+    before = os.umask(0o027)
+    os.umask(before)
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    path = make_loop().start_console(str(tmp_path / "console.sock"))
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_nobody_can_connect_before_the_socket_is_the_owners_alone(make_loop, tmp_path, monkeypatch):
+    path = str(tmp_path / "console.sock")
+    refused = []
+
+    def chmod(path, mode):
+        with pytest.raises(ConnectionRefusedError):
+            attach(path)
+        refused.append(mode)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    make_loop().start_console(path)
+    assert refused == [0o600]
+
+
+def test_a_console_that_closes_frees_its_path_while_it_still_listens(
+    make_loop, tmp_path, monkeypatch
+):
+    """A socket that does not listen is one that was left behind: another loop takes its path."""
+    loop = make_loop()
+    path = loop.start_console(str(tmp_path / "console.sock"))
+    stop_serving, free = loop._stop_serving, []
+
+    def stop(sock):
+        free.append(not os.path.exists(path))
+        stop_serving(sock)
+
+    monkeypatch.setattr(loop, "_stop_serving", stop)
+    loop.stop_console()
+    assert free == [True]
 
 
 def test_another_user_is_turned_away(make_loop, tmp_path, monkeypatch, caplog):
