@@ -268,6 +268,36 @@ def test_a_console_that_closes_frees_its_path_while_it_still_listens(
     assert free == [True]
 
 
+def test_another_thread_is_refused_before_anything_is_made_or_ended(make_loop, tmp_path):
+    loop = make_loop()
+    path = str(tmp_path / "console.sock")
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"start_console\(\) was called from another thread"):
+            await asyncio.to_thread(loop.start_console, path)
+        assert not os.path.exists(path)
+        loop.start_console(path)
+        attached, read = await asyncio.to_thread(attach, path)
+        await asyncio.to_thread(read)
+        with pytest.raises(RuntimeError, match=r"stop_console\(\) was called from another thread"):
+            await asyncio.to_thread(loop.stop_console)
+        assert "pid" in await asyncio.to_thread(read), "the console goes on"
+        attached.close()
+        await loop.shutdown_default_executor()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 20))
+    loop.stop_console()
+    assert not os.path.exists(path)
+
+
+def test_a_closed_loop_opens_no_console(make_loop, tmp_path):
+    loop = make_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.start_console(str(tmp_path / "console.sock"))
+    assert os.listdir(tmp_path) == []
+
+
 def test_another_user_is_turned_away(make_loop, tmp_path, monkeypatch, caplog):
     from tokioloop.observe import console
 

@@ -61,9 +61,22 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     def start_console(self, path: str | None = None) -> str:
         """Open the Unix socket that `python -m tokioloop top` attaches to.
 
-        Only processes of the same user may attach. Returns the socket's path.
-        `TOKIOLOOP_CONSOLE=1` in the environment does this for every loop.
+        Only processes of the same user may attach. Returns the socket's path, which
+        is `path` or one in a directory of the user's own; that of the console there
+        is where one is open already. `TOKIOLOOP_CONSOLE=1` in the environment does
+        this for every loop.
+
+        Raises RuntimeError for a loop that is closed or that another thread runs,
+        OSError where the socket cannot be made.
+
+        >>> import tokioloop
+        >>> loop = tokioloop.TokioLoop()
+        >>> loop.start_console().endswith(".sock")
+        True
+        >>> loop.close()
         """
+        self._check_closed()
+        self._check_runner("start_console")
         if self._console is None:
             from tokioloop.observe.console import Console
 
@@ -71,7 +84,11 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         return self._console.path
 
     def stop_console(self) -> None:
-        """Close the console's socket and whoever is attached to it."""
+        """Close the console's socket and whoever is attached to it.
+
+        Raises RuntimeError while another thread runs the loop.
+        """
+        self._check_runner("stop_console")
         console, self._console = self._console, None
         if console is not None:
             console.close()
@@ -105,6 +122,13 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         if not self.is_running():
             self.stop_console()
         super().close()
+
+    def _check_runner(self, method: str) -> None:
+        if self._thread_id not in (None, threading.get_ident()):
+            raise RuntimeError(
+                f"{method}() was called from another thread than the one that runs the event "
+                "loop; use loop.call_soon_threadsafe()"
+            )
 
     def _try_console(self) -> None:
         """Open the console that the environment asks for; a program must not fail for it."""
