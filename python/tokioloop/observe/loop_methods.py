@@ -97,7 +97,16 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         """Print what every task waits for when a signal comes; see dump_tasks().
 
         `track_ages` notes when each task is made from now on, which costs a
-        dictionary entry per task. Must be called from the main thread.
+        dictionary entry per task. What handled the signal before is called
+        afterwards; a dump that fails is told to the loop's exception handler.
+
+        Raises ValueError in another thread than the main one, or where there is
+        no such signal, and OSError for one that cannot be caught.
+
+        >>> import signal, tokioloop
+        >>> loop = tokioloop.new_event_loop()
+        >>> loop.install_dump_signal(signal.SIGUSR1)
+        >>> loop.close()
         """
         from tokioloop.observe import dump
 
