@@ -306,6 +306,30 @@ def test_objects_that_cannot_be_written_do_not_keep_the_others_from_it(make_loop
     assert len(found["long"]) < 1000
 
 
+def test_tracking_ages_leaves_names_and_the_task_factory_alone(make_loop, usr1):
+    loop, plain = make_loop(), make_loop()
+    for _ in range(2):
+        loop.install_dump_signal(usr1, track_ages=True)
+    assert loop.get_task_factory() is None
+
+    async def names():
+        tasks = [asyncio.create_task(asyncio.sleep(0), **name) for name in ({}, {"name": "mine"})]
+        found = [waits(asyncio.get_running_loop())[task.get_name()] for task in tasks]
+        await asyncio.gather(*tasks)
+        return [(report.name.rstrip("0123456789"), report.age is None) for report in found]
+
+    assert loop.run_until_complete(names()) == [("Task-", False), ("mine", False)]
+    assert plain.run_until_complete(names()) == [("Task-", True), ("mine", True)]
+    made = []
+    loop.set_task_factory(
+        lambda loop, coroutine, **keywords: (
+            made.append(coroutine) or asyncio.Task(coroutine, loop=loop, **keywords)
+        )
+    )
+    loop.run_until_complete(names())
+    assert len(made) == 3
+
+
 def test_a_loop_of_another_thread_dumps_itself(make_loop):
     loop = make_loop()
     started, finish = threading.Event(), threading.Event()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import signal
 import sys
 import time
@@ -160,17 +161,20 @@ def _handlers(handler: Any) -> Iterator[_DumpHandler]:
 
 def track_ages(loop: Any) -> None:
     """Note when each task of a loop is made, from now on."""
-    previous = loop.get_task_factory()
+    previous = vars(loop).get("create_task")
+    if isinstance(previous, functools.partial) and previous.func is _make_task:
+        return
+    # No task factory: CPython 3.13.0 names the tasks of any factory itself, 'None' where they
+    # have no name, and the program may set one of its own.
+    loop.create_task = functools.partial(_make_task, weakref.ref(loop), previous)
 
-    def factory(loop: Any, coroutine: Any, **keywords: Any) -> Any:
-        if previous is None:
-            task = asyncio.Task(coroutine, loop=loop, **keywords)
-        else:
-            task = previous(loop, coroutine, **keywords)
-        _made[task] = time.monotonic()
-        return task
 
-    loop.set_task_factory(factory)
+def _make_task(reference: Any, previous: Any, coroutine: Any, **keywords: Any) -> Any:
+    loop = reference()
+    make = previous or functools.partial(type(loop).create_task, loop)
+    task = make(coroutine, **keywords)
+    _made[task] = time.monotonic()
+    return task
 
 
 class _Awaited:
