@@ -92,7 +92,7 @@ def dump(loop: Any = None, file: IO[str] | None = None) -> None:
         if running is not None:
             loops = [running]
         else:
-            from tokioloop.loop import all_loops
+            from tokioloop._registry import all_loops
 
             loops = [loop for loop in all_loops() if not loop.is_closed()]
     for loop in loops:
