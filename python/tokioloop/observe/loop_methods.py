@@ -147,7 +147,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
             logging.getLogger("tokioloop.console").warning("no console: %s", error)
 
     def _account_callbacks(self, account: Callable[[Any, float], None]) -> None:
-        """Call `account(handle_or_transport, seconds)` after every callback."""
+        """Call `account(subject, seconds)` after every callback; see `describe.name_of`."""
         self._accounts = [*(self._accounts or ()), account]
         _core.observe(self, True, True)
 
