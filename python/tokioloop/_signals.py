@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import signal
 import socket
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tokioloop._registry import all_loops
+from tokioloop._signatures import in_place_of
 
 __all__ = ["SignalLoop"]
 
@@ -68,7 +68,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
             elif is_foreign:
                 _give_back(previous)
 
-    @functools.wraps(asyncio.SelectorEventLoop.add_signal_handler)
+    @in_place_of(asyncio.SelectorEventLoop.add_signal_handler)
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         try:
             super().add_signal_handler(sig, callback, *args)
@@ -79,7 +79,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
                 if self._is_foreign(current):
                     _give_back(current)
 
-    @functools.wraps(asyncio.SelectorEventLoop.remove_signal_handler)
+    @in_place_of(asyncio.SelectorEventLoop.remove_signal_handler)
     def remove_signal_handler(self, sig: int) -> bool:
         self._check_signal(sig)
         if sig not in self._signal_handlers:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.base_events
-import functools
 import socket
 import sys
 import threading
@@ -24,6 +23,7 @@ from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
 from tokioloop._registry import register
 from tokioloop._sendfile import sendfile
 from tokioloop._signals import SignalLoop
+from tokioloop._signatures import in_place_of
 from tokioloop._transports import DatagramTransport, SocketTransport
 from tokioloop.observe.loop_methods import ObservedLoop
 
@@ -280,7 +280,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             raise
         return transport
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_connection)
+    @in_place_of(asyncio.SelectorEventLoop.create_connection)
     async def create_connection(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
@@ -288,7 +288,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             self._sockets_of_callers.add(sock)
         return await super().create_connection(protocol_factory, *args, sock=sock, **kwargs)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_unix_connection)
+    @in_place_of(asyncio.SelectorEventLoop.create_unix_connection)
     async def create_unix_connection(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
@@ -296,7 +296,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             self._sockets_of_callers.add(sock)
         return await super().create_unix_connection(protocol_factory, *args, sock=sock, **kwargs)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_datagram_endpoint)
+    @in_place_of(asyncio.SelectorEventLoop.create_datagram_endpoint)
     async def create_datagram_endpoint(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
@@ -316,7 +316,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
                 sock.close()
             raise
 
-    @functools.wraps(asyncio.SelectorEventLoop.connect_accepted_socket)
+    @in_place_of(asyncio.SelectorEventLoop.connect_accepted_socket)
     async def connect_accepted_socket(
         self, protocol_factory: Any, sock: socket.socket, **kwargs: Any
     ) -> Any:
@@ -324,7 +324,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             self._sockets_of_callers.add(sock)
         return await super().connect_accepted_socket(protocol_factory, sock, **kwargs)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_server)
+    @in_place_of(asyncio.SelectorEventLoop.create_server)
     async def create_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
@@ -334,7 +334,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         server = await super().create_server(protocol_factory, *args, start_serving=False, **kwargs)
         return await self._begin_serving(server, start_serving)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_unix_server)
+    @in_place_of(asyncio.SelectorEventLoop.create_unix_server)
     async def create_unix_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
