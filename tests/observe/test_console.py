@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tokioloop.observe.console import sockets_of
 from tokioloop.observe.top import quantile_between
 
 SERVICE = """
@@ -315,7 +316,15 @@ def test_another_user_is_turned_away(make_loop, tmp_path, monkeypatch, caplog):
     assert loop.metrics()["detailed"] is False
 
 
-@pytest.mark.parametrize("request_line", [b"hello\n", b"{}\n", b'{"interval": "soon"}\n', b"[]\n"])
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        *(b"hello\n", b"{}\n", b"[]\n", b"[" * 4000 + b"\n"),
+        *(b'{"interval": "soon"}\n', b'{"interval": NaN}\n', b'{"interval": "nan"}\n'),
+        b'{"interval": 1' + b"0" * 400 + b"}\n",
+    ],
+    ids=lambda line: line[:20].decode().strip(),
+)
 def test_a_request_that_is_none_is_answered_with_an_error(make_loop, tmp_path, request_line):
     loop = make_loop()
     path = loop.start_console(str(tmp_path / "console.sock"))
@@ -358,6 +367,24 @@ def test_a_console_that_cannot_be_opened_does_not_stop_the_program(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("long" * 50)))
     assert make_loop().run_until_complete(asyncio.sleep(0, "done")) == "done"
     assert any("no console" in record.getMessage() for record in caplog.records)
+
+
+def test_consoles_are_counted_by_their_numbers(make_loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    opened = [make_loop().start_console() for _ in range(12)]
+    make_loop().start_console(f"{os.path.dirname(opened[0])}/{os.getpid()}-named.sock")
+    assert list(map(str, sockets_of(os.getpid())))[:-1] == opened
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--interval", "nan"), ("--interval", "inf"), ("--interval=-1",), ("--loop", "-1")],
+    ids=" ".join,
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, arguments):
+    done = top(tmp_path, os.getpid(), *arguments)
+    assert done.returncode == 2
+    assert f"argument {arguments[0].partition('=')[0]}: " in done.stderr
 
 
 def test_quantiles_are_of_the_time_between_two_snapshots():

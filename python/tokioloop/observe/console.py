@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import socket
 import struct
@@ -176,7 +177,9 @@ class _Session(asyncio.Protocol):
         for line in lines:
             try:
                 interval = float(json.loads(line)["interval"])
-            except (ValueError, KeyError, TypeError) as error:
+                if math.isnan(interval):
+                    raise ValueError("not a number of seconds")
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 self._send({"error": f"a request is {{'interval': seconds}}: {error!r}"})
                 self.transport.close()
                 return
@@ -206,8 +209,14 @@ class _Session(asyncio.Protocol):
 
 
 def sockets_of(pid: int) -> list[Path]:
-    """Return the consoles that a process has, or has left behind."""
-    return sorted(_directory().glob(f"{pid}-*.sock"))
+    """Return the consoles that a process has, or has left behind, by their numbers."""
+    return sorted(_directory().glob(f"{pid}-*.sock"), key=_place)
+
+
+def _place(path: Path) -> tuple[float, str]:
+    """Where a console stands among those of its process: by number, then those with a name."""
+    number = path.stem.partition("-")[2]
+    return (int(number) if number.isdecimal() else math.inf, number)
 
 
 def _directory() -> Path:
