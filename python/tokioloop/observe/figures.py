@@ -34,6 +34,7 @@ COUNTERS = {
 }
 GAUGES = {
     "connections_open": "Open connections",
+    "endpoints_open": "Open datagram endpoints",
     "listeners_open": "Listening sockets",
     "watches_open": "Descriptors that add_reader, add_writer and sock_* wait for",
     "bytes_queued": "Bytes waiting to be sent",
