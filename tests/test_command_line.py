@@ -55,6 +55,19 @@ def test_it_checks_itself_by_an_echo(printed):
     assert line.startswith("self-check ok: a megabyte came back over loopback")
 
 
+@pytest.mark.parametrize("arguments", ["", "top 1"])
+def test_a_closed_output_is_no_error(flavour, arguments):
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m tokioloop {arguments} >&-', sys.executable],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+        cwd=REPOSITORY / "tests",
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if arguments else 0)
+
+
 def test_a_reader_that_leaves_early_is_no_error(flavour):
     reading, writing = os.pipe()
     os.close(reading)

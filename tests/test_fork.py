@@ -265,3 +265,67 @@ def test_a_child_may_cancel_the_threadsafe_call_that_forked_it(flavour):
         print("done")
         """,
     )
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop removes handlers only while it runs")
+@pytest.mark.parametrize("whose", ["its own", "its parent's"])
+def test_a_child_whose_loop_lets_go_of_a_signal_dies_of_it(flavour, whose):
+    check(
+        flavour,
+        f"""
+        import signal
+
+        async def handle_and_let_go():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, int)
+            assert loop.remove_signal_handler(signal.SIGTERM)
+
+        def child():
+            asyncio._set_running_loop(None)
+            if {whose!r} == "its own":
+                own = new_loop()
+                own.run_until_complete(handle_and_let_go())
+                own.close()
+            else:
+                assert loop.remove_signal_handler(signal.SIGTERM)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            signal.alarm(5)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        async def parent():
+            loop.add_signal_handler(signal.SIGTERM, int)
+            assert in_child(child) == -signal.SIGTERM
+            assert loop.remove_signal_handler(signal.SIGTERM)
+
+        loop = new_loop()
+        loop.run_until_complete(parent())
+        loop.close()
+        print("done")
+        """,
+    )
+
+
+@pytest.mark.flavours("tokioloop", reason="it is the one that can be asked of all its loops")
+def test_a_child_is_told_nothing_of_its_parents_loops(flavour):
+    check(
+        flavour,
+        """
+        from tokioloop.observe import figures
+
+        def child():
+            asyncio._set_running_loop(None)
+            assert figures.figures_of_all_loops() == {}
+            own = new_loop()
+            assert len(figures.figures_of_all_loops()) == 1
+            own.close()
+
+        async def parent():
+            assert in_child(child) == 0
+
+        loop = new_loop()
+        loop.run_until_complete(parent())
+        assert len(figures.figures_of_all_loops()) == 1
+        loop.close()
+        print("done")
+        """,
+    )

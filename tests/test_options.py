@@ -36,7 +36,11 @@ def loop_with(tokioloop, no_leaks):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("value", [-1, 10**12], ids=["negative", "huge"])
+@pytest.mark.parametrize(
+    "value",
+    [-1, 10**12, 10**30, -(10**30), 10**400],
+    ids=["negative", "large", "no word", "no negative word", "no float"],
+)
 def test_a_value_out_of_range_names_the_option_and_the_range(tokioloop, option, value):
     with pytest.raises(ValueError, match=rf"{option} must be from 0\S* to \d\S* \w+, not"):
         tokioloop.TokioLoop(**{option: value})

@@ -42,7 +42,9 @@ def check(options: argparse.Namespace) -> int:
 
 
 def main_with_output() -> int:
-    """As `main`, for an output whose reader may leave early, as `head` does."""
+    """As `main`, for an output whose reader may leave early, as `head` does, or that is closed."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         status = main()
         sys.stdout.flush()

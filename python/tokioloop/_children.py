@@ -6,9 +6,9 @@ child.
 
 from __future__ import annotations
 
+import errno
 import os
 from asyncio.log import logger
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,22 +20,36 @@ __all__ = ["supported", "watch"]
 UNKNOWN_RETURNCODE = 255
 
 
-@cache
+# What the system has answered.
+_supported: bool | None = None
+
+
 def supported() -> bool:
-    """Whether this system can watch and reap a process by descriptor (Linux 5.4)."""
+    """Whether this system can watch and reap a process by descriptor (Linux 5.4).
+
+    It is asked once, but for a process that has no descriptor left to ask with: that child is
+    watched in asyncio's way, and the next one asks again.
+    """
+    global _supported
+    if _supported is None:
+        try:
+            _supported = _ask_system()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return False
+            _supported = False
+    return _supported
+
+
+def _ask_system() -> bool:
     if not hasattr(os, "pidfd_open") or not hasattr(os, "P_PIDFD"):
         return False
-    try:
-        pidfd = os.pidfd_open(os.getpid())
-    except OSError:
-        return False
+    pidfd = os.pidfd_open(os.getpid())
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         # The kernel has understood the question: no child of its own.
         return True
-    except OSError:
-        return False
     finally:
         os.close(pidfd)
     return True

@@ -5,12 +5,25 @@ Not for direct use; the public names are in `tokioloop`.
 
 import asyncio
 import socket
+import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import Context
+from socket import _Address
 from typing import Any, TypeVar
 
+from _typeshed import ReadableBuffer, WriteableBuffer
+from typing_extensions import TypeVarTuple, Unpack
+
 _Class = TypeVar("_Class", bound=type)
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+# What asyncio's own stubs call so.
+if sys.version_info >= (3, 12):
+    _CoroutineLike = Coroutine[Any, Any, _T]
+else:
+    _CoroutineLike = Generator[Any, None, _T] | Coroutine[Any, Any, _T]
 
 __version__: str
 BUILD_PROFILE: str
@@ -42,38 +55,63 @@ class EventLoop:
     @_transport_class.setter
     def _transport_class(self, value: type[StreamTransport]) -> None: ...
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
+        context: Context | None = None,
     ) -> asyncio.Handle: ...
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
+        context: Context | None = None,
     ) -> asyncio.Handle: ...
     def call_later(
         self,
         delay: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def time(self) -> float: ...
     def create_future(self) -> asyncio.Future[Any]: ...
-    def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]: ...
+    if sys.version_info >= (3, 13):
+        def create_task(
+            self,
+            coro: _CoroutineLike[_T],
+            *,
+            name: object = None,
+            context: Context | None = None,
+            eager_start: bool | None = None,
+        ) -> asyncio.Task[_T]: ...
+    elif sys.version_info >= (3, 11):
+        def create_task(
+            self, coro: _CoroutineLike[_T], *, name: object = None, context: Context | None = None
+        ) -> asyncio.Task[_T]: ...
+    else:
+        def create_task(
+            self, coro: _CoroutineLike[_T], *, name: object = None
+        ) -> asyncio.Task[_T]: ...
+
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes: ...
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int: ...
+    async def sock_recv_into(self, sock: socket.socket, buf: WriteableBuffer) -> int: ...
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]: ...
     async def sock_recvfrom_into(
-        self, sock: socket.socket, buf: Any, nbytes: int = 0
+        self, sock: socket.socket, buf: WriteableBuffer, nbytes: int = 0
     ) -> tuple[int, Any]: ...
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None: ...
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int: ...
+    async def sock_sendall(self, sock: socket.socket, data: ReadableBuffer) -> None: ...
+    async def sock_sendto(
+        self, sock: socket.socket, data: ReadableBuffer, address: _Address
+    ) -> int: ...
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]: ...
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None: ...
+    async def sock_connect(self, sock: socket.socket, address: _Address) -> None: ...
     def stop(self) -> None: ...
     def is_running(self) -> bool: ...
     def is_closed(self) -> bool: ...

@@ -28,7 +28,8 @@ def run(
 
     The same as `asyncio.run(main, debug=debug, loop_factory=loop_factory)`,
     which needs Python 3.12; this works from 3.10 on. Raises RuntimeError when
-    a loop runs in this thread already, ValueError when `main` is no coroutine.
+    a loop runs in this thread already; when `main` is no coroutine ValueError,
+    and from Python 3.14 on, which takes any awaitable, TypeError.
 
     >>> import tokioloop
     >>> async def main():

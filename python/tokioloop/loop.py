@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.base_events
-import functools
-import os
-import signal
 import socket
 import sys
 import threading
@@ -23,19 +20,21 @@ from typing import Any
 from tokioloop import _children as children
 from tokioloop import _core, _debug, _tls
 from tokioloop._internals import ReadyQueue, ScheduledTimers, WatchedDescriptors
+from tokioloop._registry import register
 from tokioloop._sendfile import sendfile
+from tokioloop._signals import SignalLoop
+from tokioloop._signatures import in_place_of
 from tokioloop._transports import DatagramTransport, SocketTransport
 from tokioloop.observe.loop_methods import ObservedLoop
 
 __all__ = ["TokioLoop", "new_event_loop"]
 
-_loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
 # What the making of a future asks of the loop.
 _OF_FUTURES = frozenset({"create_future", "get_debug"})
 
 
 @_core.own_methods
-class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
+class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop on a mio reactor.
 
     Keyword arguments; what trades latency or CPU time for something else is off
@@ -80,7 +79,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         *("_default_executor", "_executor_shutdown_called", "_exception_handler"),
         *("_clock_resolution", "_current_handle", "_timer_cancelled_count"),
         *("_selector", "_ssock", "_internal_fds", "slow_callback_duration"),
-        *("_signal_handlers", "_signal_socket", "_watcher"),
+        *("_signal_handlers", "_signal_socket", "_signal_fd", "_watcher"),
         *("_unix_server_sockets", "_sockets_of_callers"),
         *("_stall_timeout", "_on_stall"),
     )
@@ -105,6 +104,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
         self._signal_socket: socket.socket | None = None
+        self._signal_fd = -1
         if sys.version_info >= (3, 14):
             # For systems without pidfd; before, the policy has one.
             self._watcher = unix_events._ThreadedChildWatcher()
@@ -114,7 +114,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         self._on_stall = on_stall
         self._custom_clock = type(self).time is not _TIME
         self._custom_timers = type(self).call_at is not _CALL_AT
-        _loops.add(self)
+        register(self)
         if threading.current_thread() is threading.main_thread():
             self._csock  # noqa: B018 - opened now, so that a run opens nothing
 
@@ -149,60 +149,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         # Here, because CPython 3.13.0 forgets the outer run when it refuses an inner one.
         self._check_closed()
         self._check_running()
-        if threading.current_thread() is not threading.main_thread():
-            super().run_forever()
-            return
-        ours = self._csock.fileno()
-        previous = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        if previous not in (-1, ours) and not self._signal_handlers:
-            # Somebody else listens for signals and this loop has no handlers:
-            # theirs stays, and the interrupted poll still returns at once.
-            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
-            super().run_forever()
-            return
-        try:
-            super().run_forever()
-        finally:
-            self._restore_wakeup_fd(ours, previous)
-
-    def _restore_wakeup_fd(self, ours: int, previous: int) -> None:
-        """Give the wake-up descriptor back, unless it still serves handlers."""
-        current = signal.set_wakeup_fd(-1)
-        if current not in (ours, -1):
-            # Somebody has set another one during the run: it stays.
-            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
-        elif previous not in (-1, ours):
-            signal.set_wakeup_fd(previous, warn_on_full_buffer=False)
-        elif self._signal_handlers and current == ours:
-            signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-
-    @functools.wraps(asyncio.SelectorEventLoop.remove_signal_handler)
-    def remove_signal_handler(self, sig: int) -> bool:
-        self._check_signal(sig)
-        if any(sig in loop._signal_handlers for loop in all_loops() if loop is not self):
-            # Another loop has taken the signal over: it keeps it.
-            return self._signal_handlers.pop(sig, None) is not None
-        if threading.current_thread() is not threading.main_thread():
-            return super().remove_signal_handler(sig)
-        current = signal.set_wakeup_fd(-1)
-        try:
-            return super().remove_signal_handler(sig)
-        finally:
-            own = self._signal_socket
-            ours = current == (-1 if own is None else own.fileno())
-            if current != -1 and (self._signal_handlers or not ours):
-                signal.set_wakeup_fd(current, warn_on_full_buffer=False)
-
-    @property
-    def _csock(self) -> socket.socket:
-        """The socket that C signal handlers write to; made when first needed."""
-        if self._signal_socket is None:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            theirs.setblocking(False)
-            self._watch_signals(ours.detach())
-            self._signal_socket = theirs
-        return self._signal_socket
+        super().run_forever()
 
     def _close_self_pipe(self) -> None:
         """Nothing to close before the handlers are removed; see close()."""
@@ -221,9 +168,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         super().close()
         self._selector = None
         self._shutdown()
-        if self._signal_socket is not None:
-            self._signal_socket.close()
-            self._signal_socket = None
+        self._close_signal_socket()
 
     @property
     def _ready(self) -> ReadyQueue:
@@ -335,7 +280,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             raise
         return transport
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_connection)
+    @in_place_of(asyncio.SelectorEventLoop.create_connection)
     async def create_connection(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
@@ -343,7 +288,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             self._sockets_of_callers.add(sock)
         return await super().create_connection(protocol_factory, *args, sock=sock, **kwargs)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_unix_connection)
+    @in_place_of(asyncio.SelectorEventLoop.create_unix_connection)
     async def create_unix_connection(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
@@ -351,7 +296,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             self._sockets_of_callers.add(sock)
         return await super().create_unix_connection(protocol_factory, *args, sock=sock, **kwargs)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_datagram_endpoint)
+    @in_place_of(asyncio.SelectorEventLoop.create_datagram_endpoint)
     async def create_datagram_endpoint(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
@@ -371,7 +316,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
                 sock.close()
             raise
 
-    @functools.wraps(asyncio.SelectorEventLoop.connect_accepted_socket)
+    @in_place_of(asyncio.SelectorEventLoop.connect_accepted_socket)
     async def connect_accepted_socket(
         self, protocol_factory: Any, sock: socket.socket, **kwargs: Any
     ) -> Any:
@@ -379,7 +324,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
             self._sockets_of_callers.add(sock)
         return await super().connect_accepted_socket(protocol_factory, sock, **kwargs)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_server)
+    @in_place_of(asyncio.SelectorEventLoop.create_server)
     async def create_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
@@ -389,7 +334,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, asyncio.SelectorEventLoop):
         server = await super().create_server(protocol_factory, *args, start_serving=False, **kwargs)
         return await self._begin_serving(server, start_serving)
 
-    @functools.wraps(asyncio.SelectorEventLoop.create_unix_server)
+    @in_place_of(asyncio.SelectorEventLoop.create_unix_server)
     async def create_unix_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
@@ -488,22 +433,3 @@ def new_event_loop() -> TokioLoop:
     >>> loop.close()
     """
     return TokioLoop()
-
-
-def all_loops() -> list[TokioLoop]:
-    """Return every loop that there is.
-
-    Copying the set is one step, which loops that other threads make meanwhile
-    cannot disturb; iterating over it would be many.
-    """
-    return [loop for reference in _loops.data.copy() if (loop := reference()) is not None]
-
-
-def _disown_loops() -> None:
-    """In a forked child: every loop belongs to the parent."""
-    for loop in all_loops():
-        loop._disown()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_disown_loops)

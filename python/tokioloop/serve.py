@@ -29,6 +29,7 @@ __all__ = ["serve"]
 T = TypeVar("T")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LAST_PORT = 65535
 
 
 def serve(
@@ -66,8 +67,9 @@ def serve(
     With the GIL on everything works, but the loops take turns: one RuntimeWarning says so.
 
     Raises ValueError where `threads` is less than 1, RuntimeError inside of a running loop,
-    OSError where an address cannot be listened on, or by a system without SO_REUSEPORT. On macOS
-    the port is shared, but the kernel does not spread the connections evenly.
+    OverflowError for a port out of range, OSError where an address cannot be listened on, or by a
+    system without SO_REUSEPORT. On macOS the port is shared, but the kernel does not spread the
+    connections evenly.
 
     >>> import warnings
     >>> warnings.simplefilter("ignore", RuntimeWarning)  # of an interpreter with the GIL
@@ -247,6 +249,9 @@ def _listen(
     listeners: list[list[socket.socket]] = [[] for _ in range(count)]
     with ExitStack() as on_failure:
         for host, port in addresses:
+            if isinstance(port, int) and not 0 <= port <= _LAST_PORT:
+                # getaddrinfo takes the lower sixteen bits, which is another port.
+                raise OverflowError(f"bind(): port must be 0-{_LAST_PORT}.")
             family, kind, protocol, _, address = socket.getaddrinfo(
                 host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]

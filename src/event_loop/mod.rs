@@ -51,7 +51,7 @@ use backpressure::Backpressure;
 use gathering::Gathering;
 use mailbox::Mailbox;
 use observer::Observer;
-use options::Options;
+use options::{Options, Seconds, Whole};
 use patience::Patience;
 
 /// Proof of being on the loop's thread.
@@ -87,17 +87,17 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    #[pyo3(signature = (*, read_batch_bytes=0, read_batch_timeout=0.0, write_batch_timeout=None, busy_poll=None, slow_callback=0.0, stall_timeout=0.0, on_stall=None))]
+    #[pyo3(signature = (*, read_batch_bytes=Whole::ZERO, read_batch_timeout=Seconds::ZERO, write_batch_timeout=None, busy_poll=None, slow_callback=Seconds::ZERO, stall_timeout=Seconds::ZERO, on_stall=None))]
     // One for each keyword.
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
-        read_batch_bytes: i64,
-        read_batch_timeout: f64,
-        write_batch_timeout: Option<f64>,
-        busy_poll: Option<i64>,
-        slow_callback: f64,
-        stall_timeout: f64,
+        read_batch_bytes: Whole,
+        read_batch_timeout: Seconds,
+        write_batch_timeout: Option<Seconds>,
+        busy_poll: Option<Whole>,
+        slow_callback: Seconds,
+        stall_timeout: Seconds,
         on_stall: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let options =

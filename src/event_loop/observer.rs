@@ -145,14 +145,18 @@ fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
     Ok(())
 }
 
-/// The object that says what an entry was: its handle or its transport.
+/// The object that says what an entry is: its callback, transport or protocol factory.
+/// It is looked for before the run, in which a handle that is cancelled forgets it.
 fn subject(py: Python<'_>, inside: &Inside<'_>, entry: &Ready) -> Option<Owned> {
     match entry {
-        Ready::Handle(handle) => Some(handle.object().clone_ref(py)),
-        Ready::Foreign(handle) => Some(handle.clone_ref(py)),
+        Ready::Handle(handle) => handle.get().callback(py),
+        Ready::Foreign(handle) => {
+            handle.bind(py).getattr(intern!(py, "_callback")).ok().map(Owned::from)
+        }
         Ready::Io(token, _) => inside.with(|state| match state.sources.get(*token) {
             Some(Source::Stream(transport)) => Some(transport.object().clone_ref(py)),
             Some(Source::Datagram(transport)) => Some(transport.object().clone_ref(py)),
+            Some(Source::Listener(listener)) => Some(listener.factory_and_socket(py).0),
             _ => None,
         }),
     }

@@ -1,6 +1,6 @@
 //! The options that `TokioLoop(...)` takes.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 /// Most that is delivered at once, and so most that can be held back.
@@ -12,6 +12,59 @@ const MAX_BUSY_POLL: i64 = 1_000_000;
 
 /// Seconds; who waits longer wants another tool.
 const MAX_OBSERVED: f64 = 3600.0;
+
+/// A whole number as the caller gave it; one beyond what a word holds is as good as the
+/// word's end, which is out of every range.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole(i64);
+
+impl Whole {
+    pub(crate) const ZERO: Self = Self(0);
+}
+
+impl<'py> FromPyObject<'_, 'py> for Whole {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        given.extract().map(Self).or_else(|error| beyond(given, error, [i64::MIN, i64::MAX], Self))
+    }
+}
+
+/// Seconds as the caller gave them; a whole number beyond every float is infinite.
+#[derive(Clone, Copy)]
+pub(crate) struct Seconds(f64);
+
+impl Seconds {
+    pub(crate) const ZERO: Self = Self(0.0);
+
+    /// Of seconds that were checked.
+    fn nanos(self) -> u64 {
+        (self.0 * 1e9) as u64
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Seconds {
+    type Error = PyErr;
+
+    fn extract(given: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let ends = [f64::NEG_INFINITY, f64::INFINITY];
+        given.extract().map(Self).or_else(|error| beyond(given, error, ends, Self))
+    }
+}
+
+/// The end that a number is beyond, if that is why it could not be taken.
+#[cold]
+fn beyond<T, R>(
+    given: Borrowed<'_, '_, PyAny>,
+    error: PyErr,
+    [least, most]: [T; 2],
+    wrap: impl FnOnce(T) -> R,
+) -> PyResult<R> {
+    if !error.is_instance_of::<PyOverflowError>(given.py()) {
+        return Err(error);
+    }
+    Ok(wrap(if given.lt(0)? { least } else { most }))
+}
 
 /// Checked options of a loop.
 #[derive(Clone, Copy, Default)]
@@ -34,10 +87,10 @@ impl Options {
     /// # Errors
     /// ValueError that names the option and its range.
     pub(crate) fn new(
-        read_batch_bytes: i64,
-        read_batch_timeout: f64,
-        write_batch_timeout: Option<f64>,
-        busy_poll: Option<i64>,
+        Whole(read_batch_bytes): Whole,
+        read_batch_timeout: Seconds,
+        write_batch_timeout: Option<Seconds>,
+        busy_poll: Option<Whole>,
     ) -> PyResult<Self> {
         if !(0..=MAX_BATCH_BYTES).contains(&read_batch_bytes) {
             return Err(PyValueError::new_err(format!(
@@ -48,7 +101,7 @@ impl Options {
         if let Some(seconds) = write_batch_timeout {
             check_seconds("write_batch_timeout", seconds, MAX_BATCH_TIMEOUT)?;
         }
-        if let Some(micros) = busy_poll
+        if let Some(Whole(micros)) = busy_poll
             && !(0..=MAX_BUSY_POLL).contains(&micros)
         {
             return Err(PyValueError::new_err(format!(
@@ -57,9 +110,9 @@ impl Options {
         }
         Ok(Self {
             read_batch_bytes: read_batch_bytes as usize,
-            read_batch_timeout: (read_batch_timeout * 1e9) as u64,
-            write_batch_timeout: write_batch_timeout.map(|seconds| (seconds * 1e9) as u64),
-            busy_poll: busy_poll.map(|micros| micros as u64 * 1000),
+            read_batch_timeout: read_batch_timeout.nanos(),
+            write_batch_timeout: write_batch_timeout.map(Seconds::nanos),
+            busy_poll: busy_poll.map(|Whole(micros)| micros as u64 * 1000),
         })
     }
 
@@ -73,9 +126,9 @@ impl Options {
 ///
 /// # Errors
 /// ValueError that names the option and its range.
-pub(crate) fn slow_callback(seconds: f64) -> PyResult<u64> {
+pub(crate) fn slow_callback(seconds: Seconds) -> PyResult<u64> {
     check_seconds("slow_callback", seconds, MAX_OBSERVED)?;
-    Ok((seconds * 1e9) as u64)
+    Ok(seconds.nanos())
 }
 
 /// Checks what the watcher of stalls takes, which is written in Python.
@@ -83,21 +136,24 @@ pub(crate) fn slow_callback(seconds: f64) -> PyResult<u64> {
 /// # Errors
 /// ValueError that names the option and its range, TypeError for a hook that
 /// cannot be called.
-pub(crate) fn check_stall_watch(timeout: f64, on_stall: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+pub(crate) fn check_stall_watch(
+    timeout: Seconds,
+    on_stall: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
     check_seconds("stall_timeout", timeout, MAX_OBSERVED)?;
     match on_stall {
         Some(hook) if !hook.is_callable() => Err(PyTypeError::new_err(format!(
             "on_stall must be a callable or None, not {}",
             hook.repr()?
         ))),
-        Some(_) if timeout == 0.0 => {
+        Some(_) if timeout.0 == 0.0 => {
             Err(PyValueError::new_err("on_stall needs a stall_timeout above 0.0 seconds"))
         }
         _ => Ok(()),
     }
 }
 
-fn check_seconds(name: &str, seconds: f64, most: f64) -> PyResult<()> {
+fn check_seconds(name: &str, Seconds(seconds): Seconds, most: f64) -> PyResult<()> {
     if (0.0..=most).contains(&seconds) {
         return Ok(());
     }

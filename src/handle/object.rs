@@ -182,6 +182,18 @@ impl HandleObject {
         }
     }
 
+    /// What it calls; None once it was cancelled.
+    pub(crate) fn callback(&self, py: Python<'_>) -> Option<Owned> {
+        if self.is_cancelled() {
+            return None;
+        }
+        self.alone(py, || {
+            let callback = self.callback.get();
+            // SAFETY: the slot owns this reference, and nobody empties it meanwhile.
+            (!callback.is_null()).then(|| unsafe { Owned::from_borrowed(callback) })
+        })
+    }
+
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)

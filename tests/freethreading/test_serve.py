@@ -111,6 +111,18 @@ def test_an_address_in_use_is_raised_before_any_thread_starts() -> None:
     assert started == []
 
 
+@pytest.mark.parametrize("port", [70000, 65536, -1])
+def test_a_port_out_of_range_is_raised_as_start_server_does(port: int) -> None:
+    async def main(index: int, listener: socket.socket) -> None:
+        pytest.fail(f"it listens on {listener.getsockname()}")
+
+    with pytest.raises(OverflowError) as ours:
+        tokioloop.serve(main, threads=1, sockets=[("127.0.0.1", port)])
+    with pytest.raises(OverflowError) as asyncios:
+        asyncio.run(asyncio.start_server(lambda *streams: None, "127.0.0.1", port))
+    assert str(ours.value) == str(asyncios.value)
+
+
 def test_the_first_exception_is_raised_and_the_others_are_cancelled() -> None:
     cancelled = []
     waiting = threading.Barrier(3)

@@ -12,8 +12,12 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tokioloop.observe.console import sockets_of
 from tokioloop.observe.top import quantile_between
 
 SERVICE = """
@@ -198,6 +202,103 @@ def test_a_path_is_used_again_where_nobody_listens(make_loop, tmp_path, monkeypa
     assert make_loop().start_console() == path
 
 
+def test_loops_of_several_threads_open_their_consoles_at_once(make_loop, tmp_path, monkeypatch):
+    from tokioloop.observe import console
+
+    def listen_slowly(path):
+        time.sleep(0.01)  # whoever else is about to choose a path chooses it meanwhile
+        return listen(path)
+
+    def open_one():
+        loop = make_loop()
+        with everybody:
+            everybody.n += 1
+            everybody.notify_all()
+            everybody.wait_for(lambda: everybody.n == 4, 10)
+        return loop.start_console()
+
+    listen = console._listen
+    monkeypatch.setattr(console, "_listen", listen_slowly)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    everybody = threading.Condition()
+    everybody.n = 0
+    with ThreadPoolExecutor(4) as threads:
+        paths = [future.result(10) for future in [threads.submit(open_one) for _ in range(4)]]
+    assert len(set(paths)) == 4
+    for path in paths:
+        attach(path)[0].close()
+
+
+def test_a_console_leaves_the_umask_of_the_process_alone(make_loop, tmp_path, monkeypatch):
+    """It is that of all threads: files that others make meanwhile would be closed to their group."""
+    before = os.umask(0o027)
+    os.umask(before)
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+    path = make_loop().start_console(str(tmp_path / "console.sock"))
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_nobody_can_connect_before_the_socket_is_the_owners_alone(make_loop, tmp_path, monkeypatch):
+    path = str(tmp_path / "console.sock")
+    refused = []
+
+    def chmod(path, mode):
+        with pytest.raises(ConnectionRefusedError):
+            attach(path)
+        refused.append(mode)
+
+    monkeypatch.setattr(os, "chmod", chmod)
+    make_loop().start_console(path)
+    assert refused == [0o600]
+
+
+def test_a_console_that_closes_frees_its_path_while_it_still_listens(
+    make_loop, tmp_path, monkeypatch
+):
+    """A socket that does not listen is one that was left behind: another loop takes its path."""
+    loop = make_loop()
+    path = loop.start_console(str(tmp_path / "console.sock"))
+    stop_serving, free = loop._stop_serving, []
+
+    def stop(sock):
+        free.append(not os.path.exists(path))
+        stop_serving(sock)
+
+    monkeypatch.setattr(loop, "_stop_serving", stop)
+    loop.stop_console()
+    assert free == [True]
+
+
+def test_another_thread_is_refused_before_anything_is_made_or_ended(make_loop, tmp_path):
+    loop = make_loop()
+    path = str(tmp_path / "console.sock")
+
+    async def main():
+        with pytest.raises(RuntimeError, match=r"start_console\(\) was called from another thread"):
+            await asyncio.to_thread(loop.start_console, path)
+        assert not os.path.exists(path)
+        loop.start_console(path)
+        attached, read = await asyncio.to_thread(attach, path)
+        await asyncio.to_thread(read)
+        with pytest.raises(RuntimeError, match=r"stop_console\(\) was called from another thread"):
+            await asyncio.to_thread(loop.stop_console)
+        assert "pid" in await asyncio.to_thread(read), "the console goes on"
+        attached.close()
+        await loop.shutdown_default_executor()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 20))
+    loop.stop_console()
+    assert not os.path.exists(path)
+
+
+def test_a_closed_loop_opens_no_console(make_loop, tmp_path):
+    loop = make_loop()
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.start_console(str(tmp_path / "console.sock"))
+    assert os.listdir(tmp_path) == []
+
+
 def test_another_user_is_turned_away(make_loop, tmp_path, monkeypatch, caplog):
     from tokioloop.observe import console
 
@@ -215,7 +316,15 @@ def test_another_user_is_turned_away(make_loop, tmp_path, monkeypatch, caplog):
     assert loop.metrics()["detailed"] is False
 
 
-@pytest.mark.parametrize("request_line", [b"hello\n", b"{}\n", b'{"interval": "soon"}\n', b"[]\n"])
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        *(b"hello\n", b"{}\n", b"[]\n", b"[" * 4000 + b"\n"),
+        *(b'{"interval": "soon"}\n', b'{"interval": NaN}\n', b'{"interval": "nan"}\n'),
+        b'{"interval": 1' + b"0" * 400 + b"}\n",
+    ],
+    ids=lambda line: line[:20].decode().strip(),
+)
 def test_a_request_that_is_none_is_answered_with_an_error(make_loop, tmp_path, request_line):
     loop = make_loop()
     path = loop.start_console(str(tmp_path / "console.sock"))
@@ -258,6 +367,24 @@ def test_a_console_that_cannot_be_opened_does_not_stop_the_program(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / ("long" * 50)))
     assert make_loop().run_until_complete(asyncio.sleep(0, "done")) == "done"
     assert any("no console" in record.getMessage() for record in caplog.records)
+
+
+def test_consoles_are_counted_by_their_numbers(make_loop, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    opened = [make_loop().start_console() for _ in range(12)]
+    make_loop().start_console(f"{os.path.dirname(opened[0])}/{os.getpid()}-named.sock")
+    assert list(map(str, sockets_of(os.getpid())))[:-1] == opened
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--interval", "nan"), ("--interval", "inf"), ("--interval=-1",), ("--loop", "-1")],
+    ids=" ".join,
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, arguments):
+    done = top(tmp_path, os.getpid(), *arguments)
+    assert done.returncode == 2
+    assert f"argument {arguments[0].partition('=')[0]}: " in done.stderr
 
 
 def test_quantiles_are_of_the_time_between_two_snapshots():

@@ -8,11 +8,20 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 
 import pytest
 import tokioloop
 from tokioloop.observe import dump
+
+
+@pytest.fixture
+def usr1():
+    """SIGUSR1, with the handler that it had afterwards."""
+    before = signal.getsignal(signal.SIGUSR1)
+    yield signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, before)
 
 
 def waits(loop):
@@ -174,6 +183,153 @@ def test_a_signal_dumps_to_stderr_and_ages_are_known_then(make_loop, capfd):
     assert seen == [signal.SIGUSR1], "the handler of before is called as well"
 
 
+class Unwritable(io.StringIO):
+    """A stderr that fails so many times."""
+
+    def __init__(self, error, times):
+        super().__init__()
+        self.error, self.times = error, times
+
+    def write(self, text):
+        if self.times:
+            self.times -= 1
+            raise self.error
+        return super().write(text)
+
+
+def test_a_dump_that_fails_is_reported_and_does_not_end_the_program(make_loop, monkeypatch, usr1):
+    loop = make_loop()
+    told = []
+    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    loop.install_dump_signal(usr1)
+    error = BrokenPipeError("nobody reads it")
+    monkeypatch.setattr(sys, "stderr", Unwritable(error, times=99))
+
+    async def main():
+        signal.raise_signal(usr1)
+        assert told == [], "what the signal interrupts is not disturbed"
+        await settled()
+
+    loop.run_until_complete(main())
+    assert told == [error]
+
+
+def test_a_dump_amid_a_write_to_stderr_comes_with_the_next_turn(make_loop, monkeypatch, usr1):
+    loop = make_loop()
+    loop.install_dump_signal(usr1)
+    file = Unwritable(RuntimeError("reentrant call"), times=1)
+    monkeypatch.setattr(sys, "stderr", file)
+
+    async def main():
+        signal.raise_signal(usr1)
+        assert file.getvalue() == ""
+        await settled()
+
+    loop.run_until_complete(main())
+    assert file.getvalue().count("1 tasks on ") == 1
+
+
+def test_a_signal_before_a_failing_dump_leads_to_the_handler_of_before(
+    make_loop, monkeypatch, usr1
+):
+    seen = []
+    signal.signal(usr1, lambda *args: seen.append(args[0]))
+    make_loop().install_dump_signal(usr1)
+    monkeypatch.setattr(sys, "stderr", Unwritable(OSError(), times=1))
+    signal.raise_signal(usr1)
+    assert seen == [usr1]
+
+
+def test_a_loop_dumps_once_however_often_it_was_asked_to(make_loop, capfd, usr1):
+    loop, other = make_loop(), make_loop()
+    for each in (loop, loop, other, loop):
+        each.install_dump_signal(usr1)
+    signal.raise_signal(usr1)
+    assert capfd.readouterr().err.count("0 tasks on ") == 2
+    loop.close()
+    other.close()
+    make_loop().install_dump_signal(usr1)
+    assert not isinstance(signal.getsignal(usr1).previous, type(signal.getsignal(usr1)))
+
+
+def test_without_a_stderr_nothing_is_written(make_loop, monkeypatch, capfd, usr1):
+    make_loop().install_dump_signal(usr1)
+    monkeypatch.setattr(sys, "stderr", None)
+    signal.raise_signal(usr1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_objects_that_cannot_be_written_do_not_keep_the_others_from_it(make_loop):
+    loop = make_loop()
+
+    class Secret:
+        def __repr__(self):
+            raise AttributeError("half made")
+
+    class Silent(asyncio.Future):
+        __repr__ = Secret.__repr__
+
+    class Odd(asyncio.Lock):
+        __repr__ = Secret.__repr__
+
+    class Long(asyncio.Future):
+        def __repr__(self):
+            return "x" * 10_000
+
+    async def wait_for(future):
+        await future
+
+    async def main():
+        queue, lock = asyncio.Queue(1), Odd()
+        queue.put_nowait(Secret())
+        await lock.acquire()
+        awaitables = {
+            "queue": queue.put(1),
+            "lock": lock.acquire(),
+            "future": wait_for(Silent()),
+            "long": wait_for(Long()),
+            "gathered": wait_for(asyncio.gather(Silent())),
+        }
+        tasks = [loop.create_task(each, name=name) for name, each in awaitables.items()]
+        await settled()
+        found = {name: report.waits_for for name, report in waits(loop).items()}
+        await cancelled(*tasks)
+        return found
+
+    found = loop.run_until_complete(main())
+    assert re.fullmatch(r"queue <Queue at 0x[0-9a-f]+, 1 items, at most 1>", found["queue"])
+    assert re.search(
+        r"^odd <.*Odd at 0x[0-9a-f]+, whose repr raises AttributeError>", found["lock"]
+    )
+    assert "Silent at " in found["future"]
+    assert "Silent at " in found["gathered"]
+    assert len(found["long"]) < 1000
+
+
+def test_tracking_ages_leaves_names_and_the_task_factory_alone(make_loop, usr1):
+    loop, plain = make_loop(), make_loop()
+    for _ in range(2):
+        loop.install_dump_signal(usr1, track_ages=True)
+    assert loop.get_task_factory() is None
+
+    async def names():
+        tasks = [asyncio.create_task(asyncio.sleep(0), **name) for name in ({}, {"name": "mine"})]
+        found = [waits(asyncio.get_running_loop())[task.get_name()] for task in tasks]
+        await asyncio.gather(*tasks)
+        return [(report.name.rstrip("0123456789"), report.age is None) for report in found]
+
+    assert loop.run_until_complete(names()) == [("Task-", False), ("mine", False)]
+    assert plain.run_until_complete(names()) == [("Task-", True), ("mine", True)]
+    made = []
+    loop.set_task_factory(
+        lambda loop, coroutine, **keywords: (
+            made.append(coroutine) or asyncio.Task(coroutine, loop=loop, **keywords)
+        )
+    )
+    loop.run_until_complete(names())
+    assert len(made) == 3
+
+
 def test_a_loop_of_another_thread_dumps_itself(make_loop):
     loop = make_loop()
     started, finish = threading.Event(), threading.Event()
@@ -202,3 +358,24 @@ def test_without_a_loop_the_running_one_is_meant(make_loop, capfd):
 
     loop.run_until_complete(main())
     assert "(test_without_a_loop_the_running_one_is_meant.<locals>.main)" in capfd.readouterr().err
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="asyncio's own stands for those of others")
+def test_tasks_of_any_loop_are_dumped(flavour, loop):
+    file = io.StringIO()
+
+    async def main():
+        waiting = [
+            asyncio.create_task(asyncio.sleep(100), name="sleeper"),
+            asyncio.create_task(asyncio.Event().wait(), name="waiter"),
+        ]
+        await settled()
+        tokioloop.dump_tasks(file=file)
+        await cancelled(*waiting)
+
+    loop.run_until_complete(main())
+    text = file.getvalue()
+    assert "3 tasks on " in text
+    assert "waits for event <asyncio.locks.Event" in text
+    behind = "a timer, due in " if flavour.name == "tokioloop" else "<Future pending"
+    assert f"waits for {behind}" in text

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import re
 import threading
 import time
 
 import pytest
+from tokioloop.observe import figures
+
+from tests.support.programs import REPOSITORY
 
 COUNTERS = {
     "turns",
@@ -72,6 +76,34 @@ def test_the_names_are_the_documented_ones(make_loop):
     assert figures["turns"] == figures["callbacks"] == 0
     assert figures["running_seconds"] == 0.0
     assert figures["detailed"] is False
+
+
+def test_every_figure_is_documented_and_exported():
+    described = [*figures.COUNTERS, *figures.GAUGES, *figures.HISTOGRAMS]
+    assert len(described) == len(set(described))
+    assert set(described) == COUNTERS | TIMES | HISTOGRAMS
+    text = (REPOSITORY / "docs/observability.md").read_text()
+    table = text.partition("| key | what |")[2].partition("\n\n")[0]
+    first_columns = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = {name for column in first_columns for name in re.findall("`(.+?)`", column)}
+    assert documented == COUNTERS | TIMES | HISTOGRAMS | {"detailed"}
+
+
+def test_datagram_endpoints_are_counted(make_loop):
+    loop = make_loop()
+
+    async def main():
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, ("127.0.0.1", 0)
+        )
+        during = loop.metrics()
+        transport.close()
+        await asyncio.sleep(0)
+        return during
+
+    during = loop.run_until_complete(main())
+    assert (during["endpoints_open"], during["connections_open"]) == (1, 0)
+    assert loop.metrics()["endpoints_open"] == 0
 
 
 def test_an_echo_adds_up(make_loop):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from tokioloop import _core
@@ -99,12 +101,15 @@ def profile(directory, *arguments):
         ((), "name either a script"),
         (("--workload", "proto", "--", "x.py"), "name either a script"),
         (("--compare", "rloop", "--", "x.py"), "compare with an earlier profile"),
+        (("--compare", "befor", "--", "x.py"), "no earlier profile at befor"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, arguments, text):
     done = profile(tmp_path, *arguments)
     assert done.returncode == 1
     assert text in done.stderr
+    assert "x.py" not in done.stderr, "the script was run first"
+    assert os.listdir(tmp_path) == []
 
 
 def test_without_perf_it_says_what_to_install(monkeypatch):
@@ -121,6 +126,36 @@ def recorder():
         pytest.skip(str(error))
 
 
+PERF = """
+    import os, pathlib, signal, sys, time
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(0.5)  # longer than subprocess waits for a process that is interrupted, too
+    pathlib.Path(sys.argv[1]).write_text("recorded")
+"""
+INTERRUPTED = """
+    import argparse, signal, sys
+    from tokioloop.observe import profile
+
+    class Recorder:
+        def interpreter(self):
+            return []
+        def command(self, command, data):
+            return [sys.executable, "-c", sys.argv[1], str(data)]
+        def read(self, data, below):
+            return data.read_text()
+
+    options = argparse.Namespace(script=["service.py"], workload=None)
+    print(profile._record(options, Recorder(), "tokioloop"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+
+
+def test_what_was_recorded_up_to_ctrl_c_is_read():
+    command = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), textwrap.dedent(PERF)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == "recorded\n", done.stderr
+
+
 @pytest.fixture
 def inferno():
     path = os.pathsep.join(
@@ -132,6 +167,53 @@ def inferno():
     )
     if shutil.which("inferno-flamegraph", path=path) is None:
         pytest.skip("inferno is not installed")
+
+
+SERVICE = """
+    import asyncio, time, tokioloop
+
+    async def main():
+        print("serving", flush=True)
+        while True:
+            sum(number * number for number in range(10_000))
+            await asyncio.sleep(0)
+
+    tokioloop.run(main())
+"""
+
+
+@pytest.mark.time_limit(120)
+def test_a_service_that_ctrl_c_ends_is_profiled(tmp_path, recorder):
+    """The picture needs inferno, what it is drawn from does not."""
+    (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
+    command = [
+        sys.executable,
+        "-m",
+        "tokioloop",
+        "profile",
+        "--frequency",
+        "99",
+        "--output",
+        "made",
+    ]
+    profiling = subprocess.Popen(
+        [*command, "--", "service.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,  # as the foreground job of a terminal
+    )
+    try:
+        assert profiling.stdout.readline() == "serving\n"
+        time.sleep(0.3)  # for samples
+        os.killpg(profiling.pid, signal.SIGINT)
+        output, errors = profiling.communicate(timeout=100)
+    finally:
+        profiling.kill()
+        profiling.communicate()
+    assert "time by layer" in output, errors
+    assert (tmp_path / "made/stacks.folded").read_text()
 
 
 SCRIPT = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import socket
 import time
 
 import pytest
@@ -60,6 +62,72 @@ def test_a_slow_protocol_is_named(make_loop, caplog):
     assert "Sluggish held the loop" in report
 
 
+def test_a_slow_protocol_factory_is_named(make_loop, caplog):
+    """It runs in the event of its server's socket, before there is a transport."""
+    loop = make_loop(slow_callback=0.02)
+
+    def sluggish():
+        time.sleep(0.03)
+        made.set_result(None)
+        return asyncio.Protocol()
+
+    async def main():
+        nonlocal made
+        made = loop.create_future()
+        server = await loop.create_server(sluggish, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await made
+        server.close()
+        while loop.metrics()["connections_open"]:
+            await asyncio.sleep(0)
+
+    made = None
+    loop.run_until_complete(main())
+    (report,) = reports(caplog)
+    assert "sluggish held the loop" in report
+
+
+@pytest.mark.parametrize("how", ["call_soon", "call_later", "call_soon_threadsafe", "add_reader"])
+def test_a_slow_callback_that_cancels_itself_is_named(make_loop, caplog, how):
+    loop = make_loop(slow_callback=0.02)
+    ours, theirs = socket.socketpair()
+
+    def sluggish():
+        if how == "add_reader":
+            loop.remove_reader(ours)
+        else:
+            handle.cancel()
+        time.sleep(0.03)
+        loop.stop()
+
+    if how == "add_reader":
+        theirs.send(b"x")
+        loop.add_reader(ours, sluggish)
+    else:
+        handle = getattr(loop, how)(*([0] if how == "call_later" else []), sluggish)
+    loop.run_forever()
+    ours.close()
+    theirs.close()
+    (report,) = reports(caplog)
+    assert "sluggish held the loop" in report
+
+
+def test_a_slow_signal_handler_is_named(make_loop, caplog):
+    """asyncio makes its handle."""
+    loop = make_loop(slow_callback=0.02)
+
+    def sluggish():
+        loop.remove_signal_handler(signal.SIGUSR1)
+        time.sleep(0.03)
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, sluggish)
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+    loop.run_forever()
+    (report,) = reports(caplog)
+    assert "sluggish held the loop" in report
+
+
 def test_fast_callbacks_are_not_reported(make_loop, caplog):
     loop = make_loop(slow_callback=10.0)
     loop.run_until_complete(asyncio.sleep(0.01))
@@ -72,14 +140,11 @@ def test_reports_of_one_kind_are_rationed_and_counted(caplog, monkeypatch):
     told = []
     monkeypatch.setattr(slow, "hooks", [lambda report, task: told.append(report)])
 
-    class Handle:
-        _callback = time.sleep
-
     for _ in range(5):
-        reports_of_loop.note(Handle, 0.1)
+        reports_of_loop.note(time.sleep, 0.1)
     assert [report.suppressed for report in told] == [0]
     reports_of_loop._kinds["time.sleep"] = (time.monotonic() - 2, 4)
-    reports_of_loop.note(Handle, 0.1)
+    reports_of_loop.note(time.sleep, 0.1)
     assert [report.suppressed for report in told] == [0, 4]
     assert "4 more like it" in reports(caplog)[-1]
 
@@ -88,8 +153,7 @@ def test_reports_of_all_kinds_are_rationed(monkeypatch, caplog):
     monkeypatch.setattr(time, "monotonic", lambda: 1000.5)
     reports_of_loop = SlowReports()
     for number in range(50):
-        handle = type("Handle", (), {"_callback": type(f"Kind{number}", (), {})()})
-        reports_of_loop.note(handle, 0.1)
+        reports_of_loop.note(type(f"Kind{number}", (), {})(), 0.1)
     assert len(reports(caplog)) == 10
 
 

@@ -83,12 +83,13 @@ def test_the_watcher_ends_with_the_run(make_loop):
     assert threading.active_count() == before
 
 
-def test_a_failing_hook_is_logged_and_the_watch_goes_on(make_loop, caplog):
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_failing_hook_is_logged_and_the_watch_goes_on(make_loop, caplog, error):
     calls = []
 
     def on_stall(stall):
         calls.append(stall)
-        raise RuntimeError("the hook fails")
+        raise error("the hook fails")
 
     def block():
         until = time.monotonic() + 5

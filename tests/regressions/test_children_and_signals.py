@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import importlib
 import os
 import signal
 import socket
@@ -79,6 +81,32 @@ def test_children_are_watched_where_the_system_has_no_pidfd(
         assert await killed.wait() == -signal.SIGKILL
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="for systems with pidfds")
+@pytest.mark.flavours("tokioloop", reason="asyncio makes its choice elsewhere, and differently")
+@pytest.mark.parametrize(
+    ("number", "calls"), [(errno.EMFILE, 3), (errno.ENFILE, 3), (errno.ENOSYS, 1)]
+)
+def test_a_system_without_descriptors_is_asked_for_pidfds_again(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch, number: int, calls: int
+) -> None:
+    children = importlib.import_module("tokioloop._children")
+    answers: list[int] = []
+
+    def refuse(pid: int) -> int:
+        answers.append(pid)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(children, "_supported", None)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse)
+        for _ in range(3):
+            assert children.supported() is False
+    assert len(answers) == calls
+    monkeypatch.setattr(os, "pidfd_open", lambda pid: os.dup(1))
+    monkeypatch.setattr(os, "waitid", lambda *arguments: None)
+    assert children.supported() is (calls > 1)
 
 
 def test_closing_the_transport_of_a_running_child_leaves_no_zombie(loop: Loop) -> None:

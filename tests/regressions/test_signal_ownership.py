@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +27,8 @@ ONE_LOOP_AT_A_TIME = "asyncio restores the default, whoever has taken the signal
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
     """Signals and the wake-up descriptor are as before afterwards."""
-    saved = {number: signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGTERM)}
+    watched = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+    saved = {number: signal.getsignal(number) for number in watched}
     yield
     for number, handler in saved.items():
         signal.signal(number, handler)
@@ -99,6 +102,139 @@ def test_a_loop_that_goes_leaves_the_signal_to_the_one_that_took_it(
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
     if how == "remove":
         first.close()
+
+
+@pytest.mark.flavours("tokioloop", reason=ONE_LOOP_AT_A_TIME)
+@pytest.mark.parametrize("how", ["add", "remove", "remove one", "close", "refused"])
+@pytest.mark.parametrize("when", ["between runs", "in a run"])
+def test_a_loop_with_handlers_is_woken_whatever_another_one_does(
+    loop: Loop, loop_factory: Any, when: str, how: str
+) -> None:
+    calls: list[Any] = []
+    other = loop_factory()
+
+    def beside() -> None:
+        other.add_signal_handler(signal.SIGUSR2, calls.append, 2)
+        if how == "remove":
+            other.remove_signal_handler(signal.SIGUSR2)
+        elif how == "remove one":
+            other.add_signal_handler(signal.SIGTERM, calls.append, 2)
+            other.remove_signal_handler(signal.SIGUSR2)
+        elif how == "close":
+            other.close()
+        elif how == "refused":
+            with pytest.raises(RuntimeError, match="cannot be caught"):
+                other.add_signal_handler(signal.SIGKILL, calls.append, 2)
+            other.remove_signal_handler(signal.SIGUSR2)
+            with pytest.raises(RuntimeError, match="cannot be caught"):
+                other.add_signal_handler(signal.SIGKILL, calls.append, 2)
+
+    async def interrupted() -> None:
+        if when == "in a run":
+            beside()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.wait_for(eventually(lambda: calls), 5)
+
+    loop.add_signal_handler(signal.SIGUSR1, calls.append, 1)
+    if when == "between runs":
+        beside()
+    loop.run_until_complete(interrupted())
+    assert calls == [1]
+    other.close()
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.flavours("tokioloop", reason=ONE_LOOP_AT_A_TIME)
+def test_a_signal_that_comes_while_another_loop_runs_is_passed_on(
+    loop: Loop, loop_factory: Any
+) -> None:
+    other = loop_factory()
+    calls: list[Any] = []
+    loop.add_signal_handler(signal.SIGUSR1, calls.append, 1)
+    other.add_signal_handler(signal.SIGUSR2, calls.append, 2)
+
+    async def both() -> None:
+        calls.clear()
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(os.getpid(), number)
+        await asyncio.wait_for(eventually(lambda: calls), 5)
+
+    for runs, waits, expected in ((loop, other, [1, 2]), (other, loop, [2, 1])):
+        runs.run_until_complete(both())
+        assert calls == expected[:1]
+        waits.run_until_complete(asyncio.wait_for(eventually(lambda: len(calls) == 2), 5))
+        assert calls == expected
+    other.close()
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.flavours("tokioloop", reason=ONE_LOOP_AT_A_TIME)
+def test_a_loop_that_lends_the_descriptor_may_close_meanwhile(
+    loop: Loop, loop_factory: Any
+) -> None:
+    """The number of its socket is somebody else's when the run ends."""
+    first = loop_factory()
+    calls: list[Any] = []
+    first.add_signal_handler(signal.SIGUSR2, calls.append, 1)
+    loop.add_signal_handler(signal.SIGUSR1, calls.append, 2)
+    loop.run_until_complete(asyncio.sleep(0))
+
+    async def main() -> None:
+        first.close()
+
+    loop.run_until_complete(main())
+    send_and_wait(loop, signal.SIGUSR1, calls)
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.flavours("tokioloop", reason="the lines are those of its method")
+def test_an_interrupt_at_any_line_of_a_run_leaves_no_descriptor_behind(flavour: Any) -> None:
+    """One that stayed would be written to with every signal, whoever opens its number next."""
+    code = importlib.import_module("tokioloop._signals").SignalLoop.run_forever.__code__
+    line = 0
+
+    def interrupt(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal line
+        if frame.f_code is not code:
+            return None
+        if event == "line":
+            line -= 1
+            if line == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return interrupt
+
+    for number in range(1, 100):
+        loop, line = flavour.new_event_loop(), number
+        loop.call_soon(loop.stop)
+        sys.settrace(interrupt)
+        try:
+            loop.run_forever()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+            loop.close()
+        assert signal.set_wakeup_fd(-1) == -1, f"line {number} of the method"
+        if line > 0:
+            break
+    assert number > 10
+
+
+@pytest.mark.flavours("tokioloop", reason="the order is that of what its loop refers to")
+def test_the_collector_may_close_the_socket_of_signals_before_its_loop(flavour: Any) -> None:
+    loop = flavour.new_event_loop()
+    loop.add_signal_handler(signal.SIGUSR1, int)
+    loop.add_signal_handler(signal.SIGUSR2, int)
+    fd = loop._signal_socket.fileno()
+    loop._signal_socket.close()
+    opened = os.open(os.devnull, os.O_WRONLY | os.O_NONBLOCK)
+    os.dup2(opened, fd)  # The number is somebody else's by now.
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert signal.set_wakeup_fd(-1) == -1
+    for each in {fd, opened}:
+        os.close(each)
 
 
 def test_a_handler_that_is_refused_is_not_kept(loop: Loop) -> None:

@@ -18,7 +18,20 @@ def dump_tasks(loop: Any = None, file: IO[str] | None = None) -> None:
     Without a loop: the running one, or every open TokioLoop where none runs in
     this thread. A loop that another thread runs prints when it gets round to
     it. Goes to stderr unless a file is given. The age of tasks is known where
-    `install_dump_signal(..., track_ages=True)` has asked for it.
+    `install_dump_signal(..., track_ages=True)` has asked for it. What is behind
+    a future, a timer or a peer, only a TokioLoop tells.
+
+    Raises what writing to the file raises, RuntimeError for a loop that belongs
+    to the parent of a forked child.
+
+    >>> import asyncio, sys, tokioloop
+    >>> async def main():
+    ...     tokioloop.dump_tasks(file=sys.stdout)
+    >>> tokioloop.run(main())  # doctest: +ELLIPSIS
+    1 tasks on <TokioLoop running=True closed=False debug=False>
+    task 'Task-...' (main)
+    ...
+        waits for nothing: it runs
     """
     from tokioloop.observe.dump import dump
 

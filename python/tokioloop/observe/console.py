@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import socket
 import struct
 import sys
 import tempfile
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -36,35 +38,46 @@ _LONGEST_INTERVAL = 3600.0
 _PROBE_INTERVAL = 0.1
 # A request is one short line.
 _LONGEST_REQUEST = 4096
+# Only the user may connect.
+_MODE = 0o600
 # Kinds of callbacks that are told apart.
 _KINDS = 1000
 # Those of this process by path; a child that it forks has paths of its own.
 _open: weakref.WeakValueDictionary[str, Console] = weakref.WeakValueDictionary()
+
+# Loops of several threads open their consoles one after the other: a path that one has chosen is
+# free, or looks like one that somebody has left behind, until that one listens on it. Reentrant,
+# because the collector may close another loop meanwhile.
+_opening = threading.RLock()
 
 
 class Console:
     """The socket of one loop, and who is attached to it."""
 
     def __init__(self, loop: Any, path: str | None) -> None:
-        self.path = path if path is not None else _free_path()
         self.sessions: set[_Session] = set()
         self._loop = loop
         self._callbacks: dict[str, list[float]] = {}
         self._probe: asyncio.TimerHandle | None = None
         self._owner = os.getpid()
-        self._socket = _listen(self.path)
-        _open[self.path] = self
-        loop._start_serving(lambda: _Session(self), self._socket)
+        with _opening:
+            self.path = path if path is not None else _free_path()
+            self._socket = _listen(self.path)
+            _open[self.path] = self
+        try:
+            loop._start_serving(lambda: _Session(self), self._socket)
+        except BaseException:
+            self._unlink()
+            self._socket.close()
+            raise
 
     def close(self) -> None:
         """End all sessions and remove the socket."""
         for session in list(self.sessions):
             session.end()
+        self._unlink()
         self._loop._stop_serving(self._socket)
         self._socket.close()
-        if os.getpid() == self._owner:
-            Path(self.path).unlink(missing_ok=True)
-        _open.pop(self.path, None)
 
     def attach(self, session: _Session) -> None:
         """Measure from the first session on."""
@@ -104,6 +117,14 @@ class Console:
             "tasks": [_task(task) for task in sorted(tasks, key=_name)[:_LISTED]],
             "task_count": len(tasks),
         }
+
+    def _unlink(self) -> None:
+        """Free the path, while the socket still listens: none but this one may be removed."""
+        with _opening:
+            if _open.get(self.path) is self:
+                del _open[self.path]
+            if os.getpid() == self._owner:
+                Path(self.path).unlink(missing_ok=True)
 
     def _account(self, subject: Any, seconds: float) -> None:
         name = describe.name_of(subject)
@@ -156,7 +177,9 @@ class _Session(asyncio.Protocol):
         for line in lines:
             try:
                 interval = float(json.loads(line)["interval"])
-            except (ValueError, KeyError, TypeError) as error:
+                if math.isnan(interval):
+                    raise ValueError("not a number of seconds")
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 self._send({"error": f"a request is {{'interval': seconds}}: {error!r}"})
                 self.transport.close()
                 return
@@ -186,8 +209,14 @@ class _Session(asyncio.Protocol):
 
 
 def sockets_of(pid: int) -> list[Path]:
-    """Return the consoles that a process has, or has left behind."""
-    return sorted(_directory().glob(f"{pid}-*.sock"))
+    """Return the consoles that a process has, or has left behind, by their numbers."""
+    return sorted(_directory().glob(f"{pid}-*.sock"), key=_place)
+
+
+def _place(path: Path) -> tuple[float, str]:
+    """Where a console stands among those of its process: by number, then those with a name."""
+    number = path.stem.partition("-")[2]
+    return (int(number) if number.isdecimal() else math.inf, number)
 
 
 def _directory() -> Path:
@@ -230,13 +259,14 @@ def _listen(path: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     try:
         listener.setblocking(False)
-        # From the first moment on nobody else may connect.
-        before = os.umask(0o177)
+        listener.bind(path)
         try:
-            listener.bind(path)
-        finally:
-            os.umask(before)
-        listener.listen()
+            # Nobody can connect before it listens. A umask would be that of all threads.
+            os.chmod(path, _MODE)
+            listener.listen()
+        except BaseException:
+            Path(path).unlink(missing_ok=True)
+            raise
     except BaseException:
         listener.close()
         raise
@@ -282,3 +312,12 @@ def _task(task: asyncio.Task[Any]) -> dict[str, Any]:
 
 def _name(task: asyncio.Task[Any]) -> str:
     return task.get_name()
+
+
+def _renew_lock() -> None:
+    """In a forked child: the thread that has held it is not there."""
+    global _opening
+    _opening = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)

@@ -21,13 +21,13 @@ __all__ = [
 
 
 def task_of(subject: Any) -> asyncio.Task[Any] | None:
-    """Return the task whose step a handle is, if it is one."""
-    owner = getattr(_callback(subject), "__self__", None)
+    """Return the task whose step a callback is, if it is one."""
+    owner = getattr(subject, "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None
 
 
 def name_of(subject: Any) -> str:
-    """Name what a handle or a transport runs, the same for all of a kind.
+    """Name a callback, or what a transport runs, the same for all of a kind.
 
     A task's step has the name of its coroutine, a transport the name of its
     protocol's class, everything else that of its function.
@@ -39,14 +39,9 @@ def name_of(subject: Any) -> str:
     task = task_of(subject)
     if task is not None:
         return _qualified(task.get_coro())
-    callback = _callback(subject)
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    return _qualified(callback)
-
-
-def _callback(subject: Any) -> Any:
-    return getattr(subject, "_callback", None)
+    while isinstance(subject, functools.partial):
+        subject = subject.func
+    return _qualified(subject)
 
 
 def _qualified(thing: Any) -> str:

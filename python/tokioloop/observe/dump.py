@@ -8,10 +8,11 @@ per dump.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import signal
 import sys
-import threading
 import time
 import types
 import weakref
@@ -32,6 +33,9 @@ _SYNCHRONISERS = tuple(
 
 # Attributes of asyncio's streams that objects of Rust keep in no dictionary.
 _IN_SLOTS = ("_waiter", "_drain_waiter", "_drain_waiters", "_closed")
+
+# Characters; what a future or a lock says of itself is shorter, but for a result that it holds.
+_LONGEST_REPR = 300
 
 _made: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
 
@@ -88,52 +92,89 @@ def dump(loop: Any = None, file: IO[str] | None = None) -> None:
         if running is not None:
             loops = [running]
         else:
-            from tokioloop.loop import all_loops
+            from tokioloop._registry import all_loops
 
             loops = [loop for loop in all_loops() if not loop.is_closed()]
     for loop in loops:
-        if loop.is_running() and loop._thread_id != threading.get_ident():
+        if loop.is_running() and loop is not asyncio._get_running_loop():
             loop.call_soon_threadsafe(_print, loop, file)
         else:
             _print(loop, file)
 
 
 def _print(loop: Any, file: IO[str] | None) -> None:
+    file = file if file is not None else sys.stderr
+    if file is None:
+        return  # The process has no stderr, and nobody else asked to be told.
     found = reports(loop)
     lines = [f"{len(found)} tasks on {loop!r}", *map(str, found)]
-    print("\n".join(lines), file=file or sys.stderr, flush=True)
+    print("\n".join(lines), file=file, flush=True)
 
 
 def install_signal(loop: Any, signum: int, *, ages: bool = False) -> None:
     """Dump a loop's tasks when a signal comes, then do what was done before."""
-    reference = weakref.ref(loop)
     previous = signal.getsignal(signum)
-
-    def on_signal(number: int, frame: types.FrameType | None) -> None:
-        loop = reference()
-        if loop is not None and not loop.is_closed():
-            dump(loop)
-        if callable(previous):
-            previous(number, frame)
-
-    signal.signal(signum, on_signal)
+    while isinstance(previous, _DumpHandler) and previous.is_over():
+        previous = previous.previous
+    if not any(each.is_of(loop) for each in _handlers(previous)):
+        signal.signal(signum, _DumpHandler(loop, previous))
     if ages:
         track_ages(loop)
 
 
+class _DumpHandler:
+    """The handler of a signal that dumps one loop, before whatever handled it first."""
+
+    def __init__(self, loop: Any, previous: Any) -> None:
+        self.previous = previous
+        self._loop = weakref.ref(loop)
+
+    def is_of(self, loop: Any) -> bool:
+        """Whether it dumps that loop."""
+        return self._loop() is loop
+
+    def is_over(self) -> bool:
+        """Whether its loop has gone."""
+        loop = self._loop()
+        return loop is None or loop.is_closed()
+
+    def __call__(self, number: int, frame: types.FrameType | None) -> None:
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            try:
+                dump(loop)
+            except Exception:
+                # Whatever the signal has interrupted is not to blame, a write to stderr perhaps,
+                # which cannot be begun within another. The loop tries again in its next turn, and
+                # what fails then is told to its exception handler.
+                with contextlib.suppress(RuntimeError):  # It was closed meanwhile.
+                    loop.call_soon_threadsafe(_print, loop, None)
+        if callable(self.previous):
+            self.previous(number, frame)
+
+
+def _handlers(handler: Any) -> Iterator[_DumpHandler]:
+    while isinstance(handler, _DumpHandler):
+        yield handler
+        handler = handler.previous
+
+
 def track_ages(loop: Any) -> None:
     """Note when each task of a loop is made, from now on."""
-    previous = loop.get_task_factory()
+    previous = vars(loop).get("create_task")
+    if isinstance(previous, functools.partial) and previous.func is _make_task:
+        return
+    # No task factory: CPython 3.13.0 names the tasks of any factory itself, 'None' where they
+    # have no name, and the program may set one of its own.
+    loop.create_task = functools.partial(_make_task, weakref.ref(loop), previous)
 
-    def factory(loop: Any, coroutine: Any, **keywords: Any) -> Any:
-        if previous is None:
-            task = asyncio.Task(coroutine, loop=loop, **keywords)
-        else:
-            task = previous(loop, coroutine, **keywords)
-        _made[task] = time.monotonic()
-        return task
 
-    loop.set_task_factory(factory)
+def _make_task(reference: Any, previous: Any, coroutine: Any, **keywords: Any) -> Any:
+    loop = reference()
+    make = previous or functools.partial(type(loop).create_task, loop)
+    task = make(coroutine, **keywords)
+    _made[task] = time.monotonic()
+    return task
 
 
 class _Awaited:
@@ -143,6 +184,8 @@ class _Awaited:
         self._now = loop.time()
         self._behind: dict[int, str] = {}
         self._timeouts: dict[int, float] = {}
+        if not isinstance(loop, _core.EventLoop):
+            return  # What only this package's loops tell.
         self._index_timers(loop)
         self._index_watches(loop)
         self._index_socket_waits(loop)
@@ -168,7 +211,7 @@ class _Awaited:
         for callback, *_ in getattr(future, "_callbacks", None) or ():
             if "_chain_future" in getattr(callback, "__qualname__", ""):
                 return "a thread or process of an executor"
-        return repr(future)
+        return _safe_repr(future)
 
     def _index_timers(self, loop: Any) -> None:
         for handle in loop._timer_handles():
@@ -227,8 +270,13 @@ def _synchroniser(frames: list[types.FrameType]) -> str | None:
     """Name the lock, event or queue that the innermost frames belong to."""
     for frame in reversed(frames):
         owner = frame.f_locals.get("self")
+        if isinstance(owner, asyncio.Queue):
+            kind = type(owner).__name__
+            # Its own repr shows the items, which are the program's and may be many.
+            state = f"{owner.qsize()} items, at most {owner.maxsize}"
+            return f"{kind.lower()} <{kind} at {id(owner):#x}, {state}>"
         if isinstance(owner, _SYNCHRONISERS):
-            return f"{type(owner).__name__.lower()} {owner!r}"
+            return f"{type(owner).__name__.lower()} {_safe_repr(owner)}"
     return None
 
 
@@ -242,14 +290,24 @@ def _descriptor(fd: int, is_write: bool, objects: Iterable[Any]) -> str:
 def _socket_peer(value: Any) -> str | None:
     try:
         return describe.peer_of(value.getpeername())
-    except AttributeError:
-        return None
     except OSError:
         return "not connected"
+    except Exception:
+        return None  # It is no socket.
 
 
 def _child(child: Any) -> str:
-    return f"task {child.get_name()!r}" if isinstance(child, asyncio.Task) else repr(child)
+    return f"task {child.get_name()!r}" if isinstance(child, asyncio.Task) else _safe_repr(child)
+
+
+def _safe_repr(thing: Any) -> str:
+    """Write an object as it writes itself, if it can and as far as one line goes."""
+    try:
+        text = repr(thing)
+    except Exception as error:
+        kind = type(thing).__qualname__
+        return f"<{kind} at {id(thing):#x}, whose repr raises {type(error).__name__}>"
+    return text if len(text) <= _LONGEST_REPR else f"{text[:_LONGEST_REPR]}..."
 
 
 def _order(task: asyncio.Task[Any]) -> tuple[int, str]:

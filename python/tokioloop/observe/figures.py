@@ -34,6 +34,7 @@ COUNTERS = {
 }
 GAUGES = {
     "connections_open": "Open connections",
+    "endpoints_open": "Open datagram endpoints",
     "listeners_open": "Listening sockets",
     "watches_open": "Descriptors that add_reader, add_writer and sock_* wait for",
     "bytes_queued": "Bytes waiting to be sent",
@@ -56,7 +57,7 @@ def figures_of_all_loops() -> dict[str, dict[str, Any]]:
     A loop that another thread runs is asked; one that does not answer within a
     second is left out, because it is stuck or about to end.
     """
-    from tokioloop.loop import all_loops
+    from tokioloop._registry import all_loops
 
     asked: list[tuple[str, Any]] = []
     found: dict[str, dict[str, Any]] = {}

@@ -61,9 +61,22 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     def start_console(self, path: str | None = None) -> str:
         """Open the Unix socket that `python -m tokioloop top` attaches to.
 
-        Only processes of the same user may attach. Returns the socket's path.
-        `TOKIOLOOP_CONSOLE=1` in the environment does this for every loop.
+        Only processes of the same user may attach. Returns the socket's path, which
+        is `path` or one in a directory of the user's own; that of the console there
+        is where one is open already. `TOKIOLOOP_CONSOLE=1` in the environment does
+        this for every loop.
+
+        Raises RuntimeError for a loop that is closed or that another thread runs,
+        OSError where the socket cannot be made.
+
+        >>> import tokioloop
+        >>> loop = tokioloop.TokioLoop()
+        >>> loop.start_console().endswith(".sock")
+        True
+        >>> loop.close()
         """
+        self._check_closed()
+        self._check_runner("start_console")
         if self._console is None:
             from tokioloop.observe.console import Console
 
@@ -71,7 +84,11 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         return self._console.path
 
     def stop_console(self) -> None:
-        """Close the console's socket and whoever is attached to it."""
+        """Close the console's socket and whoever is attached to it.
+
+        Raises RuntimeError while another thread runs the loop.
+        """
+        self._check_runner("stop_console")
         console, self._console = self._console, None
         if console is not None:
             console.close()
@@ -80,7 +97,16 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         """Print what every task waits for when a signal comes; see dump_tasks().
 
         `track_ages` notes when each task is made from now on, which costs a
-        dictionary entry per task. Must be called from the main thread.
+        dictionary entry per task. What handled the signal before is called
+        afterwards; a dump that fails is told to the loop's exception handler.
+
+        Raises ValueError in another thread than the main one, or where there is
+        no such signal, and OSError for one that cannot be caught.
+
+        >>> import signal, tokioloop
+        >>> loop = tokioloop.new_event_loop()
+        >>> loop.install_dump_signal(signal.SIGUSR1)
+        >>> loop.close()
         """
         from tokioloop.observe import dump
 
@@ -106,6 +132,13 @@ class ObservedLoop(asyncio.SelectorEventLoop):
             self.stop_console()
         super().close()
 
+    def _check_runner(self, method: str) -> None:
+        if self._thread_id not in (None, threading.get_ident()):
+            raise RuntimeError(
+                f"{method}() was called from another thread than the one that runs the event "
+                "loop; use loop.call_soon_threadsafe()"
+            )
+
     def _try_console(self) -> None:
         """Open the console that the environment asks for; a program must not fail for it."""
         try:
@@ -114,7 +147,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
             logging.getLogger("tokioloop.console").warning("no console: %s", error)
 
     def _account_callbacks(self, account: Callable[[Any, float], None]) -> None:
-        """Call `account(handle_or_transport, seconds)` after every callback."""
+        """Call `account(subject, seconds)` after every callback; see `describe.name_of`."""
         self._accounts = [*(self._accounts or ()), account]
         _core.observe(self, True, True)
 

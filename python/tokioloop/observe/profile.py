@@ -8,11 +8,14 @@ itself with.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tokioloop import _core
@@ -63,9 +66,10 @@ def run(options: argparse.Namespace) -> int:
         _check(options)
         recorder = Recorder(options.frequency)
         notes = [*recorder.notes, *_build_notes(recorder)]
+        # Before the recording, which would be lost.
+        options.output.mkdir(parents=True, exist_ok=True)
         profile = _record(options, recorder, options.loop)
         baseline = _baseline(options, recorder)
-        options.output.mkdir(parents=True, exist_ok=True)
         _write(options.output, profile, notes)
         if baseline is not None:
             _write_difference(options, baseline)
@@ -80,6 +84,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ProfileFailed("name either a script, after --, or a --workload")
     if options.compare in workloads.LOOPS and not options.workload:
         raise ProfileFailed("a script chooses its loop itself: compare with an earlier profile")
+    if options.compare is not None and options.compare not in workloads.LOOPS:
+        _earlier_stacks(options.compare)
 
 
 def _build_notes(recorder: Recorder) -> list[str]:
@@ -99,12 +105,28 @@ def _record(options: argparse.Namespace, recorder: Recorder, loop: str) -> stack
             _record_workload(options, recorder, loop, data)
         else:
             command = [*recorder.interpreter(), *options.script]
-            status = subprocess.run(recorder.command(command, data)).returncode
+            with _interrupts_are_for_the_script():
+                status = subprocess.run(recorder.command(command, data)).returncode
             if status != 0:
                 print(f"{options.script[0]} ended with status {status}", file=sys.stderr)
         if not data.exists():
             raise ProfileFailed("perf has recorded nothing")
         return recorder.read(data, workloads.run_profiled.__name__ if options.workload else None)
+
+
+@contextlib.contextmanager
+def _interrupts_are_for_the_script() -> Iterator[None]:
+    """Wait on when Ctrl-C ends the script, which is how a service ends.
+
+    It goes to the script and to perf as well, which then writes what it has recorded.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if callable(before):
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _record_workload(
@@ -142,10 +164,14 @@ def _baseline(options: argparse.Namespace, recorder: Recorder) -> Path | None:
         directory.mkdir(parents=True, exist_ok=True)
         _write(directory, profile, recorder.notes)
         return directory / "stacks.folded"
-    path = Path(options.compare)
+    return _earlier_stacks(options.compare)
+
+
+def _earlier_stacks(name: str) -> Path:
+    path = Path(name)
     path = path / "stacks.folded" if path.is_dir() else path
     if not path.is_file():
-        raise ProfileFailed(f"there is no earlier profile at {options.compare}")
+        raise ProfileFailed(f"there is no earlier profile at {name}")
     return path
 
 

@@ -112,7 +112,8 @@ class StallWatcher:
         if self._on_stall is not None:
             try:
                 self._on_stall(stall)
-            except Exception:
+            except BaseException:
+                # SystemExit, too: it would end this thread, and the watch with it.
                 _logger.exception("on_stall failed")
 
     def _task(self) -> str | None:

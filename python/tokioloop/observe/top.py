@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import socket
@@ -31,8 +32,8 @@ class Ended(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("pid", type=int, help="the process; it must have opened its console")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds between two updates")
-    parser.add_argument("--loop", type=int, default=0, metavar="N", help="the N-th loop (from 0)")
+    parser.add_argument("--interval", type=_seconds, default=1.0, help="seconds between updates")
+    parser.add_argument("--loop", type=_index, default=0, metavar="N", help="N-th loop (from 0)")
     parser.add_argument("--json", action="store_true", help="print one snapshot as JSON and end")
     parser.set_defaults(run=run)
 
@@ -53,6 +54,20 @@ def run(options: argparse.Namespace) -> int:
             return _say(options, UNREACHABLE, state, text[state])
         except KeyboardInterrupt:
             return OK
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
+
+
+def _index(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"loops are counted from 0, not {text}")
+    return number
 
 
 def _attach(pid: int, number: int) -> socket.socket:

@@ -1,0 +1,43 @@
+"""Every loop of this process; a forked child has those that it makes itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokioloop.loop import TokioLoop
+
+__all__ = ["all_loops", "register"]
+
+_loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
+
+
+def register(loop: TokioLoop) -> None:
+    """Note a loop that was just made."""
+    _loops.add(loop)
+
+
+def all_loops() -> list[TokioLoop]:
+    """Return every loop of this process that there is.
+
+    Copying the set is one step, which loops that other threads make meanwhile
+    cannot disturb; iterating over it would be many.
+    """
+    return [loop for reference in _loops.data.copy() if (loop := reference()) is not None]
+
+
+def _disown_loops() -> None:
+    """In a forked child: every loop belongs to the parent, and so do the signals it handles.
+
+    What is asked of all loops, who still wants a signal among it, is asked of the child's own.
+    """
+    for loop in all_loops():
+        loop._disown()
+    _loops.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_disown_loops)

@@ -1,0 +1,159 @@
+"""Signals: the handlers of many loops, and the one wake-up descriptor of the process.
+
+C's signal handlers write a signal's number to that descriptor. asyncio's loops take it for
+themselves, and reset it when they are done, whoever else has handlers. Here it goes from loop to
+loop: the loop with handlers that the main thread runs has it, or else another one that has some.
+A loop that is told of a signal which another one handles passes it on.
+
+Only the main thread may set the descriptor. Between two lines of it a KeyboardInterrupt may come
+up, which must leave no descriptor behind that is closed later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tokioloop._registry import all_loops
+from tokioloop._signatures import in_place_of
+
+__all__ = ["SignalLoop"]
+
+
+class SignalLoop(asyncio.SelectorEventLoop):
+    """What a loop has to do with signals."""
+
+    _signal_handlers: dict[int, asyncio.Handle]
+    _signal_socket: socket.socket | None
+    # Its number, which the collector may have closed before the loop.
+    _signal_fd: int
+    _watch_signals: Callable[[int], None]
+
+    @property
+    def _csock(self) -> socket.socket:
+        """The socket that C signal handlers write to; made when first needed."""
+        if self._signal_socket is None:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            self._watch_signals(ours.detach())
+            self._signal_socket, self._signal_fd = theirs, theirs.fileno()
+        return self._signal_socket
+
+    def run_forever(self) -> None:
+        if not _is_main_thread():
+            super().run_forever()
+            return
+        ours = self._csock.fileno()
+        # Nobody's, until it is known.
+        previous, is_foreign = -1, False
+        try:
+            previous = _set_wakeup_fd(ours)
+            is_foreign = self._is_foreign(previous)
+            if previous not in (-1, ours) and not self._signal_handlers:
+                # Somebody else listens for signals and this loop has no handlers:
+                # theirs stays, and the interrupted poll still returns at once.
+                _set_wakeup_fd(previous)
+            super().run_forever()
+        finally:
+            current = _set_wakeup_fd(self._heir())
+            if current not in (ours, -1):
+                # Somebody has set another one during the run: it stays.
+                _give_back(current)
+            elif is_foreign:
+                _give_back(previous)
+
+    @in_place_of(asyncio.SelectorEventLoop.add_signal_handler)
+    def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            super().add_signal_handler(sig, callback, *args)
+        finally:
+            # asyncio's method has taken it for this loop, or, refused by the system, for nobody.
+            if _is_main_thread():
+                current = _set_wakeup_fd(self._heir())
+                if self._is_foreign(current):
+                    _give_back(current)
+
+    @in_place_of(asyncio.SelectorEventLoop.remove_signal_handler)
+    def remove_signal_handler(self, sig: int) -> bool:
+        self._check_signal(sig)
+        if sig not in self._signal_handlers:
+            return False
+        is_taken = any(sig in loop._signal_handlers for loop in all_loops() if loop is not self)
+        if not _is_main_thread():
+            if is_taken:
+                return self._signal_handlers.pop(sig, None) is not None
+            return super().remove_signal_handler(sig)
+        # Its own, for as long as it is not known whose it will be.
+        previous = _set_wakeup_fd(self._csock.fileno())
+        try:
+            if is_taken:
+                # Another loop has taken the signal over: it keeps it.
+                return self._signal_handlers.pop(sig, None) is not None
+            return super().remove_signal_handler(sig)
+        finally:
+            _set_wakeup_fd(self._heir())
+            if self._is_foreign(previous):
+                _give_back(previous)
+
+    def _handle_signal(self, sig: int) -> None:
+        if sig in self._signal_handlers:
+            super()._handle_signal(sig)
+            return
+        for loop in all_loops():
+            other = loop._signal_socket
+            if sig in loop._signal_handlers and other is not None:
+                # As C would. What finds no room, or no loop, is lost there, too.
+                with contextlib.suppress(OSError):
+                    other.send(bytes((sig,)))
+
+    def _close_signal_socket(self) -> None:
+        """Close what C writes to; the last step of close()."""
+        if self._signal_socket is None:
+            return
+        if _is_main_thread():
+            # After a run that was interrupted before it could, or with handlers that
+            # CPython leaves alone as the interpreter ends.
+            current = _set_wakeup_fd(self._heir())
+            if current != self._signal_fd:
+                _give_back(current)
+        self._signal_socket.close()
+        self._signal_socket = None
+
+    def _heir(self) -> int:
+        """The descriptor of the loop that signals are to wake now, -1 where there is none."""
+        running: Any = asyncio._get_running_loop()
+        if not isinstance(running, SignalLoop):
+            running = None
+        heir = next(filter(_has_handlers, (running, self, *all_loops())), running)
+        return -1 if heir is None else heir._csock.fileno()
+
+    def _is_foreign(self, fd: int) -> bool:
+        """Whether a wake-up descriptor is that of no loop of ours."""
+        if fd in (-1, self._signal_fd):
+            return False
+        return all(loop._signal_socket is None or loop._signal_fd != fd for loop in all_loops())
+
+
+def _has_handlers(loop: SignalLoop | None) -> bool:
+    return loop is not None and bool(loop._signal_handlers) and not loop.is_closed()
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _set_wakeup_fd(fd: int) -> int:
+    """Set the wake-up descriptor, and return the one of before."""
+    return signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+
+
+def _give_back(fd: int) -> None:
+    """Set the wake-up descriptor of somebody else again, who may have closed it meanwhile."""
+    with contextlib.suppress(OSError, ValueError):
+        _set_wakeup_fd(fd)
