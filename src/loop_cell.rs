@@ -239,6 +239,13 @@ impl<'a, S> std::ops::Deref for Running<'a, S> {
     }
 }
 
+impl<S> Running<'_, S> {
+    /// Whether it is within another run.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.outer != NOBODY
+    }
+}
+
 impl<S> Drop for Running<'_, S> {
     fn drop(&mut self) {
         self.inside.cell.runner.store(self.outer, Ordering::Relaxed);

@@ -9,6 +9,7 @@ use crate::event_loop::This;
 use crate::handle::HandleRef;
 use crate::imports::Imports;
 use crate::py::Owned;
+use crate::py::handled::Handled;
 
 /// Whether an exception leaves the loop instead of being reported.
 pub(crate) fn leaves_loop(py: Python<'_>, error: &PyErr) -> bool {
@@ -97,9 +98,8 @@ pub(crate) fn call_exception_handler(
     event_loop: &Owned,
     context: &Bound<'_, PyDict>,
 ) -> PyResult<()> {
-    let event_loop = event_loop.bind(py);
-    match event_loop.call_method1(intern!(py, "call_exception_handler"), (context,)) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error),
-    }
+    let exception = context.get_item(intern!(py, "exception"))?;
+    let _handled = exception.as_ref().map(Handled::new);
+    let name = intern!(py, "call_exception_handler");
+    event_loop.bind(py).call_method1(name, (context,)).map(drop)
 }

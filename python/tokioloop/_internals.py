@@ -55,8 +55,7 @@ class ScheduledTimers:
         return sorted(self._loop._timer_handles())[index]
 
     def clear(self) -> None:
-        for handle in self._loop._timer_handles():
-            handle.cancel()
+        self._loop._clear_timers()
 
 
 class WatchedDescriptors:

@@ -95,8 +95,15 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         stall_timeout: float = 0.0,
         on_stall: Callable[[Any], object] | None = None,
     ) -> None:
-        # The options were taken by __new__. CPython's selector loops would now
-        # make a selector and a self-pipe; the reactor replaces both.
+        # The options were taken by __new__.
+        taken = (read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)
+        if not _core.is_made_with(self, *taken, slow_callback):
+            raise TypeError(
+                "a TokioLoop takes its options when it is made: give them to "
+                f"{type(self).__name__}(), or override __new__ as well"
+            )
+        # CPython's selector loops would now make a selector and a self-pipe; the
+        # reactor replaces both.
         asyncio.base_events.BaseEventLoop.__init__(self)
         self._selector: WatchedDescriptors | None = WatchedDescriptors(self)
         self._ssock = None

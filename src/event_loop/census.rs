@@ -1,6 +1,7 @@
 //! What a loop has to do, for reports and for asyncio's private attributes:
 //! each connection, watch, timer and callback.
 
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 
 use pyo3::prelude::*;
@@ -161,4 +162,30 @@ pub(super) fn open_transports(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<Py<PyA
         open.map(|transport| transport.clone_ref(py)).collect::<Vec<_>>()
     });
     Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
+}
+
+/// Drops every callback that waits, but no event: the poll tells of each only once, so
+/// that its source would be deaf without it.
+pub(crate) fn clear_ready(slf: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let inside = slf.get().enter(slf.py(), "_ready")?;
+    let callbacks = inside.with(|state| {
+        let entries = std::mem::take(&mut state.ready);
+        let is_event = |entry: &Ready| matches!(entry, Ready::Io(..));
+        let (events, callbacks): (VecDeque<_>, _) = entries.into_iter().partition(is_event);
+        state.ready = events;
+        callbacks
+    });
+    // Other threads may enter while these are dropped.
+    drop(inside);
+    drop(callbacks);
+    Ok(())
+}
+
+/// Drops every timer.
+pub(crate) fn clear_timers(slf: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let inside = slf.get().enter(slf.py(), "_scheduled")?;
+    let timers = inside.with(|state| state.timers.drain());
+    drop(inside);
+    timers.iter().for_each(|handle| handle.get().set_timer(None));
+    Ok(())
 }

@@ -87,11 +87,13 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    #[pyo3(signature = (*, read_batch_bytes=Whole::ZERO, read_batch_timeout=Seconds::ZERO, write_batch_timeout=None, busy_poll=None, slow_callback=Seconds::ZERO, stall_timeout=Seconds::ZERO, on_stall=None))]
+    // What a subclass's own constructor takes comes here as well: TokioLoop's refuses the rest.
+    #[pyo3(signature = (*_arguments, read_batch_bytes=Whole::ZERO, read_batch_timeout=Seconds::ZERO, write_batch_timeout=None, busy_poll=None, slow_callback=Seconds::ZERO, stall_timeout=Seconds::ZERO, on_stall=None, **_keywords))]
     // One for each keyword.
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
+        _arguments: &Bound<'_, PyAny>,
         read_batch_bytes: Whole,
         read_batch_timeout: Seconds,
         write_batch_timeout: Option<Seconds>,
@@ -99,6 +101,7 @@ impl EventLoop {
         slow_callback: Seconds,
         stall_timeout: Seconds,
         on_stall: Option<&Bound<'_, PyAny>>,
+        _keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let options =
             Options::new(read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)?;
@@ -142,7 +145,8 @@ impl EventLoop {
             shared_handles: SharedHandles::default(),
             waker,
             stopping: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            // Until asyncio's constructor opens it: nobody need close what was never made.
+            closed: AtomicBool::new(true),
             custom_clock: AtomicBool::new(false),
             custom_timers: AtomicBool::new(false),
             custom_futures: AtomicBool::new(false),
@@ -296,18 +300,12 @@ impl EventLoop {
     /// Drop every callback that waits. Events stay: the poll tells of each only
     /// once, so their sources would be deaf without them.
     fn _clear_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let inside = slf.get().enter(slf.py(), "_ready")?;
-        let callbacks = inside.with(|state| {
-            let entries = std::mem::take(&mut state.ready);
-            let is_event = |entry: &Ready| matches!(entry, Ready::Io(..));
-            let (events, callbacks): (VecDeque<_>, _) = entries.into_iter().partition(is_event);
-            state.ready = events;
-            callbacks
-        });
-        // Other threads may enter while these are dropped.
-        drop(inside);
-        drop(callbacks);
-        Ok(())
+        census::clear_ready(slf)
+    }
+
+    /// Drop every timer; none of them counts as cancelled.
+    fn _clear_timers(slf: &Bound<'_, Self>) -> PyResult<()> {
+        census::clear_timers(slf)
     }
 
     /// End everything; part of `close`.
@@ -587,6 +585,7 @@ impl EventLoop {
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<EventLoop>()?;
     module.add_function(wrap_pyfunction!(metrics::metrics, module)?)?;
+    module.add_function(wrap_pyfunction!(options::is_made_with, module)?)?;
     module.add_function(wrap_pyfunction!(observer::pulse, module)?)?;
     module.add_function(wrap_pyfunction!(observer::observe, module)?)?;
     module.add_function(wrap_pyfunction!(census::connections, module)?)?;

@@ -37,6 +37,11 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
+    /// Whether callbacks of so many nanoseconds are slow (0: none).
+    pub(crate) fn reports_from(&self, slow: u64) -> bool {
+        self.slow.load(Ordering::Relaxed) == if slow == 0 { NEVER } else { slow }
+    }
+
     /// Nobody looks, unless for callbacks that take `slow` nanoseconds (0: none).
     pub(crate) fn new(slow: u64) -> Self {
         let slow = if slow == 0 { NEVER } else { slow };

@@ -3,6 +3,8 @@
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::event_loop::EventLoop;
+
 /// Most that is delivered at once, and so most that can be held back.
 const MAX_BATCH_BYTES: i64 = 256 * 1024;
 /// Seconds; holding data back for longer is a queue, not a batch.
@@ -67,7 +69,7 @@ fn beyond<T, R>(
 }
 
 /// Checked options of a loop.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct Options {
     /// Bytes that a connection collects before they are delivered.
     pub(crate) read_batch_bytes: usize,
@@ -129,6 +131,23 @@ impl Options {
 pub(crate) fn slow_callback(seconds: Seconds) -> PyResult<u64> {
     check_seconds("slow_callback", seconds, MAX_OBSERVED)?;
     Ok(seconds.nanos())
+}
+
+/// Whether a loop was made with these options: a subclass may have a constructor of its
+/// own, which gives `__init__` others than `__new__` has seen.
+#[pyfunction]
+pub(crate) fn is_made_with(
+    event_loop: &Bound<'_, EventLoop>,
+    read_batch_bytes: Whole,
+    read_batch_timeout: Seconds,
+    write_batch_timeout: Option<Seconds>,
+    busy_poll: Option<Whole>,
+    slow: Seconds,
+) -> PyResult<bool> {
+    let options =
+        Options::new(read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)?;
+    let event_loop = event_loop.get();
+    Ok(event_loop.options == options && event_loop.observer.reports_from(slow_callback(slow)?))
 }
 
 /// Checks what the watcher of stalls takes, which is written in Python.

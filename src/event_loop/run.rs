@@ -35,8 +35,9 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
         event_loop.get().cell.run(py).map_err(|error| errors::refused(error, "run_forever"))?;
     log::debug!("run begins");
     running.with(|state| state.metrics.start_run());
-    // Outside of `run_forever` nobody would ever ask to stop.
-    let once = !event_loop.get().is_running();
+    // Outside of `run_forever` nobody would ever ask to stop, and within a run of another
+    // one's it is that one's to stop.
+    let once = running.is_nested() || !event_loop.get().is_running();
     let mut pace = Pace::default();
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
@@ -177,9 +178,9 @@ fn queue_timers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
         return Ok(());
     }
     let now = if this.event_loop.custom_clock() {
-        // The largest time that this clock has reached.
-        let reached = this.now(py)?;
-        clock::reached(reached)
+        // The largest time that this clock has reached, within what it can tell apart.
+        let resolution = this.bind(py).getattr(intern!(py, "_clock_resolution"))?;
+        clock::reached(this.now(py)? + resolution.extract::<f64>()?)
     } else {
         clock::now()
     };

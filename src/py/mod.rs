@@ -13,6 +13,7 @@ pub(crate) mod context;
 pub(crate) mod detached;
 #[cfg(not(Py_GIL_DISABLED))]
 mod gil_cell;
+pub(crate) mod handled;
 pub(crate) mod interpreter;
 pub(crate) mod message;
 pub(crate) mod native;

@@ -1,0 +1,73 @@
+//! An exception as the one that is being handled: what `sys.exc_info()` tells.
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use crate::py::Owned;
+
+/// The exception that was handled before, which is so again in the end.
+///
+/// asyncio calls exception handlers within its `except` blocks, where `logging.exception`
+/// finds the traceback, and what the handler raises has the exception as its context.
+pub(crate) struct Handled {
+    before: Option<Owned>,
+}
+
+impl Handled {
+    pub(crate) fn new(exception: &Bound<'_, PyAny>) -> Self {
+        let before = current(exception.py());
+        set(Some(&Owned::from(exception)));
+        Self { before }
+    }
+}
+
+impl Drop for Handled {
+    fn drop(&mut self) {
+        set(self.before.as_ref());
+    }
+}
+
+#[cfg(Py_3_11)]
+fn current(py: Python<'_>) -> Option<Owned> {
+    // SAFETY: a new reference or null.
+    unsafe { Bound::from_owned_ptr_or_opt(py, ffi::PyErr_GetHandledException()) }.map(Owned::from)
+}
+
+#[cfg(Py_3_11)]
+fn set(exception: Option<&Owned>) {
+    let exception = exception.map_or(std::ptr::null_mut(), Owned::as_ptr);
+    // SAFETY: an exception, of which CPython takes a reference of its own, or null for none.
+    unsafe { ffi::PyErr_SetHandledException(exception) };
+}
+
+#[cfg(not(Py_3_11))]
+fn current(py: Python<'_>) -> Option<Owned> {
+    let [mut class, mut value, mut traceback] = [std::ptr::null_mut(); 3];
+    // SAFETY: three places for new references or null.
+    unsafe {
+        ffi::PyErr_GetExcInfo(&raw mut class, &raw mut value, &raw mut traceback);
+        drop(Bound::from_owned_ptr_or_opt(py, class));
+        drop(Bound::from_owned_ptr_or_opt(py, traceback));
+    }
+    // SAFETY: as above.
+    let value = unsafe { Bound::from_owned_ptr_or_opt(py, value) };
+    value.filter(|value| !value.is_none()).map(Owned::from)
+}
+
+#[cfg(not(Py_3_11))]
+fn set(exception: Option<&Owned>) {
+    let parts = exception.map_or([std::ptr::null_mut(); 3], |exception| {
+        let exception = exception.as_ptr();
+        // SAFETY: a live exception; each reference is a new one, the traceback or null.
+        unsafe {
+            let class = ffi::Py_TYPE(exception).cast::<ffi::PyObject>();
+            ffi::Py_INCREF(class);
+            ffi::Py_INCREF(exception);
+            [class, exception, ffi::PyException_GetTraceback(exception)]
+        }
+    });
+    let [class, value, traceback] = parts;
+    // SAFETY: takes the references over.
+    unsafe { ffi::PyErr_SetExcInfo(class, value, traceback) };
+}
