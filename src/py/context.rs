@@ -95,12 +95,22 @@ pub(crate) fn run<R>(
     let entered = Entered(context);
     let result = body();
     std::mem::forget(entered);
-    // SAFETY: entered above. Without the GIL two threads may have entered it at once,
-    // which CPython notices here in one of them.
-    if unsafe { ffi::PyContext_Exit(context) } < 0 {
-        return Err(PyErr::fetch(py));
+    // SAFETY: entered above.
+    let left = unsafe { ffi::PyContext_Exit(context) };
+    // Without the GIL two threads may have entered it at once, which CPython notices here in
+    // one of them. With it this cannot fail, since the body leaves what it enters.
+    if cfg!(Py_GIL_DISABLED) && left < 0 {
+        return Err(not_left(py, result));
     }
     Ok(result)
+}
+
+#[cold]
+#[inline(never)]
+fn not_left<R>(py: Python<'_>, unused: R) -> PyErr {
+    let error = PyErr::fetch(py);
+    drop(unused);
+    error
 }
 
 /// Leaves the context when the body unwinds.
