@@ -5,7 +5,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::event_loop::This;
 use crate::handle::HandleRef;
 use crate::imports::Imports;
 use crate::py::Owned;
@@ -54,7 +53,7 @@ pub(crate) fn callback_failed(
 #[cold]
 pub(crate) fn event_failed(
     py: Python<'_>,
-    this: This<'_>,
+    event_loop: &Owned,
     transport: &Owned,
     error: PyErr,
 ) -> PyResult<()> {
@@ -65,7 +64,7 @@ pub(crate) fn event_failed(
     context.set_item("message", "Exception in an event of a transport")?;
     context.set_item("exception", error.into_value(py))?;
     context.set_item("transport", transport.bind(py))?;
-    call_exception_handler(py, &this.owned(py), &context)
+    call_exception_handler(py, event_loop, &context)
 }
 
 /// `f(1, 2) at file.py:3`; a broken `repr` must not hide the exception.

@@ -329,3 +329,29 @@ def test_a_child_is_told_nothing_of_its_parents_loops(flavour):
         print("done")
         """,
     )
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop resets what it finds")
+@pytest.mark.min_python(3, 12)
+def test_a_child_that_keeps_one_handler_of_two_wakes_no_parent(flavour):
+    program = (
+        PREAMBLE
+        + """
+import signal
+loop = new_loop()
+
+async def main():
+    loop.add_signal_handler(signal.SIGUSR1, print, "the parent was told")
+    loop.add_signal_handler(signal.SIGTERM, print)
+
+    def child():
+        loop.remove_signal_handler(signal.SIGTERM)
+        assert signal.set_wakeup_fd(-1) == -1
+
+    print(in_child(child))
+    await asyncio.sleep(0.01)
+
+loop.run_until_complete(main())
+"""
+    )
+    assert output_of(flavour, program) == "0\n"

@@ -323,6 +323,8 @@ def is_made_with(
     write_batch_timeout: float | None,
     busy_poll: int | None,
     slow: float,
+    stall_timeout: float,
+    on_stall: Callable[[Any], object] | None,
     /,
 ) -> bool: ...
 def pulse(event_loop: asyncio.AbstractEventLoop) -> int: ...

@@ -36,6 +36,8 @@ def _disown_loops() -> None:
     """
     for loop in all_loops():
         loop._disown()
+        # What would wake it would wake the parent.
+        loop._signal_fd = -1
     _loops.clear()
 
 

@@ -58,7 +58,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
             if previous not in (-1, ours) and not self._signal_handlers:
                 # Somebody else listens for signals and this loop has no handlers:
                 # theirs stays, and the interrupted poll still returns at once.
-                _set_wakeup_fd(previous)
+                _give_back(previous)
             super().run_forever()
         finally:
             current = _set_wakeup_fd(self._heir())
@@ -90,7 +90,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
                 return self._signal_handlers.pop(sig, None) is not None
             return super().remove_signal_handler(sig)
         # Its own, for as long as it is not known whose it will be.
-        previous = _set_wakeup_fd(self._csock.fileno())
+        previous = _set_wakeup_fd(-1 if self._is_inherited() else self._csock.fileno())
         try:
             if is_taken:
                 # Another loop has taken the signal over: it keeps it.
@@ -128,10 +128,14 @@ class SignalLoop(asyncio.SelectorEventLoop):
     def _heir(self) -> int:
         """The descriptor of the loop that signals are to wake now, -1 where there is none."""
         running: Any = asyncio._get_running_loop()
-        if not isinstance(running, SignalLoop):
+        if not isinstance(running, SignalLoop) or running._is_inherited():
             running = None
         heir = next(filter(_has_handlers, (running, self, *all_loops())), running)
         return -1 if heir is None else heir._csock.fileno()
+
+    def _is_inherited(self) -> bool:
+        """Whether this is the parent's, in a forked child: what wakes it wakes the parent."""
+        return self._signal_socket is not None and self._signal_fd == -1
 
     def _is_foreign(self, fd: int) -> bool:
         """Whether a wake-up descriptor is that of no loop of ours."""
@@ -141,7 +145,9 @@ class SignalLoop(asyncio.SelectorEventLoop):
 
 
 def _has_handlers(loop: SignalLoop | None) -> bool:
-    return loop is not None and bool(loop._signal_handlers) and not loop.is_closed()
+    if loop is None or loop.is_closed() or loop._is_inherited():
+        return False
+    return bool(loop._signal_handlers)
 
 
 def _is_main_thread() -> bool:

@@ -95,9 +95,11 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         stall_timeout: float = 0.0,
         on_stall: Callable[[Any], object] | None = None,
     ) -> None:
-        # The options were taken by __new__.
-        taken = (read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)
-        if not _core.is_made_with(self, *taken, slow_callback):
+        # The options were taken by __new__, which a subclass may have given others.
+        options = (read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)
+        observed = (slow_callback, stall_timeout, on_stall)
+        none_given = (*options, *observed) == (0, 0.0, None, None, 0.0, 0.0, None)
+        if not none_given and not _core.is_made_with(self, *options, *observed):
             raise TypeError(
                 "a TokioLoop takes its options when it is made: give them to "
                 f"{type(self).__name__}(), or override __new__ as well"
@@ -397,7 +399,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             if sys.version_info < (3, 11):
                 # The older protocol is used as it is, and so is what accepts for it.
                 super()._start_serving(
-                    protocol_factory, sock, sslcontext, server, backlog, ssl_handshake_timeout
+                    *(protocol_factory, sock, sslcontext, server, max(backlog, 1)),
+                    ssl_handshake_timeout,
                 )
                 return
             handshake = _tls.handshaking(

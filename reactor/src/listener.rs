@@ -41,7 +41,7 @@ fn refused(error: io::Error) -> io::Result<Accepted> {
         (_, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) => {
             Ok(Accepted::Exhausted(error))
         }
-        (_, Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP)) => Err(error),
+        (_, Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK)) => Err(error),
         _ => Ok(Accepted::Failed(error)),
     }
 }

@@ -121,14 +121,10 @@ fn send_error(error: io::Error) -> io::Error {
     }
 }
 
-/// Sends one buffer without waiting, whatever the descriptor's mode.
+/// Sends one buffer without waiting, whatever the descriptor's mode, as every send
+/// does on Linux.
 #[cfg(target_os = "linux")]
-#[inline]
-pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
-    let n = check!(libc::send(fd.as_raw_fd(), data.as_ptr().cast(), data.len(), flags))?;
-    Ok(n as usize)
-}
+pub(crate) use self::send as send_now;
 
 /// As above. MSG_DONTWAIT does not keep a send from waiting on macOS, so a
 /// descriptor that waits is made one that does not for the length of the call.

@@ -2,7 +2,6 @@
 //! each connection, watch, timer and callback.
 
 use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -31,10 +30,11 @@ pub(crate) fn connections<'py>(
     });
     let mut found = Vec::with_capacity(transports.len());
     for transport in &transports {
-        let (fd, peer, local, protocol, queued, closing, paused, blocked) =
+        let (fd, number, peer, local, protocol, queued, closing, paused, blocked) =
             transport.get().with(&inside, |inner| {
                 (
                     inner.fd(),
+                    inner.descriptor.number(),
                     inner.peer.clone(),
                     inner.local.clone(),
                     inner.protocol.as_ref().map(|protocol| protocol.clone_ref(py)),
@@ -48,7 +48,7 @@ pub(crate) fn connections<'py>(
         let entry = PyDict::new(py);
         entry.set_item("transport", transport.object().bind(py))?;
         entry.set_item("protocol", protocol.map(|protocol| protocol.bind(py).to_owned()))?;
-        entry.set_item("fd", fd.as_raw_fd())?;
+        entry.set_item("fd", number)?;
         entry.set_item("peer", peer.map(|peer| address::to_python(py, &peer)).transpose()?)?;
         entry.set_item("local", local.map(|local| address::to_python(py, &local)).transpose()?)?;
         entry.set_item("bytes_queued", queued)?;
@@ -184,8 +184,13 @@ pub(crate) fn clear_ready(slf: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// Drops every timer.
 pub(crate) fn clear_timers(slf: &Bound<'_, EventLoop>) -> PyResult<()> {
     let inside = slf.get().enter(slf.py(), "_scheduled")?;
-    let timers = inside.with(|state| state.timers.drain());
+    let timers = inside.with(|state| {
+        let timers = state.timers.drain();
+        timers.iter().for_each(|handle| handle.get().set_timer(None));
+        timers
+    });
+    // Other threads may enter while these are dropped.
     drop(inside);
-    timers.iter().for_each(|handle| handle.get().set_timer(None));
+    drop(timers);
     Ok(())
 }

@@ -136,6 +136,8 @@ pub(crate) fn slow_callback(seconds: Seconds) -> PyResult<u64> {
 /// Whether a loop was made with these options: a subclass may have a constructor of its
 /// own, which gives `__init__` others than `__new__` has seen.
 #[pyfunction]
+// One for each keyword.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn is_made_with(
     event_loop: &Bound<'_, EventLoop>,
     read_batch_bytes: Whole,
@@ -143,7 +145,10 @@ pub(crate) fn is_made_with(
     write_batch_timeout: Option<Seconds>,
     busy_poll: Option<Whole>,
     slow: Seconds,
+    stall_timeout: Seconds,
+    on_stall: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
+    check_stall_watch(stall_timeout, on_stall)?;
     let options =
         Options::new(read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)?;
     let event_loop = event_loop.get();

@@ -34,10 +34,13 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     let running =
         event_loop.get().cell.run(py).map_err(|error| errors::refused(error, "run_forever"))?;
     log::debug!("run begins");
-    running.with(|state| state.metrics.start_run());
+    let nested = running.is_nested();
+    if !nested {
+        running.with(|state| state.metrics.start_run());
+    }
     // Outside of `run_forever` nobody would ever ask to stop, and within a run of another
     // one's it is that one's to stop.
-    let once = running.is_nested() || !event_loop.get().is_running();
+    let once = nested || !event_loop.get().is_running();
     let mut pace = Pace::default();
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
@@ -47,7 +50,9 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
             break Ok(());
         }
     };
-    running.with(|state| state.metrics.end_run());
+    if !nested {
+        running.with(|state| state.metrics.end_run());
+    }
     drop(running);
     event_loop.get().take_late_messages(py);
     log::debug!("run ends");
@@ -270,8 +275,9 @@ fn serve_source(
     });
     match found {
         Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready)
-            .or_else(|error| report::event_failed(py, this, transport.object(), error)),
-        Found::Datagram(transport) => datagram::on_event(py, this, inside, &transport, ready),
+            .or_else(|error| report::event_failed(py, &this.owned(py), transport.object(), error)),
+        Found::Datagram(transport) => datagram::on_event(py, this, inside, &transport, ready)
+            .or_else(|error| report::event_failed(py, &this.owned(py), transport.object(), error)),
         Found::Listener => accept::on_event(py, this, inside, token, ready),
         Found::Socket => sockets::on_event(py, inside, token, ready),
         Found::Signals => deliver_signals(py, this, inside, token),

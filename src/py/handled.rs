@@ -16,7 +16,15 @@ pub(crate) struct Handled {
 
 impl Handled {
     pub(crate) fn new(exception: &Bound<'_, PyAny>) -> Self {
-        let before = current(exception.py());
+        let py = exception.py();
+        // What an outer frame handles stays with that frame: put into this one it would
+        // stay behind in a generator that is suspended here.
+        let found = current(py);
+        set(None);
+        let outer = current(py);
+        let is_outer =
+            |found: &Owned| outer.as_ref().is_some_and(|outer| outer.as_ptr() == found.as_ptr());
+        let before = found.filter(|found| !is_outer(found));
         set(Some(&Owned::from(exception)));
         Self { before }
     }

@@ -120,8 +120,9 @@ pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
                 true
             });
             if waits {
-                let flushed = flush(py, this, inside, object)
-                    .or_else(|error| report::event_failed(py, this, transport.object(), error));
+                let flushed = flush(py, this, inside, object).or_else(|error| {
+                    report::event_failed(py, &this.owned(py), transport.object(), error)
+                });
                 result = result.and(flushed);
             }
         }

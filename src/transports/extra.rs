@@ -38,7 +38,11 @@ pub(crate) fn get<'py, I: Interior>(
         "socket" => {
             let socket = match socket(py, inside, transport)? {
                 Some(socket) => socket,
-                None => closed_socket(py, inside, transport)?,
+                // Where descriptors have run out there is none to show.
+                None => match closed_socket(py, inside, transport) {
+                    Ok(socket) => socket,
+                    Err(_) => return Ok(None),
+                },
             };
             return transport_socket(py, transport, &socket).map(Some);
         }

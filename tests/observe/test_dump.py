@@ -313,7 +313,8 @@ def test_tracking_ages_leaves_names_and_the_task_factory_alone(make_loop, usr1):
     assert loop.get_task_factory() is None
 
     async def names():
-        tasks = [asyncio.create_task(asyncio.sleep(0), **name) for name in ({}, {"name": "mine"})]
+        create_task = asyncio.get_running_loop().create_task
+        tasks = [create_task(coro=asyncio.sleep(0), **name) for name in ({}, {"name": "mine"})]
         found = [waits(asyncio.get_running_loop())[task.get_name()] for task in tasks]
         await asyncio.gather(*tasks)
         return [(report.name.rstrip("0123456789"), report.age is None) for report in found]

@@ -141,3 +141,24 @@ def test_timers_that_a_closed_loop_drops_do_not_count_as_cancelled(loop: Any) ->
     loop.close()
     assert not handle.cancelled()
     assert list(loop._scheduled) == []
+
+
+def test_what_was_handled_around_a_report_stays_in_no_generator(loop: Any) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    def suspended() -> Any:
+        loop.call_soon(fail)._run()
+        yield
+        seen.append(sys.exc_info()[1])
+
+    seen: list[BaseException | None] = []
+    loop.set_exception_handler(lambda _loop, _context: None)
+    steps = suspended()
+    try:
+        raise KeyError
+    except KeyError:
+        next(steps)
+    assert next(steps, "done") == "done"
+    assert seen == [None]
+    loop._ready.clear()

@@ -94,10 +94,16 @@ def test_a_listener_whose_report_of_missing_descriptors_ends_the_run_goes_on_in_
 
 @pytest.mark.flavours("tokioloop", reason="asyncio accepts nobody then, before 3.14")
 def test_a_server_with_a_backlog_of_0_accepts(loop: Loop) -> None:
+    made: list[Recorder] = []
+
+    def factory() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
     async def main() -> None:
-        server = await loop.create_server(Recorder, LOOPBACK, 0, backlog=0)
+        server = await loop.create_server(factory, LOOPBACK, 0, backlog=0)
         transport, _ = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
-        while not server.sockets or not getattr(server, "_active_count", len(server._clients)):
+        while not made:
             await asyncio.sleep(0)
         transport.abort()
         await settled()

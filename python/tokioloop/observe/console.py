@@ -121,8 +121,9 @@ class Console:
     def _unlink(self) -> None:
         """Free the path, while the socket still listens: none but this one may be removed."""
         with _opening:
-            if _open.get(self.path) is self:
-                del _open[self.path]
+            if _open.get(self.path) is not self:
+                return  # It was removed, and is another console's by now.
+            del _open[self.path]
             if os.getpid() == self._owner:
                 Path(self.path).unlink(missing_ok=True)
 

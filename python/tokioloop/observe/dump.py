@@ -169,10 +169,10 @@ def track_ages(loop: Any) -> None:
     loop.create_task = functools.partial(_make_task, weakref.ref(loop), previous)
 
 
-def _make_task(reference: Any, previous: Any, coroutine: Any, **keywords: Any) -> Any:
+def _make_task(reference: Any, previous: Any, /, coro: Any, **keywords: Any) -> Any:
     loop = reference()
     make = previous or functools.partial(type(loop).create_task, loop)
-    task = make(coroutine, **keywords)
+    task = make(coro, **keywords)
     _made[task] = time.monotonic()
     return task
 
