@@ -25,9 +25,9 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
-use crate::sockets;
+use crate::sockets::{self, SharedSocket};
 use crate::transports::begin;
-use crate::transports::descriptor::{self, Descriptor};
+use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::shape::{Transport, TransportRef};
 
@@ -267,7 +267,7 @@ fn fill(
         _ => None,
     };
     Ok(Inner {
-        descriptor: descriptor::share(sock)?,
+        descriptor: Descriptor::Lent(SharedSocket::new(sock), number),
         number,
         family,
         token: None,
