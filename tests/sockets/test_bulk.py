@@ -45,9 +45,6 @@ def test_every_byte_arrives_through_small_buffers(loop: Loop, size: int) -> None
     loop.run_until_complete(main())
 
 
-@pytest.mark.flavours(
-    "asyncio", "tokioloop", "uvloop", reason="rloop stalls now and then on a busy machine"
-)
 @pytest.mark.parametrize("size", [1, 2, 1000, 65_535, 65_536, 65_537, 100_000, 300_000])
 def test_messages_of_every_size_in_turn(loop: Loop, size: int) -> None:
     async def main() -> None:
