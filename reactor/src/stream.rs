@@ -41,7 +41,7 @@ pub enum Flushed {
 }
 
 /// What a short read or write of a stream socket means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// TCP: the kernel's queue is empty, or its buffer full.
     Tcp,
@@ -50,7 +50,6 @@ pub enum Kind {
     /// senders are to be told.
     Unix,
     /// Any other, which may know messages: nothing.
-    #[default]
     Other,
 }
 

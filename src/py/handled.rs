@@ -53,13 +53,11 @@ fn set(exception: Option<&Owned>) {
 fn current(py: Python<'_>) -> Option<Owned> {
     let [mut class, mut value, mut traceback] = [std::ptr::null_mut(); 3];
     // SAFETY: three places for new references or null.
-    unsafe {
-        ffi::PyErr_GetExcInfo(&raw mut class, &raw mut value, &raw mut traceback);
-        drop(Bound::from_owned_ptr_or_opt(py, class));
-        drop(Bound::from_owned_ptr_or_opt(py, traceback));
-    }
-    // SAFETY: as above.
-    let value = unsafe { Bound::from_owned_ptr_or_opt(py, value) };
+    unsafe { ffi::PyErr_GetExcInfo(&raw mut class, &raw mut value, &raw mut traceback) };
+    let [_, value, _] = [class, value, traceback].map(|part| {
+        // SAFETY: one of those, which is taken over here.
+        unsafe { Bound::from_owned_ptr_or_opt(py, part) }
+    });
     value.filter(|value| !value.is_none()).map(Owned::from)
 }
 
@@ -67,13 +65,15 @@ fn current(py: Python<'_>) -> Option<Owned> {
 fn set(exception: Option<&Owned>) {
     let parts = exception.map_or([std::ptr::null_mut(); 3], |exception| {
         let exception = exception.as_ptr();
-        // SAFETY: a live exception; each reference is a new one, the traceback or null.
-        unsafe {
-            let class = ffi::Py_TYPE(exception).cast::<ffi::PyObject>();
-            ffi::Py_INCREF(class);
-            ffi::Py_INCREF(exception);
-            [class, exception, ffi::PyException_GetTraceback(exception)]
+        // SAFETY: a live exception.
+        let class = unsafe { ffi::Py_TYPE(exception) }.cast::<ffi::PyObject>();
+        // SAFETY: as above; a new reference or null.
+        let traceback = unsafe { ffi::PyException_GetTraceback(exception) };
+        for object in [class, exception] {
+            // SAFETY: both live.
+            unsafe { ffi::Py_INCREF(object) };
         }
+        [class, exception, traceback]
     });
     let [class, value, traceback] = parts;
     // SAFETY: takes the references over.

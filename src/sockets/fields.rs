@@ -130,13 +130,14 @@ impl SharedSocket {
         let py = socket.py();
         let stock = Stock::get(py)?;
         // What the probed class is of, and the C part of whatever else derives from it.
-        // SAFETY: a live class and a live object.
-        let of_it = unsafe {
-            let base = (*stock.socket(py).as_type_ptr()).tp_base;
-            (*base).tp_basicsize >= size_of::<Fields>() as ffi::Py_ssize_t
-                && ffi::PyObject_TypeCheck(socket.as_ptr(), base) != 0
-        };
-        Ok(stock.layout(py).is_known && of_it)
+        // SAFETY: a live class.
+        let base = unsafe { (*stock.socket(py).as_type_ptr()).tp_base };
+        // SAFETY: the base of a class lives as long as the class, and all but `object` have one.
+        let size = unsafe { (*base).tp_basicsize };
+        // SAFETY: a live object and a live class.
+        let is_of_it = unsafe { ffi::PyObject_TypeCheck(socket.as_ptr(), base) } != 0;
+        let has_fields = size >= size_of::<Fields>() as ffi::Py_ssize_t;
+        Ok(stock.layout(py).is_known && has_fields && is_of_it)
     }
 
     pub(crate) fn object(&self) -> &Owned {
