@@ -11,6 +11,7 @@ the round, so that what drifts on the machine meets all of them.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 import cells
 import loops
 import machine
+import placement
 import processes
 import report
 from workload import Settings, Workload
@@ -28,24 +30,30 @@ QUICK_MODES = ("proto", "stream", "raw", "concurrency")
 QUICK_LOOPS = ("asyncio", "uvloop", "rloop", "zuvloop", "tokioloop")
 # A point that failed so often is not tried again in later rounds.
 TRIES = 2
+# How long the distance of the two cores is watched before the first sample.
+SURVEY_SECONDS = 4.0
 
 
 def main() -> None:
     arguments = parse_arguments()
     processes.end_children_on_sigterm()
+    binary = processes.load_binary()
+    placed = None if arguments.quick else placement.survey(binary, SURVEY_SECONDS)
     settings = Settings(
-        binary=processes.load_binary(),
+        binary=binary,
         seconds=arguments.seconds,
         warm_up=arguments.warm_up,
         sizes=arguments.sizes,
         connections=arguments.concurrency,
         quick=arguments.quick,
+        placement=placed,
     )
     names = arguments.loops
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
     run = Run(workloads, names, settings, arguments.rounds)
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
+    meta["placement"] = dataclasses.asdict(placed) if placed else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
     done: list[Workload] = []
@@ -54,6 +62,8 @@ def main() -> None:
         run.measure(workload)
         done.append(workload)
         meta["minutes"] = round((time.monotonic() - started) / 60, 1)
+        meta["repeats"] = run.samples.total("repeats")
+        meta["moved"] = run.samples.total("moved")
         results = cells.fold(run.samples, figures)
         written = report.write(arguments.out, meta, results, done)
     progress("")
@@ -67,11 +77,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--loops", type=names_of, help=", ".join(loops.CANDIDATES))
     parser.add_argument("--sizes", type=numbers_of, help="message sizes in bytes")
     parser.add_argument("--concurrency", type=numbers_of, help="numbers of connections")
-    parser.add_argument("--rounds", type=int, help="default 5, full and quick 3")
+    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
     parser.add_argument(
-        "--seconds", type=float, help="per loop, point and round; default 1, full 0.3, quick 0.2"
+        "--seconds", type=float, help="per loop, point and round; default 1, full 0.15, quick 0.2"
     )
-    parser.add_argument("--warm-up", type=float, help="default 0.2, quick 0.1")
+    parser.add_argument("--warm-up", type=float, help="default 0.2, full 0.05, quick 0.1")
     parser.add_argument("--quick", action="store_true", help="under two minutes in total")
     parser.add_argument("--full", action="store_true", help="every workload, every loop")
     parser.add_argument("--out", type=Path, help="directory for data.json, report.md and plots")
@@ -83,8 +93,9 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.quick:
         defaults = (3, 0.2, 0.1)
     elif arguments.full:
-        # Many loops and points: what is close is measured again, by itself and for longer.
-        defaults = (3, 0.3, 0.2)
+        # Many loops and points: what is close is measured again, by itself and for longer. Of
+        # short samples fewer meet a change of the machine, and the median passes over those.
+        defaults = (5, 0.15, 0.05)
     else:
         defaults = (5, 1.0, 0.2)
     for name, default in zip(("rounds", "seconds", "warm_up"), defaults, strict=True):
@@ -157,7 +168,7 @@ class Run:
             progress(f"{share}  {turn}  {workload.name} {name} {connections} x {size}: {shown}")
 
     def _rounds(self, workload: Workload) -> int:
-        return 1 if workload.once else self.rounds
+        return min(self.rounds, workload.most_rounds or self.rounds)
 
     def _loops(self, workload: Workload) -> list[str]:
         variants = workload.variants if "tokioloop" in self.names else ()

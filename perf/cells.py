@@ -44,6 +44,12 @@ class Samples:
         """How many rounds of a cell gave no figures so far."""
         return sum("failure" in sample for sample in self.rounds.get(cell, {}).values())
 
+    def total(self, key: str) -> int:
+        """The sum of a count over all cells and rounds."""
+        return sum(
+            sample.get(key, 0) for rounds in self.rounds.values() for sample in rounds.values()
+        )
+
     def figures(self, cell: Cell, key: str) -> dict[int, float]:
         """One figure of a cell by round, without the rounds that failed."""
         return {
@@ -78,7 +84,7 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
         key: statistics.median(sample[key] for sample in good if key in sample)
         for key in numeric_keys(good)
     }
-    for key in ("errors", "stalls"):
+    for key in ("errors", "stalls", "repeats", "moved"):
         if key in folded:
             folded[key] = sum(sample.get(key, 0) for sample in good)
     folded["rounds"] = len(good)

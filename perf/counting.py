@@ -64,13 +64,21 @@ MODES = {
     "threads-4": Mode("proto", script="threads.py", threads=4),
 }
 
-HEADER = "mode      loop                     bytes  instructions  syscalls  memory"
-
-
 # Counted apart: the allocator makes them for large buffers, whatever the loop does.
 MEMORY_CALLS = frozenset({"brk", "madvise", "mmap", "mprotect", "mremap", "munmap"})
 
-SIZES = {"proto": (1024, 102_400), "stream": (1024,), "raw": (1024,), "raw-wait": (1024,)}
+SIZES = {
+    "proto": (1024, 102_400),
+    "buffered": (1024,),
+    "stream": (1024,),
+    "raw": (1024,),
+    "raw-wait": (1024,),
+    "udp": (1024,),
+    "tls": (1024,),
+    "accept": (1024,),
+    "uvicorn": (1024,),
+    "aiohttp": (1024,),
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Counts:
     limit: bool = False
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("mode", "size")
-    once: bool = True
+    most_rounds: int | None = 1
     log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import certificate
 import machine
+import placement
 import processes
 from cells import LIMIT, Figures
 from workload import Point, Sample, Settings
@@ -36,12 +37,16 @@ class Network:
     pattern: str = "client"
     # The path to request over HTTP, with the size in it; without it an echo is measured.
     http: str | None = None
+    # Whether a message costs so little that it matters where the host has put the cores.
+    placed: bool = True
+    # Samples last so much longer than others'.
+    length: float = 1.0
     limit: bool = True
     figure: str = "rps"
     unit: str = "messages/s"
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("connections", "size")
-    once: bool = False
+    most_rounds: int | None = None
     log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
@@ -91,9 +96,18 @@ class Network:
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
         connections, size = point
-        _, core = processes.cores()
-        pinned = [] if core is None else ["--core", str(core)]
-        return self._ask(server, int(connections), size, settings, pinned)
+        return self._ask_undisturbed(server, int(connections), size, settings, [])
+
+    def _ask_undisturbed(
+        self,
+        server: processes.Server,
+        connections: int,
+        size: str,
+        settings: Settings,
+        extra: list[str],
+    ) -> Figures:
+        pinned = [*extra, *placement.options(settings.placement if self.placed else None)]
+        return placement.undisturbed(lambda: self._ask(server, connections, size, settings, pinned))
 
     def _ask(
         self,
@@ -103,13 +117,14 @@ class Network:
         settings: Settings,
         extra: list[str],
     ) -> Figures:
+        seconds = self.length * settings.seconds
         pids = str(server.announcement.get("pids", server.pid))
         options = ["--target", server.target, "--server-pid", pids, *extra]
         options += ["--connections", str(connections), "--stall", str(settings.stall)]
-        options += ["--warm-up", str(settings.warm_up), "--seconds", str(settings.seconds)]
+        options += ["--warm-up", str(settings.warm_up), "--seconds", str(seconds)]
         options += ["--size", size] if self.http is None else ["--http", self.http.format(size)]
         options += ["--tls"] if self.tls else []
-        timeout = settings.warm_up + settings.seconds + 2 * settings.stall + 15
+        timeout = 2 * settings.warm_up + seconds + 2 * settings.stall + 15
         figures = processes.run_client(settings.binary, self.pattern, *options, timeout=timeout)
         for quantile in ("p50", "p99"):
             figures[f"{quantile}_us"] = 1e6 * figures[f"latency_{quantile}"]
@@ -151,9 +166,7 @@ class Paced(Network):
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
         rate, size = point
-        _, core = processes.cores()
-        extra = ["--rate", rate] + ([] if core is None else ["--core", str(core)])
-        figures = self._ask(server, self.clients, size, settings, extra)
+        figures = self._ask_undisturbed(server, self.clients, size, settings, ["--rate", rate])
         if figures.get("rps", 0.0) < KEEPS_UP * float(rate) and "failure" not in figures:
             figures["remark"] = f"overloaded: {figures['rps']:,.0f} answered per second"
         return figures

@@ -61,6 +61,7 @@ def markdown(
         "- *of limit* is the share of a plain epoll echo server's messages per second; ratios "
         "are medians of the ratios within a round",
     ]
+    lines += placement_lines(meta)
     if meta["busy_cores"] > BUSY:
         lines.append(
             f"- **The machine was busy** ({meta['busy_cores']:.1f} cores at the start): read the "
@@ -73,6 +74,22 @@ def markdown(
         if workload.name in plots:
             lines += [f"![{workload.name}]({plots[workload.name]})", ""]
     return "\n".join(lines)
+
+
+def placement_lines(meta: dict[str, Any]) -> list[str]:
+    """How the host moved the cores about, where the run looked."""
+    placed = meta.get("placement")
+    if placed is None:
+        return []
+    seen, wanted = (
+        f"{placed[low]:.0f} to {placed[high]:.0f} ns"
+        for low, high in (("nearest", "farthest"), ("least", "most"))
+    )
+    return [
+        f"- the host moves the cores: a cache line went from one to the other and back in {seen}; "
+        f"samples were taken while it took {wanted}, {meta['repeats']} of them again because it "
+        f"did not stay so, {meta['moved']} were kept although it never did"
+    ]
 
 
 def tables(results: Results, workloads: list[Workload]) -> str:
@@ -153,6 +170,8 @@ def note(figures: Figures) -> str:
     parts += [f"{count} x {label}" for label, count in figures.get("faults", {}).items()]
     if figures.get("stalls"):
         parts.append(f"{figures['stalls']} connections stalled")
+    if figures.get("moved"):
+        parts.append(f"the cores moved in {figures['moved']} of {figures['rounds']} rounds")
     parts += [f"a round failed: {why}" for why in figures.get("failed_rounds", [])[:1]]
     return ", ".join(parts)
 

@@ -28,7 +28,7 @@ class Memory:
     limit: bool = False
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("connections", "state")
-    once: bool = True
+    most_rounds: int | None = 1
     log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:
@@ -65,7 +65,7 @@ class Idle:
     limit: bool = False
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("connections", "state")
-    once: bool = True
+    most_rounds: int | None = 1
     log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:

@@ -26,7 +26,7 @@ class Script:
     unit: str = "operations/s"
     variants: tuple[str, ...] = ()
     axes: tuple[str, str] = ("at once", "operation")
-    once: bool = False
+    most_rounds: int | None = None
     log_scale: bool = False
 
     def points(self, settings: Settings) -> list[Point]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cells import Figures
+from placement import Placement
 
 # Two keys in data.json: connections and size, or what `Workload.axes` says they are.
 Point = tuple[str, str]
@@ -29,6 +30,8 @@ class Settings:
     connections: tuple[int, ...] | None = None
     quick: bool = False
     stall: float = 2.0
+    # Where the two cores have to be; None for anywhere.
+    placement: Placement | None = None
 
 
 class Workload(Protocol):
@@ -51,8 +54,8 @@ class Workload(Protocol):
         ...
 
     @property
-    def once(self) -> bool:
-        """Whether one round is enough, because the figure does not drift."""
+    def most_rounds(self) -> int | None:
+        """How many rounds are enough: one where the figure does not drift."""
         ...
 
     @property

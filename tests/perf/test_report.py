@@ -87,6 +87,17 @@ def test_a_busy_machine_is_named(tmp_path: Path) -> None:
     assert "busy" in busy
 
 
+def test_cores_that_the_host_moves_are_named(tmp_path: Path) -> None:
+    placed = {"nearest": 31.0, "farthest": 460.0, "least": 46.0, "most": 174.0}
+    meta = {**META, "placement": placed, "repeats": 12, "moved": 1}
+    moved = {**figures(1000.0), "rounds": 5, "moved": 1}
+    results = {"proto": {"tokioloop": {"32": {"1024": moved}}}}
+    text = report.write(tmp_path, meta, results, [WORKLOADS["proto"]]).read_text()
+    assert "in 31 to 460 ns; samples were taken while it took 46 to 174 ns, 12 of them" in text
+    assert "the cores moved in 1 of 5 rounds" in text
+    assert "host" not in report.write(tmp_path, META, results, []).read_text()
+
+
 def test_no_scratch_file_is_left(tmp_path: Path) -> None:
     report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
     assert sorted(path.name for path in tmp_path.iterdir()) == [

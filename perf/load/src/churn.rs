@@ -81,10 +81,9 @@ impl<W: Wire, E: Exchange, F: Fn(TcpStream) -> io::Result<W>> Churn<W, E, F> {
             }
             let now = Instant::now();
             if !warm && now - begin >= plan.warm_up {
-                warm = true;
-                outcome.end_warm_up();
+                warm = outcome.end_warm_up()?;
                 cpu_before = plan.server_cpu();
-                begin = now;
+                begin = Instant::now();
             }
             if warm && plan.messages.is_none() && now - begin >= plan.duration {
                 break;

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, TryFromFloatSecsError};
 
 use pico_args::Arguments;
 
+use crate::distance::{Neighbour, Wanted, Watch};
 use crate::exchange::{Echo, Exchange, Fault};
 use crate::http::Http;
 use crate::outcome::Outcome;
@@ -24,14 +25,23 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let command = arguments.subcommand()?;
-    if let Some(core) = arguments.opt_value_from_str("--core")? {
+    let core: Option<usize> = arguments.opt_value_from_str("--core")?;
+    if let Some(core) = core {
         sys::pin_to_core(core)?;
     }
+    let neighbour = neighbour(&mut arguments, core)?;
     sys::raise_file_limit()?;
     match command.as_deref() {
-        Some("client") => measure(arguments, Pattern::Steady),
-        Some("churn") => measure(arguments, Pattern::Churn),
-        Some("paced") => paced(arguments),
+        Some("client") => measure(arguments, Pattern::Steady, neighbour),
+        Some("churn") => measure(arguments, Pattern::Churn, neighbour),
+        Some("paced") => paced(arguments, neighbour),
+        Some("distance") => {
+            let seconds = seconds(arguments.opt_value_from_str("--seconds")?, 1.0)?;
+            finish(arguments)?;
+            let neighbour = neighbour.ok_or("distance needs --core and --server-core")?;
+            println!("{{\"distances\": {:.1?}}}", neighbour.survey(seconds)?);
+            Ok(())
+        }
         Some("hold") => {
             let target: Target = arguments.value_from_str("--target")?;
             let connections = connections(&mut arguments)?;
@@ -64,7 +74,11 @@ struct Job {
     plan: Plan,
 }
 
-fn measure(mut arguments: Arguments, pattern: Pattern) -> Result<(), Box<dyn Error>> {
+fn measure(
+    mut arguments: Arguments,
+    pattern: Pattern,
+    neighbour: Option<Neighbour>,
+) -> Result<(), Box<dyn Error>> {
     let path: Option<String> = arguments.opt_value_from_str("--http")?;
     let size: usize = arguments.opt_value_from_str("--size")?.unwrap_or(1024);
     let job = Job {
@@ -75,12 +89,24 @@ fn measure(mut arguments: Arguments, pattern: Pattern) -> Result<(), Box<dyn Err
         plan: plan(&mut arguments)?,
     };
     finish(arguments)?;
-    let mut outcome = Outcome::new();
-    match path {
-        Some(path) => job.run(Http::new(&path), &mut outcome)?,
-        None if size == 0 => return Err("--size must be positive".into()),
-        None => job.run(Echo::new(size), &mut outcome)?,
+    if path.is_none() && size == 0 {
+        return Err("--size must be positive".into());
     }
+    beside(neighbour, |outcome| match path {
+        Some(path) => job.run(Http::new(&path), outcome),
+        None => job.run(Echo::new(size), outcome),
+    })
+}
+
+/// Runs a measurement and prints its outcome, with how far away the server's core was.
+fn beside(
+    neighbour: Option<Neighbour>,
+    run: impl FnOnce(&mut Outcome) -> io::Result<()>,
+) -> Result<(), Box<dyn Error>> {
+    let mut outcome = Outcome::new();
+    outcome.watch = neighbour.map(Watch::begin).transpose()?;
+    run(&mut outcome)?;
+    outcome.look_for_cores()?;
     println!("{}", outcome.to_json());
     Ok(())
 }
@@ -122,7 +148,7 @@ impl Job {
     }
 }
 
-fn paced(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
+fn paced(mut arguments: Arguments, neighbour: Option<Neighbour>) -> Result<(), Box<dyn Error>> {
     let target: Target = arguments.value_from_str("--target")?;
     let connections = connections(&mut arguments)?;
     let size: usize = arguments.opt_value_from_str("--size")?.unwrap_or(1024);
@@ -133,11 +159,10 @@ fn paced(mut arguments: Arguments) -> Result<(), Box<dyn Error>> {
         return Err("--size and --rate must be positive".into());
     }
     let Target::Tcp(address) = target else { return Err("only TCP can be paced".into()) };
-    let mut outcome = Outcome::new();
-    let wires = open(connections, &mut outcome, || wire::connect_tcp(address));
-    paced::run(wires, size, rate, &plan, &mut outcome)?;
-    println!("{}", outcome.to_json());
-    Ok(())
+    beside(neighbour, |outcome| {
+        let wires = open(connections, outcome, || wire::connect_tcp(address));
+        paced::run(wires, size, rate, &plan, outcome)
+    })
 }
 
 fn keep_open(target: &Target, connections: u32) -> io::Result<()> {
@@ -181,9 +206,27 @@ fn connections(arguments: &mut Arguments) -> Result<u32, Box<dyn Error>> {
     }
 }
 
+fn neighbour(
+    arguments: &mut Arguments,
+    own: Option<usize>,
+) -> Result<Option<Neighbour>, Box<dyn Error>> {
+    let wanted: Option<Wanted> = arguments.opt_value_from_str("--distance")?;
+    let core: Option<usize> = arguments.opt_value_from_str("--server-core")?;
+    match (core, own) {
+        (Some(core), Some(own)) if core != own => {
+            Ok(Some(Neighbour { core, wanted: wanted.unwrap_or_default() }))
+        }
+        (Some(_), _) => Err("--server-core needs another --core".into()),
+        (None, _) if wanted.is_some() => Err("--distance needs --server-core".into()),
+        (None, _) => Ok(None),
+    }
+}
+
+fn seconds(value: Option<f64>, default: f64) -> Result<Duration, TryFromFloatSecsError> {
+    Duration::try_from_secs_f64(value.unwrap_or(default))
+}
+
 fn plan(arguments: &mut Arguments) -> Result<Plan, Box<dyn Error>> {
-    let seconds =
-        |value: Option<f64>, default: f64| Duration::try_from_secs_f64(value.unwrap_or(default));
     Ok(Plan {
         warm_up: seconds(arguments.opt_value_from_str("--warm-up")?, 0.2)?,
         duration: seconds(arguments.opt_value_from_str("--seconds")?, 1.0)?,
@@ -219,10 +262,14 @@ usage:
                         [--warm-up 0.2] [--seconds 1] [--server-pid PID[,PID]] [--core N]
   tokioloop-load hold   --target TARGET [--connections 32]
   tokioloop-load limit  --target TARGET [--core N]
+  tokioloop-load distance --core N --server-core M [--seconds 1]
 
 TARGET is HOST:PORT, udp:HOST:PORT or unix:PATH.
 client  a closed loop over standing connections; prints its figures as one JSON object
 churn   connect, one message, reset, again; prints the same
 paced   an open loop at R messages per second; times count from when a message was due
 hold    opens connections, uses each once, and keeps them until standard input ends
-limit   an echo server without Python; prints its address and serves";
+limit   an echo server without Python; prints its address and serves
+distance  how far the two cores are from each other, again and again, in nanoseconds
+client, churn and paced take --server-core M --distance LEAST-MOST as well: they wait until the
+cores are so far from each other, for some seconds at most, and tell whether they stayed so";

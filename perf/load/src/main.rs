@@ -7,6 +7,7 @@
 mod churn;
 mod command;
 mod conversation;
+mod distance;
 mod exchange;
 mod histogram;
 mod hold;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
+use crate::distance::Watch;
 use crate::exchange::Fault;
 use crate::histogram::Histogram;
 
@@ -13,6 +15,8 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     /// CPU time of the server process, where its id was given and it lived to the end.
     pub(crate) server_cpu: Option<Duration>,
+    /// Where the client's core and the server's are, if that is watched.
+    pub(crate) watch: Option<Watch>,
     pub(crate) stalls: u64,
     faults: BTreeMap<String, u64>,
 }
@@ -23,6 +27,7 @@ impl Outcome {
             latency: Histogram::new(),
             elapsed: Duration::ZERO,
             server_cpu: None,
+            watch: None,
             stalls: 0,
             faults: BTreeMap::new(),
         }
@@ -33,8 +38,21 @@ impl Outcome {
     }
 
     /// Forgets the latencies of the warm-up; faults and stalls are kept, for they are never fine.
-    pub(crate) fn end_warm_up(&mut self) {
+    ///
+    /// Returns whether it is over: a look for the cores holds the traffic up, so that where
+    /// they are watched half of the warm-up is before the look and half behind it.
+    pub(crate) fn end_warm_up(&mut self) -> io::Result<bool> {
         self.latency.clear();
+        let looks_now = self.watch.is_some_and(|watch| watch.looks() == 0);
+        if looks_now {
+            self.look_for_cores()?;
+        }
+        Ok(!looks_now)
+    }
+
+    /// Notices whether the host has moved the cores since the last look.
+    pub(crate) fn look_for_cores(&mut self) -> io::Result<()> {
+        self.watch.as_mut().map_or(Ok(()), Watch::look)
     }
 
     /// One line of JSON. Times are in seconds.
@@ -61,6 +79,10 @@ impl Outcome {
                 let share = cpu.as_secs_f64() / messages as f64;
                 let _ = write!(json, ", \"cpu_per_message\": {share:.9}");
             }
+        }
+        if let Some(watch) = &self.watch {
+            let (distance, stayed) = (watch.last(), watch.stayed());
+            let _ = write!(json, ", \"core_distance\": {distance:.1}, \"cores_stayed\": {stayed}");
         }
         let errors: u64 = self.faults.values().sum();
         let _ = write!(json, ", \"errors\": {errors}, \"stalls\": {}, \"faults\": {{", self.stalls);

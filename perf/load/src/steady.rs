@@ -19,6 +19,7 @@ use crate::wire::Wire;
 /// How long a run lasts and what is watched.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Twice this where the cores are watched.
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     /// Exactly so many messages instead of a duration; there is no warm-up then.
@@ -101,10 +102,9 @@ impl<'a, W: Wire, E: Exchange> Steady<'a, W, E> {
             }
             let now = Instant::now();
             if !warm && now - begin >= self.plan.warm_up {
-                warm = true;
-                outcome.end_warm_up();
+                warm = outcome.end_warm_up()?;
                 cpu_before = self.plan.server_cpu();
-                begin = now;
+                begin = Instant::now();
             }
             if warm && self.plan.messages.is_none() && now - begin >= self.plan.duration {
                 break;

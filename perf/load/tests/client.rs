@@ -83,6 +83,17 @@ fn a_timed_run_measures_rate_and_the_cpu_time_of_the_server() {
 }
 
 #[test]
+fn a_run_tells_how_far_away_the_core_of_the_server_was() {
+    if thread::available_parallelism().unwrap().get() < 2 {
+        return; // one core alone has no other to be far from
+    }
+    let limit = Limit::start("127.0.0.1:0", "");
+    let cores = ["--core", "0", "--server-core", "1", "--distance", "0-1000000"];
+    let json = client("client", &limit.target, &[&cores[..], &["--messages", "10"]].concat());
+    assert_contains(&json, "\"core_distance\": ");
+}
+
+#[test]
 fn datagrams_and_unix_sockets_are_exchanged_too() {
     let udp = Limit::start("udp:127.0.0.1:0", "udp:");
     assert_contains(&client("client", &udp.target, &["--messages", "500"]), "\"messages\": 500,");
