@@ -5,7 +5,8 @@
 //! What is corked leaves when the turn ends, all of it in a row: the code of the
 //! kernel and that of the program then take each other's place in the caches
 //! once per turn and not once per response, and a peer on the same machine is
-//! woken once. After a millisecond it leaves earlier.
+//! woken once. After two milliseconds it leaves earlier: half of that cost aiohttp
+//! and uvicorn 7 % of their requests per second, and more gains none.
 
 use pyo3::prelude::*;
 use tokioloop_reactor::clock;
@@ -28,7 +29,7 @@ const CORK_SCORE: u8 = 2;
 /// The score of transports whose loop was asked to join the writes of a turn.
 pub(crate) const ALWAYS: u8 = u8::MAX;
 /// Nanoseconds that a cork waits at most for the rest of its turn.
-const CORK_NANOS: u64 = 1_000_000;
+const CORK_NANOS: u64 = 2_000_000;
 
 /// Learns how the protocol writes; whether this write waits for the next one
 /// of the same callback, and with it for the end of the turn.
