@@ -51,12 +51,16 @@ def main() -> None:
     names = arguments.loops
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
-    run = Run(workloads, names, settings, arguments.rounds)
+    run = Run(workloads, names, settings, arguments.rounds, sparing=arguments.sparing)
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
     meta["placement"] = dataclasses.asdict(placed) if placed else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
     done: list[Workload] = []
+    # Some workloads of a full report may be measured anew, the others stay.
+    kept = report.read(arguments.out) if arguments.full else report.Earlier()
+    kept.forget(figures)
+    shown = [WORKLOADS[name] for name in WORKLOADS if name in kept.results or name in figures]
     # Written after each workload: a run that is broken off keeps what it has measured.
     for workload in workloads:
         run.measure(workload)
@@ -65,7 +69,9 @@ def main() -> None:
         meta["repeats"] = run.samples.total("repeats")
         meta["moved"] = run.samples.total("moved")
         results = cells.fold(run.samples, figures)
-        written = report.write(arguments.out, meta, results, done)
+        meta["earlier"] = kept.runs
+        seen = [other for other in shown if other in done or other.name in kept.results]
+        written = report.write(arguments.out, meta, {**kept.results, **results}, seen)
     progress("")
     print(report.tables(results, workloads))
     print(f"Report: {display(written)}")
@@ -98,6 +104,7 @@ def parse_arguments() -> argparse.Namespace:
         defaults = (5, 0.15, 0.05)
     else:
         defaults = (5, 1.0, 0.2)
+    arguments.sparing = arguments.rounds is None
     for name, default in zip(("rounds", "seconds", "warm_up"), defaults, strict=True):
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
@@ -123,8 +130,12 @@ class Run:
         names: list[str],
         settings: Settings,
         rounds: int,
+        *,
+        sparing: bool,
     ) -> None:
         self.names = names
+        # Whether workloads for which fewer rounds are enough get no more.
+        self.sparing = sparing
         self.settings = settings
         self.rounds = rounds
         self.samples = cells.Samples()
@@ -168,7 +179,10 @@ class Run:
             progress(f"{share}  {turn}  {workload.name} {name} {connections} x {size}: {shown}")
 
     def _rounds(self, workload: Workload) -> int:
-        return min(self.rounds, workload.most_rounds or self.rounds)
+        most = workload.most_rounds
+        if most is None or (most > 1 and not self.sparing):
+            return self.rounds
+        return min(self.rounds, most)
 
     def _loops(self, workload: Workload) -> list[str]:
         variants = workload.variants if "tokioloop" in self.names else ()

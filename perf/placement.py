@@ -1,7 +1,7 @@
 """Where a host has put the two cores of a virtual machine, and which samples to keep for it.
 
 A host moves a guest's cores between its own: now they share a cache, now they do not, and an
-echo over loopback is 40 % slower then. The load client measures the distance of the two cores
+echo over loopback has 70 % of its rate then. The load client measures the distance of the two cores
 around each sample; samples are taken while they are as far from each other as a survey at the
 start found common, and repeated where they were moved meanwhile.
 """

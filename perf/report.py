@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,31 @@ from cells import LIMIT, Figures
 from workload import Workload
 
 Results = dict[str, Any]
+
+
+@dataclass
+class Earlier:
+    """What a report has of earlier runs: results, and each workload's date and commit."""
+
+    results: Results = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Leave out what is measured anew."""
+        for name in names:
+            self.results.pop(name, None)
+            self.runs.pop(name, None)
+
+
+def read(directory: Path) -> Earlier:
+    """What a directory's report has, if there is one."""
+    path = directory / "data.json"
+    if not path.exists():
+        return Earlier()
+    data = json.loads(path.read_text())
+    meta, results = data["meta"], data["results"]
+    run = f"{meta['date']}, commit {meta['commit']}, {meta['machine']}"
+    return Earlier(results, dict.fromkeys(results, run) | meta.get("earlier", {}))
 
 
 def write(
@@ -70,6 +96,8 @@ def markdown(
     lines.append("")
     for workload in workloads:
         lines += [f"## {workload.name}: {workload.title}", ""]
+        if workload.name in meta.get("earlier", {}):
+            lines += [f"Of an earlier run: {meta['earlier'][workload.name]}.", ""]
         lines += [*table(results.get(workload.name, {}), workload), ""]
         if workload.name in plots:
             lines += [f"![{workload.name}]({plots[workload.name]})", ""]

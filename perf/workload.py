@@ -55,7 +55,7 @@ class Workload(Protocol):
 
     @property
     def most_rounds(self) -> int | None:
-        """How many rounds are enough: one where the figure does not drift."""
+        """How many rounds are enough unless more are asked for; one: the figure does not drift."""
         ...
 
     @property

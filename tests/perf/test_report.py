@@ -98,6 +98,22 @@ def test_cores_that_the_host_moves_are_named(tmp_path: Path) -> None:
     assert "host" not in report.write(tmp_path, META, results, []).read_text()
 
 
+def test_what_is_not_measured_anew_stays_with_its_date(tmp_path: Path) -> None:
+    both = {**results(), "udp": results()["proto"]}
+    report.write(tmp_path, META, both, [WORKLOADS["proto"], WORKLOADS["udp"]])
+    earlier = report.read(tmp_path)
+    earlier.forget(["proto"])
+    assert list(earlier.results) == ["udp"]
+    meta = {**META, "date": "later", "earlier": earlier.runs}
+    merged = {**earlier.results, "proto": both["proto"]}
+    text = report.write(tmp_path, meta, merged, [WORKLOADS["proto"], WORKLOADS["udp"]]).read_text()
+    proto, udp = text.split("## udp")
+    assert "earlier run" not in proto
+    assert "Of an earlier run: 2026-01-02T03:04:05+00:00, commit abc, a processor." in udp
+    assert report.read(tmp_path).runs["udp"].startswith("2026-01-02")
+    assert report.read(tmp_path / "none").results == {}
+
+
 def test_no_scratch_file_is_left(tmp_path: Path) -> None:
     report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
