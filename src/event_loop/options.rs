@@ -103,11 +103,10 @@ impl Options {
         if let Some(seconds) = write_batch_timeout {
             check_seconds("write_batch_timeout", seconds, MAX_BATCH_TIMEOUT)?;
         }
-        if let Some(Whole(micros)) = busy_poll
-            && !(0..=MAX_BUSY_POLL).contains(&micros)
-        {
+        let looks = busy_poll.map_or(0, |Whole(micros)| micros);
+        if !(0..=MAX_BUSY_POLL).contains(&looks) {
             return Err(PyValueError::new_err(format!(
-                "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {micros}"
+                "busy_poll must be from 0 to {MAX_BUSY_POLL} microseconds, not {looks}"
             )));
         }
         Ok(Self {

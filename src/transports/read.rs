@@ -448,10 +448,10 @@ pub(crate) fn resume(
     }
     let held = inside.with(|state| {
         transport.with(inside, |inner| {
-            if let Some(token) = inner.token.filter(|_| inner.state.readable)
-                && !std::mem::replace(&mut inner.state.read_queued, true)
-            {
-                state.backlog.read_later(token);
+            if let Some(token) = inner.token.filter(|_| inner.state.readable) {
+                if !std::mem::replace(&mut inner.state.read_queued, true) {
+                    state.backlog.read_later(token);
+                }
             }
             inner.batch.as_ref().is_some_and(|batch| batch.waits_for_nothing())
         })

@@ -377,10 +377,10 @@ pub(super) fn resume(
                 return (false, Some(context));
             }
             inner.state.readable |= !inner.held.is_empty();
-            if let Some(token) = inner.token.filter(|_| inner.state.readable)
-                && !std::mem::replace(&mut inner.state.read_queued, true)
-            {
-                state.backlog.read_later(token);
+            if let Some(token) = inner.token.filter(|_| inner.state.readable) {
+                if !std::mem::replace(&mut inner.state.read_queued, true) {
+                    state.backlog.read_later(token);
+                }
             }
             // Before the start there is no reader whose context could change.
             let old = if inner.state.started { inner.context.replace(context) } else { None };
