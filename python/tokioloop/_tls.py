@@ -27,6 +27,53 @@ if sys.version_info >= (3, 11):
         # What asyncio's constructor assigns: so there is no dictionary.
         __slots__ = ("_closed",)
 
+        # asyncio's own, but that another thread is refused before anything happens: it
+        # would change the session while the loop uses it.
+
+        def close(self) -> None:
+            try:
+                self._refuse_other_thread("close")
+            except RuntimeError:
+                if not (self._loop.is_running() and _core.called_by_finalizer()):
+                    raise
+                # The collector runs in any thread.
+                self._loop.call_soon_threadsafe(self.close)
+                return
+            super().close()
+
+        def abort(self) -> None:
+            self._refuse_other_thread("abort")
+            super().abort()
+
+        def _force_close(self, exc: BaseException | None) -> None:
+            self._refuse_other_thread("abort")
+            super()._force_close(exc)
+
+        def pause_reading(self) -> None:
+            self._refuse_other_thread("pause_reading")
+            super().pause_reading()
+
+        def resume_reading(self) -> None:
+            self._refuse_other_thread("resume_reading")
+            super().resume_reading()
+
+        def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+            self._refuse_other_thread("set_protocol")
+            super().set_protocol(protocol)
+
+        def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+            self._refuse_other_thread("set_write_buffer_limits")
+            super().set_write_buffer_limits(high, low)
+
+        def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+            self._refuse_other_thread("set_read_buffer_limits")
+            super().set_read_buffer_limits(high, low)
+
+        def _refuse_other_thread(self, method: str) -> None:
+            # A transport that was closed twice has no protocol any more.
+            if self._ssl_protocol is not None:
+                self._ssl_protocol._refuse_other_thread(method)
+
     @_core.own_methods
     class SSLProtocol(_core.TlsProtocol, sslproto.SSLProtocol):
         """The protocol between a transport and a protocol over TLS."""

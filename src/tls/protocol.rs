@@ -64,6 +64,16 @@ pub(crate) fn on_loop<R>(
     }
 }
 
+/// Raises for a method of asyncio's that was called in another thread than the loop's.
+fn refuse_other_thread<'py>(
+    py: Python<'py>,
+    this: &TlsProtocol,
+    args: Args<'_, 'py>,
+) -> PyResult<Owned> {
+    let method = args.one("SSLProtocol._refuse_other_thread", "method")?;
+    on_loop(py, this, method.extract()?, || Ok(Owned::none(py)))
+}
+
 /// asyncio's, but that a server waits for its client before the first step.
 fn do_handshake<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("SSLProtocol._do_handshake")?;
@@ -132,6 +142,12 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         base.cast::<PyType>()?,
         vec![
             method!(T, c"_do_handshake", do_handshake, c"_do_handshake($self)\n--\n\n"),
+            method!(
+                T,
+                c"_refuse_other_thread",
+                refuse_other_thread,
+                c"_refuse_other_thread($self, method)\n--\n\n"
+            ),
             method!(T, c"_do_read", do_read, c"_do_read($self)\n--\n\n"),
             method!(
                 T,

@@ -18,7 +18,7 @@ use crate::transports::common_methods::{
 use crate::transports::interior::Interior;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{batch, close, cork, flow, read, sendfile, stream, write};
+use crate::transports::{batch, close, cork, finalizer, flow, read, sendfile, stream, write};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -43,6 +43,7 @@ pub(crate) fn check_class(class: &Bound<'_, PyAny>) -> PyResult<()> {
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("StreamTransport", base_class(module.py())?)?;
     module.add_class::<Clients>()?;
+    module.add_function(wrap_pyfunction!(finalizer::called_by_finalizer, module)?)?;
     crate::transports::datagram::add_to_module(module)
 }
 
@@ -103,7 +104,8 @@ fn can_write_eof<'py>(
 
 fn close<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("_SelectorTransport.close")?;
-    on_loop(py, t, "close", |this, inside| close::close(py, this, inside, t))?;
+    on_loop(py, t, "close", |this, inside| close::close(py, this, inside, t))
+        .or_else(|refused| finalizer::close_later(py, t, refused))?;
     Ok(Owned::none(py))
 }
 

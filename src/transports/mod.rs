@@ -13,6 +13,7 @@ pub(crate) mod datagram;
 mod debug_log;
 mod descriptor;
 mod extra;
+mod finalizer;
 mod flow;
 pub(crate) mod interior;
 mod methods;

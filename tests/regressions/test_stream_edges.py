@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.net import LOOPBACK, connected, receive_exactly, settled
 from tests.support.protocols import Recorder
+from tests.support.tls import client_context, server_context
 
 pytestmark = pytest.mark.flavours(
     "asyncio", "tokioloop", reason="the peers have the defects these tests are about"
@@ -212,3 +214,45 @@ def test_several_hosts_and_no_host_mean_what_they_say(loop: Loop) -> None:
             await server.wait_closed()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.min_python(3, 12)
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("way", ["client", "server", "tls"])
+def test_a_writer_that_another_threads_collector_finds_is_closed(loop: Loop, way: str) -> None:
+    async def abandon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.itself = writer  # type: ignore[attr-defined]
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peers.append((reader, writer))
+
+    peers: list[Any] = []
+
+    async def main() -> None:
+        tls = way == "tls"
+        server = await asyncio.start_server(
+            abandon if way == "server" else keep, LOOPBACK, 0, ssl=server_context() if tls else None
+        )
+        ends = await asyncio.open_connection(
+            *server.sockets[0].getsockname(), ssl=client_context() if tls else None
+        )
+        if way == "server":
+            peers.append(ends)
+        else:
+            await abandon(*ends)
+        del ends
+        while not peers:
+            await asyncio.sleep(0)
+        await settled()
+        await asyncio.to_thread(gc.collect)
+        ((reader, writer),) = peers
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    gc.disable()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        gc.enable()

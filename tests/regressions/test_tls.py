@@ -244,10 +244,23 @@ def test_a_cancelled_handshake_closes_the_connection(
     loop.run_until_complete(main())
 
 
+CHANGES: dict[str, tuple[Any, ...]] = {
+    "write": (b"two",),
+    "writelines": ([b"two"],),
+    "close": (),
+    "abort": (),
+    "pause_reading": (),
+    "resume_reading": (),
+    "set_protocol": (asyncio.Protocol(),),
+    "set_write_buffer_limits": (0,),
+    "set_read_buffer_limits": (0,),
+}
+
+
 @pytest.mark.min_python(3, 11)
 @pytest.mark.flavours("tokioloop", reason="asyncio corrupts its state then")
-@pytest.mark.parametrize("method", ["write", "writelines"])
-def test_another_thread_is_refused_before_anything_is_encrypted(
+@pytest.mark.parametrize("method", CHANGES)
+def test_another_thread_is_refused_before_anything_happens(
     loop: Loop, server_context: ssl.SSLContext, client_context: ssl.SSLContext, method: str
 ) -> None:
     async def main() -> None:
@@ -261,9 +274,11 @@ def test_another_thread_is_refused_before_anything_is_encrypted(
         transport, protocol = await loop.create_connection(
             Recorder, *server.sockets[0].getsockname(), ssl=client_context
         )
-        argument = b"two" if method == "write" else [b"two"]
+        call = getattr(transport, method)
         with pytest.raises(RuntimeError, match=rf"{method}\(\) was called from another thread"):
-            await asyncio.to_thread(getattr(transport, method), argument)
+            await asyncio.to_thread(call, *CHANGES[method])
+        assert not transport.is_closing()
+        assert transport.is_reading()
         transport.write(b"three")
         assert await made[0].until_received(5) == b"three"
         transport.abort()

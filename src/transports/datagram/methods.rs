@@ -16,7 +16,7 @@ use crate::transports::common_methods::{
     lost_value, marks, on_loop, protocol_paused_value, protocol_value, socket_value,
 };
 use crate::transports::interior::Interior;
-use crate::transports::{close, flow};
+use crate::transports::{close, finalizer, flow};
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -52,7 +52,8 @@ fn sendto<'py>(py: Python<'py>, t: &DatagramTransport, args: Args<'_, 'py>) -> P
 
 fn close<'py>(py: Python<'py>, t: &DatagramTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("_SelectorTransport.close")?;
-    on_loop(py, t, "close", |this, inside| close::close_when_sent(py, this, inside, t))?;
+    on_loop(py, t, "close", |this, inside| close::close_when_sent(py, this, inside, t))
+        .or_else(|refused| finalizer::close_later(py, t, refused))?;
     Ok(Owned::none(py))
 }
 
