@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import socket
 import tempfile
 
@@ -381,5 +382,21 @@ def test_a_descriptor_that_was_readable_before_it_was_added_is_noticed(loop):
                 loop.add_reader(ours.fileno(), lambda r=readable: r.done() or r.set_result(None))
                 await readable
                 loop.remove_reader(ours.fileno())
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio's map has its self-pipe and its transports")
+def test_the_selectors_map_has_what_is_watched_and_no_transport(loop):
+    async def main():
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        async with connected("client"):
+            assert dict(loop._selector.get_map()) == {}
+            with socket_pair() as (ours, _theirs):
+                loop.add_reader(ours.fileno(), print)
+                ((number, key),) = loop._selector.get_map().items()
+                assert (number, key.events) == (ours.fileno(), selectors.EVENT_READ)
+                loop.remove_reader(ours.fileno())
+        server.close()
 
     loop.run_until_complete(main())

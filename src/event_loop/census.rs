@@ -135,10 +135,10 @@ pub(super) fn ready_handles(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<Py<PyAny
 pub(super) fn watched_descriptors(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<i32>> {
     let inside = slf.get().enter(slf.py(), "_selector")?;
     Ok(inside.with(|state| {
-        let numbers = state.fds.iter().filter(|(_, token)| {
-            // What is kept between calls of sock_recv is watched by nobody.
-            !matches!(state.sources.get(*token), Some(Source::Socket(_)))
-        });
+        let numbers = state
+            .fds
+            .iter()
+            .filter(|(_, token)| matches!(state.sources.get(*token), Some(Source::Watch(_))));
         numbers.map(|(fd, _)| fd).collect::<Vec<_>>()
     }))
 }
