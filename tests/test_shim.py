@@ -62,6 +62,7 @@ def test_run_returns_the_result_and_closes_the_loop(tokioloop, no_leaks):
 
     loops = []
     assert tokioloop.run(main()) == "result"
+    assert tokioloop.run(main(), loop_factory=None) == "result"
     assert loops[0].is_closed()
 
 

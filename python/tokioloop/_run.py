@@ -22,12 +22,13 @@ def run(
     main: Coroutine[Any, Any, T],
     *,
     debug: bool | None = None,
-    loop_factory: LoopFactory = new_event_loop,
+    loop_factory: LoopFactory | None = None,
 ) -> T:
     """Run a coroutine on a new TokioLoop and return its result.
 
     The same as `asyncio.run(main, debug=debug, loop_factory=loop_factory)`,
-    which needs Python 3.12; this works from 3.10 on. Raises RuntimeError when
+    which needs Python 3.12; this works from 3.10 on. `loop_factory` is
+    `tokioloop.new_event_loop` unless another one is given. Raises RuntimeError when
     a loop runs in this thread already; when `main` is no coroutine ValueError,
     and from Python 3.14 on, which takes any awaitable, TypeError.
 
@@ -37,6 +38,7 @@ def run(
     >>> tokioloop.run(main())
     'done'
     """
+    loop_factory = loop_factory or new_event_loop
     if sys.version_info >= (3, 11):
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("asyncio.run() cannot be called from a running event loop")
@@ -73,7 +75,12 @@ def install() -> None:
     """Make TokioLoop the loop of `asyncio.run()` and `asyncio.new_event_loop()`.
 
     Sets the event-loop policy of the process; deprecated, as policies are:
-    prefer `tokioloop.run()` or `loop_factory=`.
+    prefer `tokioloop.run()` or `loop_factory=`. From Python 3.12 on it warns so
+    itself (DeprecationWarning).
+
+    >>> import asyncio, tokioloop
+    >>> tokioloop.install()  # doctest: +SKIP
+    >>> asyncio.run(main())  # doctest: +SKIP
     """
     from tokioloop.policy import EventLoopPolicy
 

@@ -44,11 +44,11 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         bytes (0 to 262144), at most for `read_batch_timeout`
     read_batch_timeout -- hold received data back for so many seconds (0.0 to
         1.0), or until `read_batch_bytes` have come if that is not 0; neither holds
-        back what is received into a `BufferedProtocol`'s own memory
-    write_batch_timeout -- send what is written when the turn of the loop ends,
+        back what came over TLS or is received into a `BufferedProtocol`'s own memory
+    write_batch_timeout -- send small writes when the turn of the loop ends,
         one connection after the other, or after so many seconds when a callback
         returns (0.0 to 1.0). By default what is scheduled in a turn of many
-        callbacks does so, for 0.001 seconds; with 0.0 that writes at once, too
+        callbacks does so, for 0.002 seconds; with 0.0 that writes at once, too
     busy_poll -- look for events for so many microseconds (0 to 1000000) before
         each sleep. By default only for what has proved to come sooner than a
         sleep takes, for at most 50: an answer of a thread, or the request of a
@@ -59,8 +59,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         many seconds (up to 3600.0) while it does, to `tokioloop.stall` and to
         `on_stall`, a function of one argument that a thread of its own calls
 
-    Raises ValueError for a value outside of its range, OSError where the
-    system has no descriptors left.
+    Raises ValueError for a value outside of its range, TypeError for one of
+    another type, OSError where the system has no descriptors left.
 
     >>> import asyncio
     >>> loop = TokioLoop()
@@ -149,7 +149,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         """Run until stop() is called.
 
         Signals wake the loop at once: in the main thread the interpreter's
-        wake-up descriptor is this loop's for the length of the run.
+        wake-up descriptor is this loop's for the length of the run, unless it is
+        somebody else's and this loop has no signal handlers.
         """
         if type(self).time is not _TIME:
             self._custom_clock = True
@@ -167,7 +168,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         """Close the loop; callbacks that wait are dropped.
 
         Raises RuntimeError while the loop runs. Transports that are open stay
-        so, and their protocols are not told, as in asyncio.
+        so, and their protocols are not told, as in asyncio; a server's TLS
+        handshakes that are under way are ended.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
@@ -240,6 +242,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         server: Any = None,
         **timeouts: Any,
     ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
         ssl_protocol = _tls.SSLProtocol(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
@@ -293,25 +296,27 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     async def create_connection(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
-        if isinstance(sock, socket.socket):
-            self._sockets_of_callers.add(sock)
+        self._note_caller(sock)
         return await super().create_connection(protocol_factory, *args, sock=sock, **kwargs)
 
     @in_place_of(asyncio.SelectorEventLoop.create_unix_connection)
     async def create_unix_connection(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
-        if isinstance(sock, socket.socket):
-            self._sockets_of_callers.add(sock)
+        self._note_caller(sock)
         return await super().create_unix_connection(protocol_factory, *args, sock=sock, **kwargs)
 
     @in_place_of(asyncio.SelectorEventLoop.create_datagram_endpoint)
     async def create_datagram_endpoint(
         self, protocol_factory: Any, *args: Any, sock: socket.socket | None = None, **kwargs: Any
     ) -> Any:
+        self._note_caller(sock)
+        return await super().create_datagram_endpoint(protocol_factory, *args, sock=sock, **kwargs)
+
+    def _note_caller(self, sock: Any) -> None:
+        """What a caller has handed in is the caller's to close where the call fails."""
         if isinstance(sock, socket.socket):
             self._sockets_of_callers.add(sock)
-        return await super().create_datagram_endpoint(protocol_factory, *args, sock=sock, **kwargs)
 
     async def _create_connection_transport(
         self, sock: socket.socket, *args: Any, **kwargs: Any
@@ -329,8 +334,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     async def connect_accepted_socket(
         self, protocol_factory: Any, sock: socket.socket, **kwargs: Any
     ) -> Any:
-        if isinstance(sock, socket.socket):
-            self._sockets_of_callers.add(sock)
+        self._note_caller(sock)
         return await super().connect_accepted_socket(protocol_factory, sock, **kwargs)
 
     @in_place_of(asyncio.SelectorEventLoop.create_server)
@@ -340,6 +344,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         if start_serving:
             # asyncio fails when it begins to serve, before it says in debug mode that it does.
             self._check_closed()
+        self._note_caller(kwargs.get("sock"))
         server = await super().create_server(protocol_factory, *args, start_serving=False, **kwargs)
         return await self._begin_serving(server, start_serving)
 
@@ -347,6 +352,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     async def create_unix_server(
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
+        self._note_caller(kwargs.get("sock"))
         server = await super().create_unix_server(
             protocol_factory, *args, start_serving=False, **kwargs
         )
@@ -362,9 +368,17 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
                 server._start_serving()
                 await asyncio.sleep(0)
             except BaseException:
+                self._let_go_of_callers_sockets(server)
                 server.close()
                 raise
         return server
+
+    def _let_go_of_callers_sockets(self, server: Any) -> None:
+        """Stop accepting from what callers have handed in, which stays open as in asyncio."""
+        for sock in self._sockets_of_callers.intersection(server._sockets or ()):
+            self._unlisten(sock.fileno())
+            self._remove_reader(sock.fileno())
+            server._sockets.remove(sock)
 
     def _make_datagram_transport(
         self,
@@ -395,7 +409,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         ssl_shutdown_timeout: float | None = None,
     ) -> None:
         handshake = None
-        if sslcontext is not None:
+        if sslcontext:
             if sys.version_info < (3, 11):
                 # The older protocol is used as it is, and so is what accepts for it.
                 super()._start_serving(

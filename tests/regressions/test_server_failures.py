@@ -266,3 +266,51 @@ def test_an_executor_that_is_not_waited_for_ends_in_its_own_time(loop: Loop) -> 
     finally:
         threading.excepthook = hook
     assert raised == []
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_callers_listening_socket_outlives_a_server_that_could_not_be_made(
+    loop: Loop, cancelled: bool
+) -> None:
+    async def main() -> None:
+        with socket.socket() as first, socket.socket() as second:
+            for sock in (first, second):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            first.bind((LOOPBACK, 0))
+            if cancelled:
+                making = asyncio.ensure_future(loop.create_server(Recorder, sock=first))
+                await asyncio.sleep(0)
+                making.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await making
+                assert first.fileno() >= 0
+                return
+            second.bind(first.getsockname())
+            first.listen()
+            with pytest.raises(OSError, match="in use"):
+                await loop.create_server(Recorder, sock=second)
+            first.close()
+            server = await loop.create_server(Recorder, sock=second)
+            server.close()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("false", ["", 0])
+def test_a_false_ssl_makes_a_server_without_tls(loop: Any, false: object) -> None:
+    async def main() -> None:
+        made: list[Recorder] = []
+
+        def factory() -> Recorder:
+            made.append(Recorder())
+            return made[-1]
+
+        server = await loop.create_server(factory, LOOPBACK, 0, ssl=false)
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"plain")
+        await eventually(lambda: bool(made) and bytes(made[0].received) == b"plain")
+        writer.close()
+        await made[0].until_lost()
+        server.close()
+
+    loop.run_until_complete(main())
