@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine with Python and Rust:
 #   make bench   sets up, builds, compares loops in under two minutes
 #   make test    sets up, builds, and passes every check and test
-# PYTHON=/path/to/python chooses the interpreter; each has its own environment.
+# PYTHON=/path/to/python VENV=.venv-other chooses the interpreter for a new environment; one
+# that exists keeps its own.
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -134,11 +134,11 @@ macro_rules! loop_method {
 
 /// The signature is that of the running Python's asyncio.
 const CREATE_TASK_DOC: &CStr = if cfg!(Py_3_14) {
-    c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."
+    c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.13.3 on) and honours set_task_factory()."
 } else if cfg!(Py_3_11) {
-    c"create_task($self, coro, *, name=None, context=None)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."
+    c"create_task($self, coro, *, name=None, context=None)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.13.3 on) and honours set_task_factory()."
 } else {
-    c"create_task($self, coro, *, name=None)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.14 on) and honours set_task_factory()."
+    c"create_task($self, coro, *, name=None)\n--\n\nSchedule a coroutine and return its asyncio.Task.\n\nTakes the keywords of the running Python's asyncio (name, context from 3.11 on,\neager_start from 3.13.3 on) and honours set_task_factory()."
 };
 
 /// Puts the native methods on the class.
@@ -148,9 +148,9 @@ const CREATE_TASK_DOC: &CStr = if cfg!(Py_3_14) {
 pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     let methods = [
         loop_method!(c"call_soon", scheduling::call_soon, c"call_soon($self, callback, *args, context=None)\n--\n\nRun callback(*args) in the next turn of the loop; return its Handle.\n\nCalls run in the order in which they were scheduled, in the given context or a\ncopy of the current one. From another thread than the loop's use\ncall_soon_threadsafe(): in debug mode this raises RuntimeError there. Raises\nRuntimeError once the loop is closed."),
-        loop_method!(c"call_soon_threadsafe", scheduling::call_soon_threadsafe, c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread and from signal handlers; wakes the loop."),
-        loop_method!(c"call_later", scheduling::call_later, c"call_later($self, delay, callback, *args, context=None)\n--\n\nRun callback(*args) after delay seconds; return its TimerHandle.\n\nThe callback never runs before loop.time() has reached its time; equal times\nrun in the order of the calls."),
-        loop_method!(c"call_at", scheduling::call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later(), at a time of loop.time(), in seconds."),
+        loop_method!(c"call_soon_threadsafe", scheduling::call_soon_threadsafe, c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon(), from any thread and from signal handlers; wakes the loop.\n\nA thread that finds more than 8,192 calls waiting gives the loop up to 5 ms to\ncatch up. Raises RuntimeError once the loop is closed."),
+        loop_method!(c"call_later", scheduling::call_later, c"call_later($self, delay, callback, *args, context=None)\n--\n\nRun callback(*args) after delay seconds; return its TimerHandle.\n\nThe callback never runs before loop.time() has reached its time; equal times\nrun in the order of the calls. Raises RuntimeError once the loop is closed and, in\ndebug mode, in another thread than the loop's."),
+        loop_method!(c"call_at", scheduling::call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nLike call_later(), at a time of loop.time(), in seconds. Raises as it does."),
         loop_method!(c"time", scheduling::time, c"time($self)\n--\n\nReturn the loop's clock in seconds: time.monotonic()."),
         loop_method!(c"get_debug", scheduling::get_debug, c"get_debug($self)\n--\n\nReturn True if the loop is in debug mode. May be called from any thread."),
         loop_method!(c"create_future", scheduling::create_future, c"create_future($self)\n--\n\nReturn a new asyncio.Future that belongs to this loop."),

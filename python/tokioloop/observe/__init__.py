@@ -1,8 +1,8 @@
 """Looking at loops: figures, reports, consoles, dumps and profiles.
 
-Nothing in this package is imported before somebody asks for it, and a loop
-that nobody looks at pays for none of it. The functions here are public as
-`tokioloop.dump_tasks` and so on.
+Nothing in this package but the methods of the loop is imported before somebody asks
+for it, and a loop that nobody looks at pays for none of it. The functions here are
+public as `tokioloop.dump_tasks` and so on.
 """
 
 from __future__ import annotations
@@ -42,7 +42,14 @@ def metrics_text() -> str:
     """Return the figures of every open TokioLoop in Prometheus' exposition format.
 
     Needs `pip install tokioloop[prometheus]`. A loop that another thread runs
-    is asked, and left out when it does not answer within a second.
+    is asked, and left out when it does not answer within a second. Raises
+    ImportError without prometheus_client.
+
+    >>> import tokioloop
+    >>> async def main():
+    ...     return "tokioloop_turns_total" in tokioloop.metrics_text()
+    >>> tokioloop.run(main())  # doctest: +SKIP
+    True
     """
     from tokioloop.observe.prometheus import metrics_text
 
@@ -53,7 +60,11 @@ def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
     """Publish every loop's figures, and spans of slow callbacks, to OpenTelemetry.
 
     Needs `pip install tokioloop[opentelemetry]`. Uses the global providers
-    unless others are given. Spans come from loops made with `slow_callback`.
+    unless others are given; the same ones once more change nothing. Spans come
+    from loops made with `slow_callback`. Raises ImportError without opentelemetry.
+
+    >>> import tokioloop
+    >>> tokioloop.instrument()  # doctest: +SKIP
     """
     from tokioloop.observe.opentelemetry import instrument
 

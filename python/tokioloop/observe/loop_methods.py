@@ -61,7 +61,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     def start_console(self, path: str | None = None) -> str:
         """Open the Unix socket that `python -m tokioloop top` attaches to.
 
-        Only processes of the same user may attach. Returns the socket's path, which
+        Only processes of the same user, and root, may attach. Returns the socket's path, which
         is `path` or one in a directory of the user's own; that of the console there
         is where one is open already. `TOKIOLOOP_CONSOLE=1` in the environment does
         this for every loop.
