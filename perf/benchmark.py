@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 import cells
+import host
 import loops
 import machine
-import placement
 import processes
 import report
 from workload import Settings, Workload
@@ -30,7 +30,7 @@ QUICK_MODES = ("proto", "stream", "raw", "concurrency")
 QUICK_LOOPS = ("asyncio", "uvloop", "rloop", "zuvloop", "tokioloop")
 # A point that failed so often is not tried again in later rounds.
 TRIES = 2
-# How long the distance of the two cores is watched before the first sample.
+# How long the two cores are watched before the first sample.
 SURVEY_SECONDS = 4.0
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parse_arguments()
     processes.end_children_on_sigterm()
     binary = processes.load_binary()
-    placed = None if arguments.quick else placement.survey(binary, SURVEY_SECONDS)
+    usual = None if arguments.quick else host.survey(binary, SURVEY_SECONDS)
     settings = Settings(
         binary=binary,
         seconds=arguments.seconds,
@@ -46,14 +46,14 @@ def main() -> None:
         sizes=arguments.sizes,
         connections=arguments.concurrency,
         quick=arguments.quick,
-        placement=placed,
+        host=usual,
     )
     names = arguments.loops
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
     run = Run(workloads, names, settings, arguments.rounds, sparing=arguments.sparing)
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
-    meta["placement"] = dataclasses.asdict(placed) if placed else None
+    meta["host"] = dataclasses.asdict(usual) if usual else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
     done: list[Workload] = []
@@ -67,7 +67,7 @@ def main() -> None:
         done.append(workload)
         meta["minutes"] = round((time.monotonic() - started) / 60, 1)
         meta["repeats"] = run.samples.total("repeats")
-        meta["moved"] = run.samples.total("moved")
+        meta["disturbed"] = run.samples.total("disturbed")
         results = cells.fold(run.samples, figures)
         meta["earlier"] = kept.runs
         seen = [other for other in shown if other in done or other.name in kept.results]

@@ -84,7 +84,7 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
         key: statistics.median(sample[key] for sample in good if key in sample)
         for key in numeric_keys(good)
     }
-    for key in ("errors", "stalls", "repeats", "moved"):
+    for key in ("errors", "stalls", "repeats", "disturbed"):
         if key in folded:
             folded[key] = sum(sample.get(key, 0) for sample in good)
     folded["rounds"] = len(good)

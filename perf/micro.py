@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import threading
@@ -15,7 +16,9 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pace
 import server
+from host import Range
 
 
 def main() -> None:
@@ -24,7 +27,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="per row")
     parser.add_argument("--core", type=int, help="bind the process to this core")
     parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--survey", type=float, metavar="S", help="print the pace for S seconds")
+    parser.add_argument("--usual", type=json.loads, help="the pace to measure at, from host.py")
     arguments = parser.parse_args()
+    if arguments.survey is not None:
+        if arguments.core is not None:
+            os.sched_setaffinity(0, {arguments.core})
+        print(json.dumps(pace.survey(arguments.survey)))
+        return
+    usual = Range(**arguments.usual) if arguments.usual else None
     cores = os.sched_getaffinity(0)
     loop = server.prepared_loop(arguments.loop, arguments.core)
     for row in arguments.rows.split(","):
@@ -32,13 +43,18 @@ def main() -> None:
         if row in THREADED and arguments.core is not None:
             os.sched_setaffinity(0, cores)
         try:
-            rate = loop.run_until_complete(rate_of(ROWS[row], arguments.seconds))
-            result: dict[str, object] = {"row": row, "rate": rate}
+            measure = functools.partial(measured, loop, row, arguments.seconds)
+            result = pace.at_usual_pace(usual, measure)
         except Exception as error:
-            result = {"row": row, "failure": f"{type(error).__name__}: {error}"}
-        print(json.dumps(result), flush=True)
+            result = {"failure": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"row": row, **result}), flush=True)
         if arguments.core is not None:
             os.sched_setaffinity(0, {arguments.core})
+
+
+def measured(loop: asyncio.AbstractEventLoop, row: str, seconds: float) -> float:
+    """The rate of a row on a loop."""
+    return loop.run_until_complete(rate_of(ROWS[row], seconds))
 
 
 Batch = Callable[[int], Awaitable[None]]

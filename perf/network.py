@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import certificate
+import host
 import machine
-import placement
 import processes
 from cells import LIMIT, Figures
 from workload import Point, Sample, Settings
@@ -37,8 +37,11 @@ class Network:
     pattern: str = "client"
     # The path to request over HTTP, with the size in it; without it an echo is measured.
     http: str | None = None
-    # Whether a message costs so little that it matters where the host has put the cores.
+    # Whether a message costs so little that the distance of the cores matters; else the
+    # pace of the server's core does.
     placed: bool = True
+    # Whether samples are taken anew where the host changes either.
+    watched: bool = True
     # Samples last so much longer than others'.
     length: float = 1.0
     limit: bool = True
@@ -106,8 +109,9 @@ class Network:
         settings: Settings,
         extra: list[str],
     ) -> Figures:
-        pinned = [*extra, *placement.options(settings.placement if self.placed else None)]
-        return placement.undisturbed(lambda: self._ask(server, connections, size, settings, pinned))
+        watched = settings.host if self.watched else None
+        pinned = [*extra, *host.options(watched, placed=self.placed)]
+        return host.undisturbed(lambda: self._ask(server, connections, size, settings, pinned))
 
     def _ask(
         self,

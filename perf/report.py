@@ -87,7 +87,7 @@ def markdown(
         "- *of limit* is the share of a plain epoll echo server's messages per second; ratios "
         "are medians of the ratios within a round",
     ]
-    lines += placement_lines(meta)
+    lines += host_lines(meta)
     if meta["busy_cores"] > BUSY:
         lines.append(
             f"- **The machine was busy** ({meta['busy_cores']:.1f} cores at the start): read the "
@@ -104,19 +104,19 @@ def markdown(
     return "\n".join(lines)
 
 
-def placement_lines(meta: dict[str, Any]) -> list[str]:
-    """How the host moved the cores about, where the run looked."""
-    placed = meta.get("placement")
-    if placed is None:
+def host_lines(meta: dict[str, Any]) -> list[str]:
+    """What the host did to the cores, where the run looked."""
+    host = meta.get("host")
+    if host is None:
         return []
-    seen, wanted = (
-        f"{placed[low]:.0f} to {placed[high]:.0f} ns"
-        for low, high in (("nearest", "farthest"), ("least", "most"))
-    )
+    distance, pace = host["distance"], host["pace"]
     return [
-        f"- the host moves the cores: a cache line went from one to the other and back in {seen}; "
-        f"samples were taken while it took {wanted}, {meta['repeats']} of them again because it "
-        f"did not stay so, {meta['moved']} were kept although it never did"
+        "- the host moves the cores and shares them: a cache line went from one to the other and "
+        f"back in {distance['smallest']:.0f} to {distance['largest']:.0f} ns, a piece of work took "
+        f"{pace['smallest'] / 1e3:.0f} to {pace['largest'] / 1e3:.0f} us; samples were taken at "
+        f"{distance['least']:.0f} to {distance['most']:.0f} ns or, where a message costs much, "
+        f"{pace['least'] / 1e3:.0f} to {pace['most'] / 1e3:.0f} us, {meta['repeats']} of them "
+        f"again because it did not stay so, {meta['disturbed']} were kept although it never did"
     ]
 
 
@@ -198,8 +198,8 @@ def note(figures: Figures) -> str:
     parts += [f"{count} x {label}" for label, count in figures.get("faults", {}).items()]
     if figures.get("stalls"):
         parts.append(f"{figures['stalls']} connections stalled")
-    if figures.get("moved"):
-        parts.append(f"the cores moved in {figures['moved']} of {figures['rounds']} rounds")
+    if figures.get("disturbed"):
+        parts.append(f"{figures['disturbed']} of {figures['rounds']} rounds disturbed")
     parts += [f"a round failed: {why}" for why in figures.get("failed_rounds", [])[:1]]
     return ", ".join(parts)
 

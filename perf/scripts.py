@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import select
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import host
 import processes
+from host import Range
 from workload import Point, Sample, Settings
 
 
@@ -21,6 +25,8 @@ class Script:
     script: str
     rows: tuple[str, ...]
     connections: str = "1"
+    # Whether it takes its samples at the usual pace of its core.
+    paced: bool = False
     limit: bool = False
     figure: str = "rate"
     unit: str = "operations/s"
@@ -37,6 +43,8 @@ class Script:
         core, _ = processes.cores()
         options = ["--loop", loop, "--seconds", str(settings.seconds)]
         options += [] if core is None else ["--core", str(core)]
+        if self.paced and settings.host is not None:
+            options += ["--usual", json.dumps(dataclasses.asdict(usual_pace(self.script)))]
         process = subprocess.Popen(
             processes.script_command(self.script, *options),
             stdout=subprocess.PIPE,
@@ -49,7 +57,7 @@ class Script:
             for _ in self.rows:
                 # A row calibrates itself, so it takes a few times its seconds.
                 readable, _, _ = select.select(
-                    [process.stdout], [], [], ROW_TIMEOUT + 6 * settings.seconds
+                    [process.stdout], [], [], ROW_TIMEOUT + 24 * settings.seconds
                 )
                 line = process.stdout.readline() if readable else ""
                 if not line:
@@ -70,4 +78,20 @@ class Script:
             yield self.connections, row, {"failure": why}
 
 
-ROW_TIMEOUT = 10.0
+@functools.cache
+def usual_pace(script: str) -> Range:
+    """What a script finds to be the pace of its core on this interpreter."""
+    core, _ = processes.cores()
+    options = ["--survey", str(SURVEY_SECONDS), "--core", str(core)]
+    done = subprocess.run(
+        [*processes.script_command(script, "--loop", "asyncio"), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60.0,
+    )
+    return host.usual(json.loads(done.stdout), host.PACE_GAP, nearest=False)
+
+
+ROW_TIMEOUT = 20.0
+SURVEY_SECONDS = 3.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cells import Figures
-from placement import Placement
+from host import Host
 
 # Two keys in data.json: connections and size, or what `Workload.axes` says they are.
 Point = tuple[str, str]
@@ -30,8 +30,8 @@ class Settings:
     connections: tuple[int, ...] | None = None
     quick: bool = False
     stall: float = 2.0
-    # Where the two cores have to be; None for anywhere.
-    placement: Placement | None = None
+    # What the host usually does to the cores; None if that does not matter.
+    host: Host | None = None
 
 
 class Workload(Protocol):

@@ -87,14 +87,16 @@ def test_a_busy_machine_is_named(tmp_path: Path) -> None:
     assert "busy" in busy
 
 
-def test_cores_that_the_host_moves_are_named(tmp_path: Path) -> None:
-    placed = {"nearest": 31.0, "farthest": 460.0, "least": 46.0, "most": 174.0}
-    meta = {**META, "placement": placed, "repeats": 12, "moved": 1}
-    moved = {**figures(1000.0), "rounds": 5, "moved": 1}
-    results = {"proto": {"tokioloop": {"32": {"1024": moved}}}}
+def test_what_the_host_does_is_named(tmp_path: Path) -> None:
+    distance = {"smallest": 31.0, "largest": 460.0, "least": 46.0, "most": 174.0}
+    pace = {"smallest": 13_000.0, "largest": 29_000.0, "least": 18_000.0, "most": 36_000.0}
+    meta = {**META, "host": {"distance": distance, "pace": pace}, "repeats": 12, "disturbed": 1}
+    disturbed = {**figures(1000.0), "rounds": 5, "disturbed": 1}
+    results = {"proto": {"tokioloop": {"32": {"1024": disturbed}}}}
     text = report.write(tmp_path, meta, results, [WORKLOADS["proto"]]).read_text()
-    assert "in 31 to 460 ns; samples were taken while it took 46 to 174 ns, 12 of them" in text
-    assert "the cores moved in 1 of 5 rounds" in text
+    assert "in 31 to 460 ns, a piece of work took 13 to 29 us" in text
+    assert "at 46 to 174 ns or, where a message costs much, 18 to 36 us, 12 of them" in text
+    assert "1 of 5 rounds disturbed" in text
     assert "host" not in report.write(tmp_path, META, results, []).read_text()
 
 

@@ -6,11 +6,11 @@ use std::time::{Duration, TryFromFloatSecsError};
 
 use pico_args::Arguments;
 
-use crate::distance::{Neighbour, Wanted, Watch};
 use crate::exchange::{Echo, Exchange, Fault};
 use crate::http::Http;
 use crate::outcome::Outcome;
 use crate::steady::{self, Plan};
+use crate::surroundings::{Neighbour, Range, Wanted, Watch};
 use crate::sys::{self, CpuClock};
 use crate::target::Target;
 use crate::tls::TlsClient;
@@ -35,11 +35,14 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
         Some("client") => measure(arguments, Pattern::Steady, neighbour),
         Some("churn") => measure(arguments, Pattern::Churn, neighbour),
         Some("paced") => paced(arguments, neighbour),
-        Some("distance") => {
+        Some("survey") => {
             let seconds = seconds(arguments.opt_value_from_str("--seconds")?, 1.0)?;
             finish(arguments)?;
-            let neighbour = neighbour.ok_or("distance needs --core and --server-core")?;
-            println!("{{\"distances\": {:.1?}}}", neighbour.survey(seconds)?);
+            let neighbour = neighbour.ok_or("survey needs --core and --server-core")?;
+            let found = neighbour.survey(seconds)?;
+            let distances: Vec<f64> = found.iter().map(|look| look.distance).collect();
+            let paces: Vec<f64> = found.iter().map(|look| look.pace).collect();
+            println!("{{\"distances\": {distances:.1?}, \"paces\": {paces:.1?}}}");
             Ok(())
         }
         Some("hold") => {
@@ -98,7 +101,7 @@ fn measure(
     })
 }
 
-/// Runs a measurement and prints its outcome, with how far away the server's core was.
+/// Runs a measurement and prints its outcome, and whether the host left the cores alone.
 fn beside(
     neighbour: Option<Neighbour>,
     run: impl FnOnce(&mut Outcome) -> io::Result<()>,
@@ -106,7 +109,7 @@ fn beside(
     let mut outcome = Outcome::new();
     outcome.watch = neighbour.map(Watch::begin).transpose()?;
     run(&mut outcome)?;
-    outcome.look_for_cores()?;
+    outcome.look_around()?;
     println!("{}", outcome.to_json());
     Ok(())
 }
@@ -210,14 +213,15 @@ fn neighbour(
     arguments: &mut Arguments,
     own: Option<usize>,
 ) -> Result<Option<Neighbour>, Box<dyn Error>> {
-    let wanted: Option<Wanted> = arguments.opt_value_from_str("--distance")?;
+    let distance: Option<Range> = arguments.opt_value_from_str("--distance")?;
+    let pace: Option<Range> = arguments.opt_value_from_str("--pace")?;
+    let is_wanted = distance.or(pace).is_some();
+    let wanted = Wanted { distance: distance.unwrap_or_default(), pace: pace.unwrap_or_default() };
     let core: Option<usize> = arguments.opt_value_from_str("--server-core")?;
     match (core, own) {
-        (Some(core), Some(own)) if core != own => {
-            Ok(Some(Neighbour { core, wanted: wanted.unwrap_or_default() }))
-        }
+        (Some(core), Some(own)) if core != own => Ok(Some(Neighbour { core, wanted })),
         (Some(_), _) => Err("--server-core needs another --core".into()),
-        (None, _) if wanted.is_some() => Err("--distance needs --server-core".into()),
+        (None, _) if is_wanted => Err("--distance and --pace need --server-core".into()),
         (None, _) => Ok(None),
     }
 }
@@ -262,7 +266,7 @@ usage:
                         [--warm-up 0.2] [--seconds 1] [--server-pid PID[,PID]] [--core N]
   tokioloop-load hold   --target TARGET [--connections 32]
   tokioloop-load limit  --target TARGET [--core N]
-  tokioloop-load distance --core N --server-core M [--seconds 1]
+  tokioloop-load survey --core N --server-core M [--seconds 1]
 
 TARGET is HOST:PORT, udp:HOST:PORT or unix:PATH.
 client  a closed loop over standing connections; prints its figures as one JSON object
@@ -270,6 +274,7 @@ churn   connect, one message, reset, again; prints the same
 paced   an open loop at R messages per second; times count from when a message was due
 hold    opens connections, uses each once, and keeps them until standard input ends
 limit   an echo server without Python; prints its address and serves
-distance  how far the two cores are from each other, again and again, in nanoseconds
-client, churn and paced take --server-core M --distance LEAST-MOST as well: they wait until the
-cores are so far from each other, for some seconds at most, and tell whether they stayed so";
+survey  how far the two cores are from each other, and how long the server's takes for a fixed
+        piece of work, again and again, in nanoseconds
+client, churn and paced take --server-core M [--distance LEAST-MOST] [--pace LEAST-MOST] as well:
+they wait until it is so, for some seconds at most, and tell whether it stayed so";

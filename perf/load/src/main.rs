@@ -7,7 +7,6 @@
 mod churn;
 mod command;
 mod conversation;
-mod distance;
 mod exchange;
 mod histogram;
 mod hold;
@@ -16,6 +15,7 @@ mod limit;
 mod outcome;
 mod paced;
 mod steady;
+mod surroundings;
 mod sys;
 mod target;
 mod tls;

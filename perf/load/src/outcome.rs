@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::io;
 use std::time::Duration;
 
-use crate::distance::Watch;
 use crate::exchange::Fault;
 use crate::histogram::Histogram;
+use crate::surroundings::Watch;
 
 /// What a run has measured between the end of its warm-up and its end.
 pub(crate) struct Outcome {
@@ -15,7 +15,7 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     /// CPU time of the server process, where its id was given and it lived to the end.
     pub(crate) server_cpu: Option<Duration>,
-    /// Where the client's core and the server's are, if that is watched.
+    /// What the host does to the two cores, if that is watched.
     pub(crate) watch: Option<Watch>,
     pub(crate) stalls: u64,
     faults: BTreeMap<String, u64>,
@@ -39,19 +39,19 @@ impl Outcome {
 
     /// Forgets the latencies of the warm-up; faults and stalls are kept, for they are never fine.
     ///
-    /// Returns whether it is over: a look for the cores holds the traffic up, so that where
-    /// they are watched half of the warm-up is before the look and half behind it.
+    /// Returns whether it is over: a look around holds the traffic up, so that where the
+    /// host is watched half of the warm-up is before the look and half behind it.
     pub(crate) fn end_warm_up(&mut self) -> io::Result<bool> {
         self.latency.clear();
         let looks_now = self.watch.is_some_and(|watch| watch.looks() == 0);
         if looks_now {
-            self.look_for_cores()?;
+            self.look_around()?;
         }
         Ok(!looks_now)
     }
 
-    /// Notices whether the host has moved the cores since the last look.
-    pub(crate) fn look_for_cores(&mut self) -> io::Result<()> {
+    /// Notices what the host has done to the cores since the last look.
+    pub(crate) fn look_around(&mut self) -> io::Result<()> {
         self.watch.as_mut().map_or(Ok(()), Watch::look)
     }
 
@@ -81,8 +81,7 @@ impl Outcome {
             }
         }
         if let Some(watch) = &self.watch {
-            let (distance, stayed) = (watch.last(), watch.stayed());
-            let _ = write!(json, ", \"core_distance\": {distance:.1}, \"cores_stayed\": {stayed}");
+            let _ = write!(json, ", \"undisturbed\": {}", watch.stayed());
         }
         let errors: u64 = self.faults.values().sum();
         let _ = write!(json, ", \"errors\": {errors}, \"stalls\": {}, \"faults\": {{", self.stalls);

@@ -19,7 +19,7 @@ use crate::wire::Wire;
 /// How long a run lasts and what is watched.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Twice this where the cores are watched.
+    /// Twice this where the host is watched.
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
     /// Exactly so many messages instead of a duration; there is no warm-up then.

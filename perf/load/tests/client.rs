@@ -83,14 +83,16 @@ fn a_timed_run_measures_rate_and_the_cpu_time_of_the_server() {
 }
 
 #[test]
-fn a_run_tells_how_far_away_the_core_of_the_server_was() {
+fn a_run_tells_whether_the_host_left_the_cores_alone() {
     if thread::available_parallelism().unwrap().get() < 2 {
         return; // one core alone has no other to be far from
     }
     let limit = Limit::start("127.0.0.1:0", "");
-    let cores = ["--core", "0", "--server-core", "1", "--distance", "0-1000000"];
-    let json = client("client", &limit.target, &[&cores[..], &["--messages", "10"]].concat());
-    assert_contains(&json, "\"core_distance\": ");
+    let run = ["--core", "0", "--server-core", "1", "--warm-up", "0.01", "--seconds", "0.01"];
+    for (pace, undisturbed) in [("0-1e12", true), ("0-0", false)] {
+        let json = client("client", &limit.target, &[&run[..], &["--pace", pace]].concat());
+        assert_contains(&json, &format!("\"undisturbed\": {undisturbed}"));
+    }
 }
 
 #[test]
