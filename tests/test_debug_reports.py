@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from tests.support.tls import client_context, server_context
+
 pytestmark = pytest.mark.flavours(
     "asyncio",
     "tokioloop",
@@ -86,6 +88,33 @@ class TestSlowEvents:
         peer.send(b"x")
         loop.run_forever()
         assert_one_slow(slow_reports, "<Handle ", "_SelectorSocketTransport._read_ready()")
+
+    @pytest.mark.flavours("tokioloop", reason="asyncio's report does not name the protocol")
+    def test_over_tls_the_protocol_named_is_the_programs_own(self, loop, slow_reports):
+        class Slow(asyncio.Protocol):
+            def connection_made(self, transport):
+                self.transport = transport
+
+            def data_received(self, data):
+                be_slow()
+                received.set_result(self.transport)
+
+        async def main():
+            nonlocal received
+            received = loop.create_future()
+            server = await loop.create_server(Slow, "127.0.0.1", 0, ssl=served)
+            address = server.sockets[0].getsockname()
+            transport, _ = await loop.create_connection(asyncio.Protocol, *address, ssl=asked)
+            transport.write(b"x")
+            (await received).abort()
+            transport.abort()
+            server.close()
+            while loop.metrics()["connections_open"]:
+                await asyncio.sleep(0)
+
+        received, served, asked = None, server_context(), client_context()
+        loop.run_until_complete(main())
+        assert_one_slow(slow_reports, "<Handle ", f" with {Slow.__qualname__}>")
 
     def test_slow_buffer_updated_is_reported(self, loop, pair, slow_reports):
         class Slow(asyncio.BufferedProtocol):

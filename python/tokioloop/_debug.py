@@ -52,6 +52,7 @@ def _report(text: str, seconds: float) -> None:
 
 def _of_protocol(transport: Any) -> str:
     """Whose methods a transport calls, unless it has told its protocol of the end."""
-    protocol = transport.get_protocol()
-    protocol = getattr(protocol, "_app_protocol", protocol)  # behind asyncio's of TLS
+    from tokioloop.observe import describe
+
+    protocol = describe.protocol_of(transport)
     return "" if protocol is None else f" with {type(protocol).__qualname__}"

@@ -20,6 +20,8 @@ import pytest
 from tokioloop.observe.console import sockets_of
 from tokioloop.observe.top import quantile_between
 
+from tests.support.tls import client_context, server_context
+
 SERVICE = """
     import asyncio, sys, time, tokioloop
 
@@ -173,6 +175,48 @@ def test_several_consoles_attach_and_the_last_ends_the_measurement(make_loop, tm
     loop.run_until_complete(asyncio.wait_for(main(), 20))
     loop.stop_console()
     assert not os.path.exists(path)
+
+
+def test_over_tls_the_protocol_shown_is_the_programs_own(make_loop, tmp_path):
+    loop = make_loop()
+    path = loop.start_console(str(tmp_path / "console.sock"))
+
+    class Served(asyncio.Protocol):
+        def data_received(self, data):
+            received.set_result(data)
+
+    async def main():
+        nonlocal received
+        received = loop.create_future()
+        server = await loop.create_server(Served, "127.0.0.1", 0, ssl=server_context())
+        attached, read = await asyncio.to_thread(attach, path)
+        shown = await asyncio.to_thread(read)
+        address = server.sockets[0].getsockname()
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, *address, ssl=client_context()
+        )
+        transport.write(b"x")
+        await received
+        now = time.monotonic()
+        while shown["time"] < now:
+            shown = await asyncio.to_thread(read)
+        loop.stop_console()
+        attached.close()
+        transport.abort()
+        server.close()
+        while loop.metrics()["connections_open"]:
+            await asyncio.sleep(0)
+        await loop.shutdown_default_executor()
+        return shown
+
+    received = None
+    shown = loop.run_until_complete(asyncio.wait_for(main(), 20))
+    protocols = {connection["protocol"] for connection in shown["connections"]}
+    served = f"{__name__}.{Served.__qualname__}"
+    assert protocols == {served, "asyncio.protocols.Protocol"}
+    names = {callback["name"] for callback in shown["callbacks"]}
+    assert served in names
+    assert not any(name.endswith(".SSLProtocol") for name in names)
 
 
 def test_only_the_owner_may_open_the_socket(make_loop, tmp_path, monkeypatch):

@@ -15,6 +15,9 @@ import pytest
 import tokioloop
 from tokioloop.observe import dump
 
+from tests.support.net import listening_socket
+from tests.support.tls import client_context, server_context
+
 
 @pytest.fixture
 def usr1():
@@ -79,6 +82,48 @@ def test_a_thousand_tasks_each_name_their_peer_or_timer(make_loop):
         server.close()
 
     loop.run_until_complete(main())
+
+
+def test_over_tls_a_task_names_its_peer_as_well(make_loop):
+    loop = make_loop()
+
+    async def main():
+        accepted = []
+        server = await asyncio.start_server(
+            lambda reader, writer: accepted.append(writer), "127.0.0.1", 0, ssl=server_context()
+        )
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address, ssl=client_context())
+        task = loop.create_task(reader.read(1), name="reader")
+        await settled()
+        text = waits(loop)["reader"].waits_for
+        await cancelled(task)
+        server.close()
+        for each in (writer, *accepted):
+            each.transport.abort()
+        while loop.metrics()["connections_open"]:
+            await asyncio.sleep(0)
+        return text, address[1]
+
+    text, port = loop.run_until_complete(main())
+    assert re.fullmatch(rf"data from 127\.0\.0\.1:{port} \(descriptor \d+\)", text)
+
+
+def test_a_handshake_that_does_not_end_is_told(make_loop):
+    loop = make_loop()
+
+    async def main():
+        with listening_socket() as listener:
+            opening = asyncio.open_connection(*listener.getsockname(), ssl=client_context())
+            task = loop.create_task(opening, name="arriving")
+            while not loop.metrics()["bytes_sent"]:
+                await asyncio.sleep(0.001)
+            text = waits(loop)["arriving"].waits_for
+            await cancelled(task)
+            return text, listener.getsockname()[1]
+
+    text, port = loop.run_until_complete(main())
+    assert text.startswith(f"the TLS handshake with 127.0.0.1:{port} (descriptor ")
 
 
 def test_the_chain_goes_from_the_task_to_the_innermost_coroutine(make_loop):

@@ -12,6 +12,8 @@ import pytest
 from tokioloop.observe import slow
 from tokioloop.observe.slow import SlowReports
 
+from tests.support.tls import client_context, server_context
+
 
 def reports(caplog):
     return [record.getMessage() for record in caplog.records if record.name == "tokioloop.slow"]
@@ -36,7 +38,10 @@ def test_a_slow_step_names_coroutine_task_and_line(make_loop, caplog):
     assert f"{__file__}:{line} in sluggish" in report
 
 
-def test_a_slow_protocol_is_named(make_loop, caplog):
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_slow_protocol_is_named(make_loop, caplog, tls):
+    # Made before the loop runs, which they would hold.
+    served, asked = (server_context(), client_context()) if tls else (None, None)
     loop = make_loop(slow_callback=0.02)
 
     class Sluggish(asyncio.Protocol):
@@ -47,8 +52,9 @@ def test_a_slow_protocol_is_named(make_loop, caplog):
     async def main():
         nonlocal done
         done = loop.create_future()
-        server = await loop.create_server(Sluggish, "127.0.0.1", 0)
-        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        server = await loop.create_server(Sluggish, "127.0.0.1", 0, ssl=served)
+        address = server.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection(*address, ssl=asked)
         writer.write(b"x")
         await done
         writer.close()
@@ -59,7 +65,7 @@ def test_a_slow_protocol_is_named(make_loop, caplog):
     done = None
     loop.run_until_complete(main())
     (report,) = reports(caplog)
-    assert "Sluggish held the loop" in report
+    assert "<locals>.Sluggish held the loop" in report
 
 
 def test_a_slow_protocol_factory_is_named(make_loop, caplog):

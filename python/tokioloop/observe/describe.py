@@ -6,6 +6,7 @@ import asyncio
 import functools
 import os
 import types
+from asyncio import sslproto
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "frames_of",
     "name_of",
     "peer_of",
+    "protocol_of",
     "task_of",
 ]
 
@@ -33,8 +35,7 @@ def name_of(subject: Any) -> str:
     protocol's class, everything else that of its function.
     """
     if isinstance(subject, asyncio.BaseTransport):
-        get_protocol = getattr(subject, "get_protocol", None)
-        protocol = get_protocol() if get_protocol is not None else None
+        protocol = protocol_of(subject)
         return _qualified(type(protocol if protocol is not None else subject))
     task = task_of(subject)
     if task is not None:
@@ -42,6 +43,19 @@ def name_of(subject: Any) -> str:
     while isinstance(subject, functools.partial):
         subject = subject.func
     return _qualified(subject)
+
+
+def protocol_of(transport: Any) -> Any:
+    """Return the protocol that the program has for a connection.
+
+    Over TLS the transport's own is asyncio's, the same for all connections, and
+    the program's stands behind it. None where it was told of the end.
+    """
+    get_protocol = getattr(transport, "get_protocol", None)
+    protocol = get_protocol() if get_protocol is not None else None
+    while isinstance(protocol, sslproto.SSLProtocol):
+        protocol = protocol._app_protocol
+    return protocol
 
 
 def _qualified(thing: Any) -> str:

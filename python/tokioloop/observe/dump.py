@@ -16,6 +16,7 @@ import sys
 import time
 import types
 import weakref
+from asyncio import sslproto
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
@@ -240,7 +241,12 @@ class _Awaited:
         for connection in _core.connections(loop):
             where = f"{describe.peer_of(connection['peer'])} (descriptor {connection['fd']})"
             queued = connection["bytes_queued"]
-            for name, future in _futures_of(connection["protocol"]):
+            protocol = connection["protocol"]
+            if isinstance(protocol, sslproto.SSLProtocol):
+                if asyncio.isfuture(protocol._waiter):
+                    self._behind[id(protocol._waiter)] = f"the TLS handshake with {where}"
+                protocol = describe.protocol_of(connection["transport"])
+            for name, future in _futures_of(protocol):
                 if name == "_waiter":
                     text = f"data from {where}"
                 elif name.startswith("_drain"):
