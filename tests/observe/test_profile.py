@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import pytest
 from tokioloop import _core
+from tokioloop.observe import profile as profile_command
 from tokioloop.observe import stacks
 from tokioloop.observe.perf_record import PerfUnavailable, Recorder
 
@@ -167,6 +170,35 @@ def inferno():
     )
     if shutil.which("inferno-flamegraph", path=path) is None:
         pytest.skip("inferno is not installed")
+
+
+def test_an_earlier_profile_may_be_in_the_directory_of_the_new_one(tmp_path, monkeypatch):
+    """It is compared with before the new one takes its place."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, body in {
+        "inferno-diff-folded": 'shift; for each; do echo "profile:"; cat "$each"; done',
+        "inferno-flamegraph": "cat",
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("TOKIOLOOP_TOOLS", str(tools))
+    recorded = []
+    recorder = types.SimpleNamespace(notes=["made up"], by_frame_pointers=False)
+    monkeypatch.setattr(profile_command, "Recorder", lambda frequency: recorder)
+    monkeypatch.setattr(profile_command, "_record", lambda *arguments: recorded.pop())
+    options = argparse.Namespace(
+        script=["service.py"], workload=None, loop="tokioloop", frequency=99, compare=None
+    )
+    options.output = tmp_path / "made"
+    for function in ("before", "after"):
+        sample = f"python 1\n\t7f01 {function} (/lib/libc.so.6)\n\n"
+        recorded.append(stacks.parse(sample.splitlines(keepends=True)))
+        assert profile_command.run(options) == 0
+        options.compare = str(options.output)
+    difference = (options.output / "difference.svg").read_text()
+    assert difference == "profile:\nbefore 1\nprofile:\nafter 1\n"
+    assert (options.output / "stacks.folded").read_text() == "after 1\n"
 
 
 SERVICE = """

@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         # Before the recording, which would be lost.
         options.output.mkdir(parents=True, exist_ok=True)
         profile = _record(options, recorder, options.loop)
+        # Before anything is written: the earlier profile may be in the same directory.
         baseline = _baseline(options, recorder)
         _write(options.output, profile, notes)
         if baseline is not None:
@@ -154,7 +155,7 @@ def _record_workload(
         raise ProfileFailed(f"the workload failed on {loop} with status {process.returncode}")
 
 
-def _baseline(options: argparse.Namespace, recorder: Recorder) -> Path | None:
+def _baseline(options: argparse.Namespace, recorder: Recorder) -> str | None:
     """The folded stacks to compare with, made now if another loop is meant."""
     if options.compare is None:
         return None
@@ -163,8 +164,8 @@ def _baseline(options: argparse.Namespace, recorder: Recorder) -> Path | None:
         directory = options.output / options.compare
         directory.mkdir(parents=True, exist_ok=True)
         _write(directory, profile, recorder.notes)
-        return directory / "stacks.folded"
-    return _earlier_stacks(options.compare)
+        return _folded(profile)
+    return _earlier_stacks(options.compare).read_text()
 
 
 def _earlier_stacks(name: str) -> Path:
@@ -176,7 +177,7 @@ def _earlier_stacks(name: str) -> Path:
 
 
 def _write(directory: Path, profile: stacks.Profile, notes: list[str]) -> None:
-    folded = "".join(f"{line}\n" for line in profile.folded_lines())
+    folded = _folded(profile)
     (directory / "stacks.folded").write_text(folded)
     summary = profile.summary() + "".join(f"\nnote: {note}" for note in notes) + "\n"
     (directory / "summary.txt").write_text(summary)
@@ -186,10 +187,17 @@ def _write(directory: Path, profile: stacks.Profile, notes: list[str]) -> None:
     print(f"flame graph: {directory / 'flamegraph.svg'}")
 
 
-def _write_difference(options: argparse.Namespace, baseline: Path) -> None:
+def _folded(profile: stacks.Profile) -> str:
+    return "".join(f"{line}\n" for line in profile.folded_lines())
+
+
+def _write_difference(options: argparse.Namespace, baseline: str) -> None:
     mine = options.output / "stacks.folded"
-    # Two runs have different numbers of samples: shares are compared, not counts.
-    difference = _inferno("inferno-diff-folded", "--normalize", str(baseline), str(mine))
+    with tempfile.TemporaryDirectory(prefix="tokioloop-profile-") as directory:
+        theirs = Path(directory) / "stacks.folded"
+        theirs.write_text(baseline)
+        # Two runs have different numbers of samples: shares are compared, not counts.
+        difference = _inferno("inferno-diff-folded", "--normalize", str(theirs), str(mine))
     title = f"tokioloop against {options.compare}: red takes more, blue less"
     graph = _draw(difference, f"--title={title}")
     (options.output / "difference.svg").write_text(graph)
