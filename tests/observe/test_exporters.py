@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tokioloop
+from tokioloop.observe import figures
 
 
 @pytest.fixture
@@ -69,14 +72,58 @@ class TestPrometheus:
         assert before >= 1
 
     def test_a_stuck_loop_is_left_out(self, busy_thread, monkeypatch):
-        from tokioloop.observe import figures
-
         monkeypatch.setattr(figures, "PATIENCE", 0.05)
         release = threading.Event()
         assert len(figures.figures_of_all_loops()) == 1
         busy_thread.call_soon_threadsafe(release.wait, 10)
         assert figures.figures_of_all_loops() == {}
         release.set()
+
+
+class TestFigures:
+    """What both exporters read."""
+
+    def test_all_stuck_loops_together_are_waited_for_once(self, make_loop, monkeypatch):
+        monkeypatch.setattr(figures, "PATIENCE", 0.3)
+        release = threading.Event()
+        stuck = [make_loop() for _ in range(4)]
+        for loop in stuck:
+            loop.call_soon(release.wait, 10)
+            loop.call_soon(loop.stop)
+        with ThreadPoolExecutor(len(stuck)) as threads:
+            for loop in stuck:
+                threads.submit(loop.run_forever)
+            while not all(loop.is_running() for loop in stuck):
+                time.sleep(0.001)
+            began = time.monotonic()
+            found = figures.figures_of_all_loops()
+            seconds = time.monotonic() - began
+            release.set()
+        assert found == {}
+        assert 0.3 <= seconds < 0.9
+
+    @pytest.mark.parametrize("error", [RuntimeError, concurrent.futures.TimeoutError])
+    def test_a_loop_that_is_lost_meanwhile_does_not_cost_the_others(
+        self, make_loop, monkeypatch, error
+    ):
+        """Another thread has begun to run it, or has closed it."""
+
+        def refuse():
+            raise error
+
+        lost, kept = make_loop(), make_loop()
+        monkeypatch.setattr(lost, "metrics", refuse)
+        assert list(figures.figures_of_all_loops()) == [figures._numbers[kept]]
+
+    def test_exporters_that_meet_a_loop_at_once_give_it_one_number(self, make_loop, monkeypatch):
+        loop = make_loop()
+
+        def numbers():
+            figures._numbers[loop] = "theirs"  # the other one was first
+            yield "ours"
+
+        monkeypatch.setattr(figures, "_next_number", numbers())
+        assert list(figures.figures_of_all_loops()) == ["theirs"]
 
 
 class TestOpenTelemetry:

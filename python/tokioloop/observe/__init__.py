@@ -42,8 +42,9 @@ def metrics_text() -> str:
     """Return the figures of every open TokioLoop in Prometheus' exposition format.
 
     Needs `pip install tokioloop[prometheus]`. A loop that another thread runs
-    is asked, and left out when it does not answer within a second. Raises
-    ImportError without prometheus_client.
+    is asked, and left out when it does not answer within a second. On a loop's
+    thread that loop waits meanwhile: beside loops of other threads, call it by
+    `asyncio.to_thread`. Raises ImportError without prometheus_client.
 
     >>> import tokioloop
     >>> async def main():

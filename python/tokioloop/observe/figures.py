@@ -1,4 +1,8 @@
-"""The figures of every loop of a process, for exporters: what each is, and its value."""
+"""The figures of every loop of a process, for exporters: what each is, and its value.
+
+Any thread may ask, several at once. Whoever asks waits for the loops of other
+threads; on a loop's own thread that loop stands still meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import concurrent.futures
 import contextlib
 import itertools
 import threading
+import time
 import weakref
 from typing import Any
 
 __all__ = ["COUNTERS", "GAUGES", "HISTOGRAMS", "figures_of_all_loops"]
 
-# Seconds that a loop of another thread has for its answer.
+# Seconds that the loops of other threads have for their answers, all together.
 PATIENCE = 1.0
 
 COUNTERS = {
@@ -54,8 +59,8 @@ _next_number = itertools.count()
 def figures_of_all_loops() -> dict[str, dict[str, Any]]:
     """Return the figures of every open TokioLoop by the loop's number.
 
-    A loop that another thread runs is asked; one that does not answer within a
-    second is left out, because it is stuck or about to end.
+    Loops that other threads run are asked, all at once; one that does not answer
+    within a second is left out, because it is stuck or about to end.
     """
     from tokioloop._registry import all_loops
 
@@ -66,14 +71,18 @@ def figures_of_all_loops() -> dict[str, dict[str, Any]]:
             continue
         number = _numbers.get(loop)
         if number is None:
-            number = _numbers[loop] = str(next(_next_number))
+            # Another thread may have given it one meanwhile, which stays.
+            number = _numbers.setdefault(loop, str(next(_next_number)))
         if loop.is_running() and loop._thread_id != threading.get_ident():
             asked.append((number, ask(loop)))
-        else:
+            continue
+        # Another thread may begin to run it or close it meanwhile.
+        with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
             found[number] = loop.metrics()
+    deadline = time.monotonic() + PATIENCE
     for number, answer in asked:
         with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
-            found[number] = answer.result(PATIENCE)
+            found[number] = answer.result(max(deadline - time.monotonic(), 0))
     return dict(sorted(found.items()))
 
 
