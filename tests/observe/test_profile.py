@@ -159,6 +159,20 @@ def test_what_was_recorded_up_to_ctrl_c_is_read():
     assert done.stdout == "recorded\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("workload", "text"), [("proto", "did not start"), ("tasks", "did not end")]
+)
+def test_a_workload_that_stands_still_is_ended_with_perf(tmp_path, monkeypatch, workload, text):
+    """It has the pipe that perf has: both have to end before the pipe does."""
+    monkeypatch.setattr(profile_command, "_GRACE_SECONDS", 0.1)
+    recorder = types.SimpleNamespace(
+        interpreter=lambda: [], command=lambda command, data: ["sh", "-c", "sleep 60; true"]
+    )
+    options = argparse.Namespace(workload=workload, seconds=0.1)
+    with pytest.raises(profile_command.ProfileFailed, match=text):
+        profile_command._record_workload(options, recorder, "tokioloop", tmp_path / "perf.data")
+
+
 @pytest.fixture
 def inferno():
     path = os.pathsep.join(

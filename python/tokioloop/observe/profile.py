@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ _HOW_TO_INSTALL = (
 )
 # Percent of the width below which a frame is not drawn: nobody sees it, and files stay small.
 _NARROWEST = 0.1
-# A workload ends by itself; this is for one that does not.
+# A workload starts, and ends, by itself; this is for one that does not.
 _GRACE_SECONDS = 30.0
 
 
@@ -136,23 +137,37 @@ def _record_workload(
     command = [*recorder.interpreter(), "-m", "tokioloop.observe.workloads", options.workload]
     command += ["--loop", loop, "--seconds", str(options.seconds)]
     process = subprocess.Popen(
-        recorder.command(command, data), stdout=subprocess.PIPE, text=True, env=os.environ
+        recorder.command(command, data),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ,
+        start_new_session=True,  # perf and the workload that it starts can be ended together
     )
     try:
         if workloads.WORKLOADS[options.workload][1]:
-            assert process.stdout is not None
-            port = process.stdout.readline().strip()
+            port = _first_line(process)
             if not port:
                 raise ProfileFailed(f"the workload did not start on {loop}")
             messages = workloads.drive(int(port), options.seconds)
             print(f"{loop}: {messages} messages in {options.seconds:g} s while profiled")
         process.communicate(timeout=options.seconds + _GRACE_SECONDS)
-    except BaseException:
-        process.kill()
-        process.communicate()
-        raise
+    except subprocess.TimeoutExpired:
+        raise ProfileFailed(f"the workload did not end on {loop}") from None
+    finally:
+        if process.returncode is None:
+            # The workload has the pipe as well, which does not end with perf alone.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     if process.returncode != 0:
         raise ProfileFailed(f"the workload failed on {loop} with status {process.returncode}")
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    """What a workload says when it has started; nothing where it does not come to it."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], _GRACE_SECONDS)[0]:
+        return ""
+    return process.stdout.readline().strip()
 
 
 def _baseline(options: argparse.Namespace, recorder: Recorder) -> str | None:
