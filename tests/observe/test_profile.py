@@ -14,8 +14,8 @@ import types
 
 import pytest
 from tokioloop import _core
+from tokioloop.observe import perf_record, stacks
 from tokioloop.observe import profile as profile_command
-from tokioloop.observe import stacks
 from tokioloop.observe.perf_record import PerfUnavailable, Recorder
 
 SAMPLES = """\
@@ -129,6 +129,32 @@ def recorder():
         pytest.skip(str(error))
 
 
+PERF_OF_A_TEST = """\
+#!/bin/sh
+case $1 in
+    evlist) echo cycles ;;
+    script) cat "$0.samples" ;;
+esac
+"""
+
+
+def test_what_was_left_in_tmp_for_the_recorded_processes_is_removed(tmp_path, monkeypatch):
+    perf = tmp_path / "perf"
+    perf.write_text(PERF_OF_A_TEST)
+    perf.chmod(0o755)
+    (tmp_path / "perf.samples").write_text(SAMPLES.replace("4711\n\t7f04", "4712\n\t7f04"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    maps = tmp_path / "tmp"
+    maps.mkdir()
+    monkeypatch.setattr(perf_record, "_MAPS", maps)
+    others = {"perf-471.map", "jit-47110.dump", "jitted-1-4711.so", "perf-4711.map.old", "4711"}
+    recorded = {"perf-4711.map", "jit-4712.dump", "jitted-4712-1.so", "jitted-4712-20.so"}
+    for name in others | recorded:
+        (maps / name).touch()
+    assert Recorder(99).read(tmp_path / "perf.data").samples == 5
+    assert set(os.listdir(maps)) == others
+
+
 PERF = """
     import os, pathlib, signal, sys, time
     os.kill(os.getppid(), signal.SIGINT)
@@ -166,7 +192,7 @@ def test_a_workload_that_stands_still_is_ended_with_perf(tmp_path, monkeypatch, 
     """It has the pipe that perf has: both have to end before the pipe does."""
     monkeypatch.setattr(profile_command, "_GRACE_SECONDS", 0.1)
     recorder = types.SimpleNamespace(
-        interpreter=lambda: [], command=lambda command, data: ["sh", "-c", "sleep 60; true"]
+        interpreter=list, command=lambda command, data: ["sh", "-c", "sleep 60; true"]
     )
     options = argparse.Namespace(workload=workload, seconds=0.1)
     with pytest.raises(profile_command.ProfileFailed, match=text):

@@ -8,13 +8,14 @@ another needs unwinding by DWARF, for which 3.13 describes its trampolines
 
 from __future__ import annotations
 
-import os
+import contextlib
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ _EVENTS = ("cycles", "cpu-clock", "cycles:u", "cpu-clock:u")
 # Bytes of stack that are copied per sample for unwinding by DWARF.
 _STACK_BYTES = 32 * 1024
 _PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+# Where the interpreter describes its trampolines, whatever TMPDIR says, and the files' names:
+# its own, and the library per function that `perf inject` makes of a dump.
+_MAPS = Path("/tmp")
+_MAP = re.compile(r"(?:perf-(\d+)\.map|jit-(\d+)\.dump|jitted-(\d+)-\d+\.so)")
 
 
 class PerfUnavailable(Exception):
@@ -102,7 +107,10 @@ class Recorder:
         ]
 
     def read(self, data: Path, below: str | None = None) -> stacks.Profile:
-        """Unwind what was recorded; `below` as for `stacks.parse`."""
+        """Unwind what was recorded; `below` as for `stacks.parse`.
+
+        What the interpreter and perf have left in /tmp for that is removed.
+        """
         if self._unwinding.needs_inject:
             injected = data.with_suffix(".jit")
             # It writes a library per function beside the dump of the interpreter.
@@ -110,11 +118,13 @@ class Recorder:
             data = injected
         script = [self._perf, "script", "--no-inline", f"--input={data}"]
         script.append("--fields=comm,pid,ip,sym,dso")
+        pids: set[str] = set()
         with subprocess.Popen(
             script, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
         ) as running:
             assert running.stdout is not None
-            profile = stacks.parse(running.stdout, below)
+            profile = stacks.parse(_noting_pids(running.stdout, pids), below)
+        _remove_maps(pids)
         if not profile.samples:
             raise PerfUnavailable("perf has recorded no sample: let the program compute for longer")
         return profile
@@ -145,6 +155,24 @@ class Recorder:
             raise PerfUnavailable(f"{' '.join(command[:2])} failed: {done.stderr.strip()}")
 
 
+def _noting_pids(lines: Iterable[str], pids: set[str]) -> Iterator[str]:
+    """Hand on what `perf script` writes, and note whose samples they are."""
+    for line in lines:
+        # Above the frames of a sample, each of which ends with a place: `python3.13  4711`.
+        last = line.rstrip().rpartition(" ")[2]
+        if last.isdecimal():
+            pids.add(last)
+        yield line
+
+
+def _remove_maps(pids: set[str]) -> None:
+    for path in _MAPS.iterdir():
+        match = _MAP.fullmatch(path.name)
+        if match is not None and match[match.lastindex or 0] in pids:
+            with contextlib.suppress(OSError):  # It is another user's, or has gone.
+                path.unlink()
+
+
 def _unwinding() -> _Unwinding:
     if sys.version_info < (3, 12):
         return _Unwinding("fp", (), False, False, "Python frames are seen from CPython 3.12 on")
@@ -163,4 +191,4 @@ def _unwinding() -> _Unwinding:
 def _has_frame_pointers() -> bool:
     names = ("CFLAGS", "PY_CFLAGS", "PY_CORE_CFLAGS", "CONFIG_ARGS")
     flags = " ".join(str(sysconfig.get_config_var(name)) for name in names)
-    return "-fno-omit-frame-pointer" in flags and os.name == "posix"
+    return "-fno-omit-frame-pointer" in flags

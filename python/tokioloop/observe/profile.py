@@ -100,7 +100,7 @@ def _build_notes(recorder: Recorder) -> list[str]:
 
 
 def _record(options: argparse.Namespace, recorder: Recorder, loop: str) -> stacks.Profile:
-    # The interpreter writes its map into the working directory's /tmp; perf's data goes elsewhere.
+    # perf's data; what the interpreter itself writes for perf is in /tmp, and removed by read().
     with tempfile.TemporaryDirectory(prefix="tokioloop-profile-") as directory:
         data = Path(directory) / "perf.data"
         if options.workload:
