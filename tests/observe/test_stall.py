@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from tokioloop.observe.stall import StallWatcher
 
 
 def test_a_sleep_is_named_while_it_runs(make_loop, caplog):
@@ -81,6 +82,16 @@ def test_the_watcher_ends_with_the_run(make_loop):
 
     assert loop.run_until_complete(main()) == before + 1
     assert threading.active_count() == before
+
+
+def test_a_hook_that_still_runs_holds_the_end_of_the_run_up_only_briefly(make_loop, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(StallWatcher, "_watch", lambda watcher: release.wait(30))
+    loop = make_loop(stall_timeout=30.0)
+    began = time.monotonic()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert time.monotonic() - began < 5
+    release.set()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])

@@ -28,6 +28,8 @@ _LOOKS_PER_TIMEOUT = 4
 _SAMPLE = 0.02
 # One look may find a thread that holds the GIL off its processor.
 _SAMPLES = 3
+# Seconds that the end of a run waits for a hook that still runs.
+_FAREWELL = 1.0
 # Waiting longer than this for the GIL means that somebody had to be asked for it.
 _GIL_CONTENDED = 0.003
 
@@ -77,7 +79,7 @@ class StallWatcher:
     def stop(self) -> None:
         """End with the run. A hook that still runs is waited for briefly."""
         self._over.set()
-        self._thread.join(self._timeout)
+        self._thread.join(min(self._timeout, _FAREWELL))
 
     def _watch(self) -> None:
         interval = self._timeout / _LOOKS_PER_TIMEOUT
