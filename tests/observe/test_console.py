@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -17,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tokioloop.observe import top as top_command
 from tokioloop.observe.console import sockets_of
 from tokioloop.observe.top import quantile_between
 
@@ -136,6 +138,16 @@ def test_a_killed_process_ends_the_console(tmp_path):
         _, text = console.communicate(timeout=10)
     assert console.returncode == 1
     assert "the process has ended" in text or "closed" in text
+
+
+def test_a_console_that_closes_before_it_is_asked_is_said_to_have(monkeypatch, capsys):
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    monkeypatch.setattr(top_command, "_attach", lambda pid, number: ours)
+    options = argparse.Namespace(pid=os.getpid(), loop=0, interval=1.0, json=True)
+    assert top_command.run(options) == top_command.UNREACHABLE
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["state"], answer["message"]) == ("closed", "the loop has closed its console")
 
 
 def attach(path, interval=0.05):

@@ -45,7 +45,6 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return _say(options, UNREACHABLE, "unreachable", str(error))
     with attached:
-        attached.sendall(json.dumps({"interval": options.interval}).encode() + b"\n")
         try:
             return _show(options, _snapshots(attached, options.interval))
         except Ended:
@@ -91,7 +90,14 @@ def _attach(pid: int, number: int) -> socket.socket:
 
 
 def _snapshots(attached: socket.socket, interval: float) -> Iterator[dict[str, Any] | float]:
-    """Yield snapshots as they come, and how late the next one is while it does not."""
+    """Yield snapshots as they come, and how late the next one is while it does not.
+
+    Raises Ended where there will be none any more.
+    """
+    try:
+        attached.sendall(json.dumps({"interval": interval}).encode() + b"\n")
+    except OSError as error:
+        raise Ended from error
     patience = max(_LATE_SECONDS, _LATE_INTERVALS * interval)
     attached.settimeout(0.5)
     received = b""
