@@ -414,6 +414,34 @@ def test_a_loop_may_close_with_a_console_attached(make_loop, tmp_path):
     attached.close()
 
 
+def test_whoever_was_accepted_just_before_the_console_closed_is_turned_away(make_loop, tmp_path):
+    """A connection is accepted a turn before its protocol hears of it."""
+    loop = make_loop()
+    path = loop.start_console(str(tmp_path / "console.sock"))
+
+    async def main():
+        timers = loop.metrics()["timers_scheduled"]
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.setblocking(False)
+            while not loop.metrics()["connections_accepted"]:
+                await asyncio.sleep(0)
+            loop.stop_console()
+            loop.start_console(path)
+            attached, read = await asyncio.to_thread(attach, path)
+            await asyncio.to_thread(read)
+            assert await loop.sock_recv(client, 1) == b""
+            assert loop.metrics()["detailed"] is True, "that of the other console goes on"
+        loop.stop_console()
+        attached.close()
+        assert loop.metrics()["detailed"] is False
+        assert loop.metrics()["connections_open"] == 0
+        assert loop.metrics()["timers_scheduled"] == timers
+        await loop.shutdown_default_executor()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 10))
+
+
 def test_a_console_that_cannot_be_opened_does_not_stop_the_program(
     make_loop, tmp_path, monkeypatch, caplog
 ):

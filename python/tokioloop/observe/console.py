@@ -3,7 +3,8 @@
 The loop itself serves it, so that an answer is a sign of life. Each line that
 comes in is a JSON object with the seconds between two snapshots; each line
 that goes out is a snapshot. Callbacks are measured while somebody is attached,
-and only then.
+and only then. All of it belongs to the loop's thread, but for the paths that
+loops of several threads choose.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Console:
         self._callbacks: dict[str, list[float]] = {}
         self._probe: asyncio.TimerHandle | None = None
         self._owner = os.getpid()
+        self._closed = False
         with _opening:
             self.path = path if path is not None else _free_path()
             self._socket = _listen(self.path)
@@ -72,24 +74,30 @@ class Console:
             raise
 
     def close(self) -> None:
-        """End all sessions and remove the socket."""
+        """End all sessions, those about to begin as well, and remove the socket."""
+        self._closed = True
         for session in list(self.sessions):
             session.end()
         self._unlink()
         self._loop._stop_serving(self._socket)
         self._socket.close()
 
-    def attach(self, session: _Session) -> None:
-        """Measure from the first session on."""
+    def attach(self, session: _Session) -> bool:
+        """Measure from the first session on; False where the console has closed meanwhile."""
+        if self._closed:
+            return False
         if not self.sessions:
             self._callbacks.clear()
             self._loop._account_callbacks(self._account)
             self._look_at_lag()
         self.sessions.add(session)
+        return True
 
     def detach(self, session: _Session) -> None:
-        """Measure no more after the last session."""
-        self.sessions.discard(session)
+        """Measure no more after the last session. One that was turned away was none."""
+        if session not in self.sessions:
+            return
+        self.sessions.remove(session)
         if not self.sessions:
             self._loop._unaccount_callbacks(self._account)
             if self._probe is not None:
@@ -167,7 +175,8 @@ class _Session(asyncio.Protocol):
             _logger.warning("user %s may not attach to the console", uid)
             self.transport.abort()
             return
-        self._console.attach(self)
+        if not self._console.attach(self):
+            self.transport.abort()  # It was accepted a turn before the console closed.
 
     def data_received(self, data: bytes) -> None:
         self._received += data
