@@ -271,7 +271,7 @@ def test_a_dump_amid_a_write_to_stderr_comes_with_the_next_turn(make_loop, monke
         await settled()
 
     loop.run_until_complete(main())
-    assert file.getvalue().count("1 tasks on ") == 1
+    assert file.getvalue().count("1 task on ") == 1
 
 
 def test_a_signal_before_a_failing_dump_leads_to_the_handler_of_before(
@@ -393,7 +393,7 @@ def test_a_loop_of_another_thread_dumps_itself(make_loop):
     loop.call_soon_threadsafe(finish.set)
     thread.join(10)
     assert not thread.is_alive()
-    assert "1 tasks on <TokioLoop running=True" in file.getvalue()
+    assert "1 task on <TokioLoop running=True" in file.getvalue()
 
 
 def test_without_a_loop_the_running_one_is_meant(make_loop, capfd):

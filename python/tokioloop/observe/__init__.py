@@ -28,7 +28,7 @@ def dump_tasks(loop: Any = None, file: IO[str] | None = None) -> None:
     >>> async def main():
     ...     tokioloop.dump_tasks(file=sys.stdout)
     >>> tokioloop.run(main())  # doctest: +ELLIPSIS
-    1 tasks on <TokioLoop running=True closed=False debug=False>
+    1 task on <TokioLoop running=True closed=False debug=False>
     task 'Task-...' (main)
     ...
         waits for nothing: it runs

@@ -108,7 +108,8 @@ def _print(loop: Any, file: IO[str] | None) -> None:
     if file is None:
         return  # The process has no stderr, and nobody else asked to be told.
     found = reports(loop)
-    lines = [f"{len(found)} tasks on {loop!r}", *map(str, found)]
+    number = "1 task" if len(found) == 1 else f"{len(found)} tasks"
+    lines = [f"{number} on {loop!r}", *map(str, found)]
     print("\n".join(lines), file=file, flush=True)
 
 
