@@ -125,6 +125,10 @@ class TestFigures:
         monkeypatch.setattr(figures, "_next_number", numbers())
         assert list(figures.figures_of_all_loops()) == ["theirs"]
 
+    def test_histograms_are_added_up_to_the_infinite_bound(self):
+        histogram = {"bounds": [1e-06, 0.5], "counts": [3, 0, 2]}
+        assert figures.cumulative(histogram) == [("1e-06", 3), ("0.5", 3), ("+Inf", 5)]
+
 
 class TestOpenTelemetry:
     @pytest.fixture

@@ -14,7 +14,7 @@ import time
 import weakref
 from typing import Any
 
-__all__ = ["COUNTERS", "GAUGES", "HISTOGRAMS", "figures_of_all_loops"]
+__all__ = ["COUNTERS", "GAUGES", "HISTOGRAMS", "cumulative", "figures_of_all_loops"]
 
 # Seconds that the loops of other threads have for their answers, all together.
 PATIENCE = 1.0
@@ -84,6 +84,12 @@ def figures_of_all_loops() -> dict[str, dict[str, Any]]:
         with contextlib.suppress(concurrent.futures.TimeoutError, RuntimeError):
             found[number] = answer.result(max(deadline - time.monotonic(), 0))
     return dict(sorted(found.items()))
+
+
+def cumulative(histogram: dict[str, Any]) -> list[tuple[str, int]]:
+    """Return how many entries are up to each bound, the last of which is infinite."""
+    bounds = [*map(str, histogram["bounds"]), "+Inf"]
+    return list(zip(bounds, itertools.accumulate(histogram["counts"]), strict=True))
 
 
 def ask(loop: Any) -> concurrent.futures.Future[dict[str, Any]]:

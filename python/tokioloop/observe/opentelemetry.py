@@ -17,7 +17,13 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 import tokioloop
 from tokioloop.observe import describe, slow
-from tokioloop.observe.figures import COUNTERS, GAUGES, HISTOGRAMS, figures_of_all_loops
+from tokioloop.observe.figures import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    cumulative,
+    figures_of_all_loops,
+)
 
 __all__ = ["instrument"]
 
@@ -92,11 +98,8 @@ def _part(latest: _Latest, name: str, part: str) -> Read:
 def _buckets(latest: _Latest, name: str) -> Read:
     def read(options: CallbackOptions) -> Iterable[Observation]:
         for number, figures in latest.get().items():
-            histogram, total = figures[name], 0
-            bounds = [*map(str, histogram["bounds"]), "+Inf"]
-            for bound, count in zip(bounds, histogram["counts"], strict=True):
-                total += count
-                yield Observation(total, {"loop": number, "le": bound})
+            for bound, count in cumulative(figures[name]):
+                yield Observation(count, {"loop": number, "le": bound})
 
     return read
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -14,7 +13,13 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from tokioloop.observe.figures import COUNTERS, GAUGES, HISTOGRAMS, figures_of_all_loops
+from tokioloop.observe.figures import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    cumulative,
+    figures_of_all_loops,
+)
 
 __all__ = ["LoopCollector", "metrics_text"]
 
@@ -39,7 +44,7 @@ class LoopCollector(Collector):
             histogram = HistogramMetricFamily(f"tokioloop_{name}", text, labels=["loop"])
             for number, figures in loops.items():
                 measured = figures[name]
-                histogram.add_metric([number], _buckets(measured), measured["sum"])
+                histogram.add_metric([number], cumulative(measured), measured["sum"])
             yield histogram
 
 
@@ -48,13 +53,3 @@ def metrics_text() -> str:
     registry = CollectorRegistry()
     registry.register(LoopCollector())
     return generate_latest(registry).decode()
-
-
-def _buckets(histogram: dict[str, Any]) -> list[tuple[str, float]]:
-    """Counts up to each bound, as Prometheus wants them."""
-    buckets = []
-    total = 0
-    for bound, count in zip([*histogram["bounds"], "+Inf"], histogram["counts"], strict=True):
-        total += count
-        buckets.append((str(bound), float(total)))
-    return buckets
