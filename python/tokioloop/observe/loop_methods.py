@@ -31,6 +31,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     _slow_reports: SlowReports | None = None
     _accounts: list[Callable[[Any, float], None]] | None = None
     _console: Console | None = None
+    _measured = False
 
     def metrics(self) -> dict[str, Any]:
         """Return the loop's figures by name; see docs/observability.md.
@@ -55,8 +56,6 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         """
         self._measured = enabled
         _core.observe(self, enabled, bool(self._accounts))
-
-    _measured = False
 
     def start_console(self, path: str | None = None) -> str:
         """Open the Unix socket that `python -m tokioloop top` attaches to.

@@ -86,7 +86,7 @@ class Profile:
     @property
     def samples(self) -> int:
         """How many there are."""
-        return self.layers.total() if hasattr(self.layers, "total") else sum(self.layers.values())
+        return sum(self.layers.values())
 
     def folded_lines(self) -> Iterator[str]:
         """Yield `outer;inner count`, the input of flame graph tools."""

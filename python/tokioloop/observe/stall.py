@@ -68,7 +68,6 @@ class StallWatcher:
         self._timeout = timeout
         self._on_stall = on_stall
         self._thread_id = threading.get_ident()
-        self._native_id = threading.get_native_id()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="tokioloop-stall", daemon=True)
 
