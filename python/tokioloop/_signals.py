@@ -5,8 +5,9 @@ themselves, and reset it when they are done, whoever else has handlers. Here it 
 loop: the loop with handlers that the main thread runs has it, or else another one that has some.
 A loop that is told of a signal which another one handles passes it on.
 
-Only the main thread may set the descriptor. Between two lines of it a KeyboardInterrupt may come
-up, which must leave no descriptor behind that is closed later.
+Only the main thread may set the descriptor, and so add and remove handlers, whichever thread runs
+the loop; the socket is made with the loop for that reason. Between two lines of the main thread a
+KeyboardInterrupt may come up, which must leave no descriptor behind that is closed later.
 """
 
 from __future__ import annotations
@@ -34,15 +35,19 @@ class SignalLoop(asyncio.SelectorEventLoop):
     _signal_fd: int
     _watch_signals: Callable[[int], None]
 
+    def _open_signal_socket(self) -> None:
+        """Make what C signal handlers write to; the last step of making a loop."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self._watch_signals(ours.detach())
+        self._signal_socket, self._signal_fd = theirs, theirs.fileno()
+
     @property
     def _csock(self) -> socket.socket:
-        """The socket that C signal handlers write to; made when first needed."""
+        """The socket that C signal handlers write to."""
         if self._signal_socket is None:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            theirs.setblocking(False)
-            self._watch_signals(ours.detach())
-            self._signal_socket, self._signal_fd = theirs, theirs.fileno()
+            raise RuntimeError("Event loop is closed")
         return self._signal_socket
 
     def run_forever(self) -> None:
@@ -61,7 +66,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
                 _give_back(previous)
             super().run_forever()
         finally:
-            current = _set_wakeup_fd(self._heir())
+            current = _set_wakeup_fd(self._fd_of_heir())
             if current not in (ours, -1):
                 # Somebody has set another one during the run: it stays.
                 _give_back(current)
@@ -75,7 +80,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
         finally:
             # asyncio's method has taken it for this loop, or, refused by the system, for nobody.
             if _is_main_thread():
-                current = _set_wakeup_fd(self._heir())
+                current = _set_wakeup_fd(self._fd_of_heir())
                 if self._is_foreign(current):
                     _give_back(current)
 
@@ -97,7 +102,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
                 return self._signal_handlers.pop(sig, None) is not None
             return super().remove_signal_handler(sig)
         finally:
-            _set_wakeup_fd(self._heir())
+            _set_wakeup_fd(self._fd_of_heir())
             if self._is_foreign(previous):
                 _give_back(previous)
 
@@ -119,19 +124,21 @@ class SignalLoop(asyncio.SelectorEventLoop):
         if _is_main_thread():
             # After a run that was interrupted before it could, or with handlers that
             # CPython leaves alone as the interpreter ends.
-            current = _set_wakeup_fd(self._heir())
+            current = _set_wakeup_fd(self._fd_of_heir())
             if current != self._signal_fd:
                 _give_back(current)
         self._signal_socket.close()
         self._signal_socket = None
 
-    def _heir(self) -> int:
+    def _fd_of_heir(self) -> int:
         """The descriptor of the loop that signals are to wake now, -1 where there is none."""
         running: Any = asyncio._get_running_loop()
         if not isinstance(running, SignalLoop) or running._is_inherited():
             running = None
         heir = next(filter(_has_handlers, (running, self, *all_loops())), running)
-        return -1 if heir is None else heir._csock.fileno()
+        # Another thread may close the heir meanwhile.
+        theirs = None if heir is None else heir._signal_socket
+        return -1 if theirs is None else theirs.fileno()
 
     def _is_inherited(self) -> bool:
         """Whether this is the parent's, in a forked child: what wakes it wakes the parent."""

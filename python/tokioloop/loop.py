@@ -124,8 +124,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         self._custom_clock = type(self).time is not _TIME
         self._custom_timers = type(self).call_at is not _CALL_AT
         register(self)
-        if threading.current_thread() is threading.main_thread():
-            self._csock  # noqa: B018 - opened now, so that a run opens nothing
+        self._open_signal_socket()
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -316,9 +316,9 @@ pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 #[allow(unsafe_code)]
 pub(crate) fn watch_signals(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyResult<()> {
     let py = event_loop.py();
-    let inside = event_loop.get().enter(py, "_watch_signals")?;
     // SAFETY: the caller has detached the descriptor from its Python object.
     let pipe = unsafe { sys::adopt(fd) };
+    let inside = event_loop.get().enter(py, "_watch_signals")?;
     let result = inside.with(|state| {
         let token = state.sources.insert(Source::Signals(pipe));
         state.signal_token = Some(token);

@@ -214,7 +214,7 @@ impl EventLoop {
     }
 
     /// Watch the read end of the pipe that C signal handlers write to. The
-    /// loop owns the descriptor from now on.
+    /// descriptor is the loop's from now on, or closed where this raises.
     fn _watch_signals(slf: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
         io::watch_signals(slf, fd)
     }

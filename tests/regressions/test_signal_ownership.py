@@ -237,6 +237,72 @@ def test_the_collector_may_close_the_socket_of_signals_before_its_loop(flavour: 
         os.close(each)
 
 
+@pytest.mark.parametrize("made", ["here", "in its thread"])
+def test_the_main_thread_adds_handlers_to_a_loop_that_another_thread_runs(
+    loop_factory: Any, made: str
+) -> None:
+    loops = [loop_factory()] if made == "here" else []
+    runs, called = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def handle() -> None:
+        threads.append(threading.current_thread())
+        called.set()
+
+    def run() -> None:
+        if not loops:
+            loops.append(loop_factory())
+        loops[0].call_soon(runs.set)
+        loops[0].run_forever()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert runs.wait(5)
+    (loop,) = loops
+    try:
+        for _ in range(3):
+            called.clear()
+            loop.add_signal_handler(signal.SIGUSR1, handle)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert called.wait(5)
+            assert loop.remove_signal_handler(signal.SIGUSR1)
+            assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+    assert threads == [thread] * 3
+
+
+def in_another_thread(call: Any) -> BaseException | None:
+    """What a call raises in a thread that is not the main one."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio has no such method")
+def test_a_pipe_of_signals_that_is_refused_is_closed(loop: Any) -> None:
+    read, write = os.pipe()
+
+    async def main() -> None:
+        refused = in_another_thread(lambda: loop._watch_signals(read))
+        assert isinstance(refused, RuntimeError)
+
+    loop.run_until_complete(main())
+    os.close(write)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(read)
+
+
 def test_a_handler_that_is_refused_is_not_kept(loop: Loop) -> None:
     raised: list[BaseException] = []
 
