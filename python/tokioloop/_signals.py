@@ -7,7 +7,9 @@ A loop that is told of a signal which another one handles passes it on.
 
 Only the main thread may set the descriptor, and so add and remove handlers, whichever thread runs
 the loop; the socket is made with the loop for that reason. Between two lines of the main thread a
-KeyboardInterrupt may come up, which must leave no descriptor behind that is closed later.
+KeyboardInterrupt may come up, which must leave no descriptor behind that is closed later. A loop
+with handlers that another thread closes leaves its socket open until the main thread sets the
+descriptor again.
 """
 
 from __future__ import annotations
@@ -24,6 +26,11 @@ from tokioloop._registry import all_loops
 from tokioloop._signatures import in_place_of
 
 __all__ = ["SignalLoop"]
+
+# What was set last: only the main thread could ask the system.
+_wakeup_fd = -1
+# Sockets of closed loops that C may still write to: closed, their numbers would be another file's.
+_left_open: list[socket.socket] = []
 
 
 class SignalLoop(asyncio.SelectorEventLoop):
@@ -89,13 +96,15 @@ class SignalLoop(asyncio.SelectorEventLoop):
         self._check_signal(sig)
         if sig not in self._signal_handlers:
             return False
-        is_taken = any(sig in loop._signal_handlers for loop in all_loops() if loop is not self)
+        others = (loop for loop in all_loops() if loop is not self and _has_handlers(loop))
+        is_taken = any(sig in loop._signal_handlers for loop in others)
         if not _is_main_thread():
             if is_taken:
                 return self._signal_handlers.pop(sig, None) is not None
             return super().remove_signal_handler(sig)
-        # Its own, for as long as it is not known whose it will be.
-        previous = _set_wakeup_fd(-1 if self._is_inherited() else self._csock.fileno())
+        # Its own, for as long as it is not known whose it will be; none where it is closed, or
+        # its parent's in a forked child.
+        previous = _set_wakeup_fd(-1 if self._signal_fd == -1 else self._csock.fileno())
         try:
             if is_taken:
                 # Another loop has taken the signal over: it keeps it.
@@ -125,10 +134,14 @@ class SignalLoop(asyncio.SelectorEventLoop):
             # After a run that was interrupted before it could, or with handlers that
             # CPython leaves alone as the interpreter ends.
             current = _set_wakeup_fd(self._fd_of_heir())
-            if current != self._signal_fd:
+            if current not in (self._signal_fd, -1):
                 _give_back(current)
-        self._signal_socket.close()
-        self._signal_socket = None
+            self._signal_socket.close()
+        elif self._signal_fd == _wakeup_fd:
+            _left_open.append(self._signal_socket)
+        else:
+            self._signal_socket.close()
+        self._signal_socket, self._signal_fd = None, -1
 
     def _fd_of_heir(self) -> int:
         """The descriptor of the loop that signals are to wake now, -1 where there is none."""
@@ -162,8 +175,15 @@ def _is_main_thread() -> bool:
 
 
 def _set_wakeup_fd(fd: int) -> int:
-    """Set the wake-up descriptor, and return the one of before."""
-    return signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    """Set the wake-up descriptor, and return the one of before; -1 if its loop is closed."""
+    global _wakeup_fd
+    previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    _wakeup_fd = fd
+    while _left_open:
+        with _left_open.pop() as left:
+            if left.fileno() == previous:
+                previous = -1
+    return previous
 
 
 def _give_back(fd: int) -> None:

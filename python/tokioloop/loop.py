@@ -166,19 +166,24 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     def close(self) -> None:
         """Close the loop; callbacks that wait are dropped.
 
-        Raises RuntimeError while the loop runs. Transports that are open stay
-        so, and their protocols are not told, as in asyncio; a server's TLS
-        handshakes that are under way are ended.
+        Raises RuntimeError while the loop runs. A thread other than the main one cannot
+        remove signal handlers, and gets a ValueError for them, as in asyncio; the loop
+        is closed then, and a second call, in the main thread, removes those that are
+        left. Transports that are open stay so, and their protocols are not told, as in asyncio;
+        a server's TLS handshakes that are under way are ended.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
+            super().close()
             return
         _tls.end_arrivals(self._open_transports())
-        super().close()
-        self._selector = None
-        self._shutdown()
-        self._close_signal_socket()
+        try:
+            super().close()
+        finally:
+            self._selector = None
+            self._shutdown()
+            self._close_signal_socket()
 
     @property
     def _ready(self) -> ReadyQueue:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.leaks import leaked_descriptors, open_descriptors
 from tests.support.net import eventually, settled
 
 pytestmark = pytest.mark.flavours(
@@ -301,6 +302,41 @@ def test_a_pipe_of_signals_that_is_refused_is_closed(loop: Any) -> None:
     os.close(write)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(read)
+
+
+def test_a_loop_with_handlers_that_a_thread_closes_is_closed(loop_factory: Any) -> None:
+    before = open_descriptors()
+    loop = loop_factory()
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(number, int)
+    assert isinstance(in_another_thread(loop.close), ValueError)
+    assert loop.is_closed()
+    # The thread could remove none of them.
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+    assert leaked_descriptors(before) == {}
+    loop.close()
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio closes what signals are still written to")
+def test_what_signals_are_written_to_is_closed_by_nobody_but_the_main_thread(
+    loop: Loop, loop_factory: Any
+) -> None:
+    other: Any = loop_factory()
+    other.add_signal_handler(signal.SIGUSR1, int)
+    written = os.fstat(other._csock.fileno())
+    number = other._csock.fileno()
+    assert isinstance(in_another_thread(other.close), ValueError)
+    # Else a signal would be written to whatever is opened next.
+    assert os.path.samestat(os.fstat(number), written)
+    loop.run_until_complete(asyncio.sleep(0))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    calls: list[Any] = []
+    loop.add_signal_handler(signal.SIGUSR1, calls.append, 1)
+    send_and_wait(loop, signal.SIGUSR1, calls)
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 def test_a_handler_that_is_refused_is_not_kept(loop: Loop) -> None:
