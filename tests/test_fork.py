@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.support.programs import output_of
+from tests.support.programs import output_of, run_program
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here"),
@@ -215,7 +215,6 @@ def test_a_child_collects_the_loop_that_its_parents_threads_have_called(flavour)
             global loop
             kind = type(loop)
             # Neither a descriptor nor a warning is this test's business.
-            sys.unraisablehook = lambda *arguments: None
             warnings.simplefilter("ignore")
             del loop
             gc.collect()
@@ -228,6 +227,51 @@ def test_a_child_collects_the_loop_that_its_parents_threads_have_called(flavour)
         loop.run_forever()
         thread.join()
         assert in_child(collected) == 0
+        loop.close()
+        print("done")
+        """,
+    )
+
+
+@pytest.mark.parametrize("how", ["collects it", "ends with it"])
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop's loops are never collected")
+def test_a_child_says_nothing_of_the_loop_that_its_parent_has_left_open(flavour, how):
+    program = f"""
+        import os, gc
+        loop = new_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.add_signal_handler(10, int)
+        if os.fork() == 0:
+            if {how!r} == "collects it":
+                del loop
+                gc.collect()
+            raise SystemExit
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+        loop.call_soon(print, "done")
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    """
+    done = run_program(flavour, program)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio takes what is the parent's for the child's")
+@pytest.mark.parametrize("call", ["close()", "add_signal_handler(10, int)"])
+def test_a_child_is_refused_its_parents_loop_by_name(flavour, call):
+    check(
+        flavour,
+        f"""
+        def child():
+            try:
+                loop.{call}
+            except RuntimeError as error:
+                assert str(error).startswith({call.partition("(")[0] + "() was"!r}), error
+                assert "forked child" in str(error)
+            else:
+                raise AssertionError
+
+        loop = new_loop()
+        assert in_child(child) == 0
         loop.close()
         print("done")
         """,

@@ -82,6 +82,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
 
     @in_place_of(asyncio.SelectorEventLoop.add_signal_handler)
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        self._check_process("add_signal_handler")
         try:
             super().add_signal_handler(sig, callback, *args)
         finally:
@@ -156,6 +157,13 @@ class SignalLoop(asyncio.SelectorEventLoop):
     def _is_inherited(self) -> bool:
         """Whether this is the parent's, in a forked child: what wakes it wakes the parent."""
         return self._signal_socket is not None and self._signal_fd == -1
+
+    def _check_process(self, method: str) -> None:
+        if self._is_inherited():
+            raise RuntimeError(
+                f"{method}() was called in a forked child: this event loop belongs to the parent "
+                "process"
+            )
 
     def _is_foreign(self, fd: int) -> bool:
         """Whether a wake-up descriptor is that of no loop of ours."""

@@ -166,17 +166,19 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     def close(self) -> None:
         """Close the loop; callbacks that wait are dropped.
 
-        Raises RuntimeError while the loop runs. A thread other than the main one cannot
-        remove signal handlers, and gets a ValueError for them, as in asyncio; the loop
-        is closed then, and a second call, in the main thread, removes those that are
-        left. Transports that are open stay so, and their protocols are not told, as in asyncio;
-        a server's TLS handshakes that are under way are ended.
+        Raises RuntimeError while the loop runs, and in a forked child for a loop of
+        the parent. A thread other than the main one cannot remove signal handlers,
+        and gets a ValueError for them, as in asyncio; the loop is closed then, and
+        a second call, in the main thread, removes those that are left. Transports
+        that are open stay so, and their protocols are not told, as in asyncio; a server's
+        TLS handshakes that are under way are ended.
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
             super().close()
             return
+        self._check_process("close")
         _tls.end_arrivals(self._open_transports())
         try:
             super().close()
@@ -184,6 +186,11 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             self._selector = None
             self._shutdown()
             self._close_signal_socket()
+
+    def __del__(self) -> None:
+        # A forked child's copy of a loop of its parent is not the child's to close.
+        if not self.is_closed() and not self._is_inherited():
+            super().__del__()
 
     @property
     def _ready(self) -> ReadyQueue:
