@@ -1,7 +1,8 @@
 """What asyncio's loop keeps in private attributes, as views of the reactor.
 
 Libraries look at `len(loop._ready)` and CPython's own code at `_scheduled` and
-`_selector`; the reactor has the queue, the timers and the watches.
+`_selector`; the reactor has the queue, the timers and the watches. They may be looked at where
+the loop may be entered: another thread than a running loop's is refused.
 """
 
 from __future__ import annotations
@@ -65,8 +66,15 @@ class WatchedDescriptors:
         self._loop = loop
 
     def get_key(self, fileobj: int) -> selectors.SelectorKey:
-        """Return the key of a watched descriptor; KeyError where it is none."""
-        reader, writer = self._loop._watched(fileobj)
+        """Return the key of a watched descriptor; KeyError where it is none.
+
+        KeyError also for another thread: asyncio's pipes ask for their `repr`, which a log
+        line shows in any.
+        """
+        try:
+            reader, writer = self._loop._watched(fileobj)
+        except RuntimeError as error:
+            raise KeyError(f"{fileobj!r} is not known here") from error
         events = selectors.EVENT_READ * (reader is not None)
         events |= selectors.EVENT_WRITE * (writer is not None)
         if not events:

@@ -181,6 +181,20 @@ def test_a_transport_tells_every_thread_whether_it_is_closing(loop: Any) -> None
     loop.run_until_complete(main())
 
 
+def test_pipes_and_children_show_themselves_to_every_thread(loop: Any) -> None:
+    pipe = asyncio.subprocess.PIPE
+
+    async def main() -> None:
+        child = await asyncio.create_subprocess_exec("cat", stdin=pipe, stdout=pipe)
+        transport: Any = child._transport  # type: ignore[attr-defined]
+        text = in_another_thread(lambda: repr(transport))
+        assert f"pid={child.pid}" in text
+        assert f"stdout={in_another_thread(lambda: repr(transport.get_pipe_transport(1)))}" in text
+        await child.communicate(b"")
+
+    loop.run_until_complete(main())
+
+
 def test_a_server_that_another_thread_closes_is_closed_by_the_loop(loop: Any) -> None:
     async def main() -> None:
         server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
