@@ -59,7 +59,8 @@ def serve(
     raises, the others are cancelled and waited for, and the exception is raised here; those that
     other threads raised meanwhile come at the end of its chain of contexts.
 
-    In the main thread SIGINT and SIGTERM stop all loops: every `main` is cancelled, in the order
+    In the main thread SIGINT and SIGTERM, where the process does not ignore them (a shell makes its
+    background jobs ignore SIGINT), stop all loops: every `main` is cancelled, in the order
     of the threads, then each loop finishes its other tasks, asynchronous generators and executor
     as `asyncio.run` does. Afterwards SIGINT raises KeyboardInterrupt, and SIGTERM lets `serve`
     return. A second signal does not wait: it raises KeyboardInterrupt or SystemExit at once.
@@ -233,7 +234,8 @@ def _signals_to(events: queue.SimpleQueue[Any]) -> Iterator[None]:
         # A handler may interrupt any line of this thread; SimpleQueue.put is reentrant.
         events.put(signal.Signals(number))
 
-    previous = {number: signal.signal(number, on_signal) for number in STOP_SIGNALS}
+    heeded = [each for each in STOP_SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, on_signal) for number in heeded}
     try:
         yield
     finally:

@@ -300,6 +300,26 @@ def test_a_signal_ends_every_loop_in_order(number: signal.Signals, outcome: str)
     assert output_of(TOKIOLOOP, SIGNALLED.format(signal=number.name)) == outcome
 
 
+IGNORING = """
+import asyncio, os, signal, warnings, tokioloop
+warnings.simplefilter("ignore", RuntimeWarning)
+signal.signal(signal.{signal}, signal.SIG_IGN)
+
+async def main(index):
+    os.kill(os.getpid(), signal.{signal})
+    await asyncio.sleep(0.01)
+    return signal.getsignal(signal.{signal}) is signal.SIG_IGN
+
+print(tokioloop.serve(main, threads=2))
+assert signal.getsignal(signal.{signal}) is signal.SIG_IGN
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_the_process_ignores_is_ignored(number: signal.Signals) -> None:
+    assert output_of(TOKIOLOOP, IGNORING.format(signal=number.name)) == "[True, True]\n"
+
+
 STUBBORN = """
 import asyncio, os, signal, threading, warnings, tokioloop
 warnings.simplefilter("ignore", RuntimeWarning)
