@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import weakref
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,12 @@ if TYPE_CHECKING:
 
 __all__ = ["all_loops", "register"]
 
-_loops: weakref.WeakSet[TokioLoop] = weakref.WeakSet()
+_loops: set[weakref.ref[TokioLoop]] = set()
 
 
 def register(loop: TokioLoop) -> None:
     """Note a loop that was just made."""
-    _loops.add(loop)
+    _loops.add(weakref.ref(loop, _loops.discard))
 
 
 def all_loops() -> list[TokioLoop]:
@@ -26,7 +25,7 @@ def all_loops() -> list[TokioLoop]:
     Copying the set is one step, which loops that other threads make meanwhile
     cannot disturb; iterating over it would be many.
     """
-    return [loop for reference in _loops.data.copy() if (loop := reference()) is not None]
+    return [loop for reference in _loops.copy() if (loop := reference()) is not None]
 
 
 def _disown_loops() -> None:
@@ -41,5 +40,4 @@ def _disown_loops() -> None:
     _loops.clear()
 
 
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_disown_loops)
+os.register_at_fork(after_in_child=_disown_loops)
