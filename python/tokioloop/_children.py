@@ -1,13 +1,16 @@
 """Children are watched by pidfd: no thread, no SIGCHLD handler, any loop's thread.
 
 Where the system has none (macOS, some sandboxes), asyncio's own way remains: a thread for each
-child.
+child. All of this but `supported` is called by the loop's thread; a loop that is closed before its
+children end closes their descriptors, in whatever thread that is.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
+from asyncio import unix_events
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["supported", "watch"]
 
 # What asyncio reports for a child that somebody else has waited for.
-UNKNOWN_RETURNCODE = 255
-
+_UNKNOWN_RETURNCODE = 255
 
 # What the system has answered.
 _supported: bool | None = None
@@ -55,6 +57,18 @@ def _ask_system() -> bool:
     return True
 
 
+if sys.version_info >= (3, 14):
+
+    class Watcher(unix_events._ThreadedChildWatcher):  # type: ignore[name-defined]
+        """What asyncio's loop asks to watch a child; before 3.14 it asks the policy."""
+
+        def add_child_handler(self, pid: int, callback: Any, transport: Any) -> None:
+            if supported():
+                watch(transport._loop, transport)
+            else:
+                super().add_child_handler(pid, callback, transport)
+
+
 def watch(loop: TokioLoop, transport: Any) -> None:
     """Tell the transport of its process's end; reaps the process.
 
@@ -62,7 +76,8 @@ def watch(loop: TokioLoop, transport: Any) -> None:
     """
     pid = transport.get_pid()
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = _Pidfd(os.pidfd_open(pid))
+        loop._add_reader(pidfd, _ended, loop, pidfd, pid, transport)
     except ProcessLookupError:
         # It has ended, and with SIGCHLD ignored the kernel keeps no status.
         loop.call_soon(_unknown, pid, transport)
@@ -70,33 +85,49 @@ def watch(loop: TokioLoop, transport: Any) -> None:
     except OSError:
         process = transport.get_extra_info("subprocess")
         transport.close()
+        # It was killed just now: this holds the loop, but not for long.
         process.wait()
         raise
-    loop._add_reader(pidfd, _ended, loop, pidfd, pid, transport)
 
 
-def _ended(loop: TokioLoop, pidfd: int, pid: int, transport: Any) -> None:
+class _Pidfd:
+    """The descriptor of a child, which is closed when its watch is gone."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    # The interpreter may have ended before it.
+    def __del__(self, _close: Any = os.close) -> None:
+        _close(self._number)
+
+
+def _ended(loop: TokioLoop, pidfd: _Pidfd, pid: int, transport: Any) -> None:
     loop._remove_reader(pidfd)
     try:
         # By descriptor: where somebody else has waited for the child, its number
         # may be that of another one by now.
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
     except ChildProcessError:
         result = None
-    finally:
-        os.close(pidfd)
-    if result is None:
-        _unknown(pid, transport)
-    elif result.si_code == os.CLD_EXITED:
-        transport._process_exited(result.si_status)
+    if result is not None:
+        exited = result.si_code == os.CLD_EXITED
+        transport._process_exited(result.si_status if exited else -result.si_status)
+    elif (known := transport.get_extra_info("subprocess").returncode) is not None:
+        # Its transport has asked first: closing that does, to see whether to kill.
+        transport._process_exited(known)
     else:
-        transport._process_exited(-result.si_status)
+        _unknown(pid, transport)
 
 
 def _unknown(pid: int, transport: Any) -> None:
     logger.warning(
         "child process pid %d exit status already read: will report returncode %d",
         pid,
-        UNKNOWN_RETURNCODE,
+        _UNKNOWN_RETURNCODE,
     )
-    transport._process_exited(UNKNOWN_RETURNCODE)
+    transport._process_exited(_UNKNOWN_RETURNCODE)

@@ -115,8 +115,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         self._signal_socket: socket.socket | None = None
         self._signal_fd = -1
         if sys.version_info >= (3, 14):
-            # For systems without pidfd; before, the policy has one.
-            self._watcher = unix_events._ThreadedChildWatcher()
+            self._watcher = children.Watcher()
         self._sockets_of_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._transport_class = SocketTransport
         self._stall_timeout = stall_timeout
@@ -262,46 +261,48 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
 
     start_tls = _tls.start_tls
 
-    async def _make_subprocess_transport(
-        self,
-        protocol: Any,
-        args: Any,
-        shell: bool,
-        stdin: Any,
-        stdout: Any,
-        stderr: Any,
-        bufsize: int,
-        extra: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> asyncio.SubprocessTransport:
-        if not children.supported():
-            return await super()._make_subprocess_transport(
-                protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
-            )
-        waiter = self.create_future()
-        transport = unix_events._UnixSubprocessTransport(
+    if sys.version_info < (3, 14):
+        # asyncio's own, but for who watches: that is a `_watcher` of the loop only from 3.14 on.
+        async def _make_subprocess_transport(
             self,
-            protocol,
-            args,
-            shell,
-            stdin,
-            stdout,
-            stderr,
-            bufsize,
-            waiter=waiter,
-            extra=extra,
-            **kwargs,
-        )
-        children.watch(self, transport)
-        try:
-            await waiter
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException:
-            transport.close()
-            await transport._wait()
-            raise
-        return transport
+            protocol: Any,
+            args: Any,
+            shell: bool,
+            stdin: Any,
+            stdout: Any,
+            stderr: Any,
+            bufsize: int,
+            extra: dict[str, Any] | None = None,
+            **kwargs: Any,
+        ) -> asyncio.SubprocessTransport:
+            if not children.supported():
+                return await super()._make_subprocess_transport(
+                    protocol, args, shell, stdin, stdout, stderr, bufsize, extra, **kwargs
+                )
+            waiter = self.create_future()
+            transport = unix_events._UnixSubprocessTransport(
+                self,
+                protocol,
+                args,
+                shell,
+                stdin,
+                stdout,
+                stderr,
+                bufsize,
+                waiter=waiter,
+                extra=extra,
+                **kwargs,
+            )
+            children.watch(self, transport)
+            try:
+                await waiter
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException:
+                transport.close()
+                await transport._wait()
+                raise
+            return transport
 
     @in_place_of(asyncio.SelectorEventLoop.create_connection)
     async def create_connection(

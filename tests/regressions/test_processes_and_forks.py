@@ -17,7 +17,11 @@ from typing import Any
 import pytest
 
 from tests.support.flavours import Flavour
-from tests.support.leaks import children_of_this_process
+from tests.support.leaks import (
+    children_of_this_process,
+    leaked_descriptors,
+    open_descriptors,
+)
 from tests.support.net import eventually, settled
 from tests.support.programs import output_of
 
@@ -95,6 +99,55 @@ def test_children_of_a_process_that_ignores_them_end_with_255(
             assert loop.run_until_complete(main()) == 255
     finally:
         signal.signal(signal.SIGCHLD, saved)
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio has it from Popen only where that comes late")
+def test_a_child_whose_end_its_transport_has_seen_ends_with_its_status(
+    loop: Loop, caplog: Any
+) -> None:
+    async def main() -> int:
+        process = await asyncio.create_subprocess_exec("sleep", "30")
+        os.kill(process.pid, signal.SIGTERM)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        process._transport.close()  # type: ignore[attr-defined]
+        return await asyncio.wait_for(process.wait(), 5)
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        assert loop.run_until_complete(main()) == -signal.SIGTERM
+    assert caplog.text == ""
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio of 3.12 and later leaves its descriptor open")
+def test_a_child_that_outlives_its_loop_leaves_no_descriptor(loop_factory: Any) -> None:
+    before = open_descriptors()
+    loop = loop_factory()
+    process = loop.run_until_complete(asyncio.create_subprocess_exec("sleep", "30"))
+    assert len(open_descriptors()) > len(before)
+    loop.close()
+    assert leaked_descriptors(before) == {}
+    transport = process._transport
+    transport.close()
+    assert transport.get_extra_info("subprocess").wait() == -signal.SIGKILL
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio leaves the child behind")
+def test_a_child_that_the_poll_cannot_watch_is_not_left_behind(loop: Any, monkeypatch: Any) -> None:
+    def none_left(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def main() -> None:
+        first = await asyncio.create_subprocess_exec("true")
+        assert await first.wait() == 0
+        before = open_descriptors()
+        monkeypatch.setattr(loop, "_add_reader", none_left)
+        with pytest.raises(OSError, match="No space left"):
+            await asyncio.create_subprocess_exec("sleep", "30")
+        monkeypatch.undo()
+        assert leaked_descriptors(before) == {}
+        assert children_of_this_process() <= children
+
+    children = children_of_this_process()
+    loop.run_until_complete(main())
 
 
 @pytest.mark.flavours("tokioloop", reason="asyncio leaves the child and its pipes behind")
