@@ -8,7 +8,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
 
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
 use pyo3::prelude::*;
@@ -25,15 +26,24 @@ use crate::py::{Args, Owned, stop_iteration};
 #[repr(C)]
 pub(crate) struct NativeCoroutine {
     ob_base: ffi::PyObject,
-    /// A step is under way, in this thread or another.
-    running: AtomicBool,
-    /// Whether there is an operation inside that anybody may look at: there is
-    /// none during a step, nor once it has ended.
-    filled: Cell<bool>,
+    /// Whether there is an operation inside, and whose it is meanwhile: one of the
+    /// constants below.
+    state: AtomicU8,
     /// Qualified name of the method; a thin pointer, of which null is None.
     name: Cell<Option<&'static &'static str>>,
     operation: UnsafeCell<MaybeUninit<Operation>>,
 }
+
+/// Nothing is inside: not yet, or no longer.
+const EMPTY: u8 = 0;
+/// An operation that waits for its next step.
+const FILLED: u8 = 1;
+/// A thread has the operation for a step, out of everybody's sight: to the
+/// collector, too, there is none meanwhile.
+const RUNNING: u8 = 2;
+/// A thread looks at the operation, for some instructions and without a call into
+/// Python. Only without the GIL does another thread ever find this.
+const LOOKED_AT: u8 = 3;
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 /// A `drain` ends before the next `read` begins, and so on.
@@ -57,47 +67,77 @@ impl NativeCoroutine {
     }
 
     #[inline]
-    fn take(&self) -> Option<Operation> {
-        // SAFETY: filled, and empty from now on.
-        self.filled.replace(false).then(|| unsafe { (*self.operation.get()).assume_init_read() })
-    }
-
-    #[inline]
     fn put(&self, operation: Operation) {
         // SAFETY: empty, and nobody looks into an empty one.
         unsafe { (*self.operation.get()).write(operation) };
-        self.filled.set(true);
+        self.state.store(FILLED, Ordering::Release);
     }
 
     fn name(&self) -> &'static str {
         self.name.get().map_or("", |name| *name)
     }
 
-    /// The operation as it is between two steps.
-    fn peek(&self) -> Option<&Operation> {
-        // SAFETY: filled; the callers change nothing while they look.
-        self.filled.get().then(|| unsafe { (*self.operation.get()).assume_init_ref() })
+    /// Has the operation for itself, in the state `to`, until it sets another one;
+    /// otherwise the state that is in the way. Who looks is waited for.
+    #[inline]
+    fn seize(&self, to: u8) -> Result<(), u8> {
+        loop {
+            match self.state.compare_exchange(FILLED, to, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(LOOKED_AT) => thread::yield_now(),
+                Err(state) => return Err(state),
+            }
+        }
+    }
+
+    /// Looks at the operation as it is between two steps; `body` must not call into
+    /// Python.
+    fn look<R>(&self, body: impl FnOnce(&Operation) -> R) -> Option<R> {
+        self.seize(LOOKED_AT).ok()?;
+        // SAFETY: it was filled, and all others wait meanwhile.
+        let result = body(unsafe { (*self.operation.get()).assume_init_ref() });
+        self.state.store(FILLED, Ordering::Release);
+        Some(result)
+    }
+
+    /// Takes the operation out between two steps, if it is one that `wanted` says
+    /// yes to, without a call into Python.
+    fn take_if(&self, wanted: impl FnOnce(&Operation) -> bool) -> Option<Operation> {
+        self.seize(LOOKED_AT).ok()?;
+        // SAFETY: it was filled, and all others wait meanwhile.
+        let takes = wanted(unsafe { (*self.operation.get()).assume_init_ref() });
+        // SAFETY: as above, and empty from now on.
+        let taken = takes.then(|| unsafe { (*self.operation.get()).assume_init_read() });
+        self.state.store(if takes { EMPTY } else { FILLED }, Ordering::Release);
+        taken
+    }
+
+    /// Takes the operation out of an object that no thread can use any more.
+    #[inline]
+    fn take(&self) -> Option<Operation> {
+        if self.state.load(Ordering::Relaxed) == EMPTY { None } else { self.take_if(|_| true) }
     }
 
     /// One step, during which nobody else may take one.
     #[inline]
     fn step(&self, py: Python<'_>, input: Input<'_>) -> PyResult<Step> {
-        if self.running.swap(true, Ordering::Acquire) {
-            return Err(PyValueError::new_err("coroutine already executing"));
+        if let Err(state) = self.seize(RUNNING) {
+            return Err(refused(state));
         }
-        if !self.filled.replace(false) {
-            self.running.store(false, Ordering::Release);
-            return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
-        }
-        // In place, but out of everybody's sight: to the collector, too, it is
-        // empty meanwhile.
         let mut under_way = UnderWay { coroutine: self, ended: true };
-        // SAFETY: it was filled, and nobody else looks into an empty one.
+        // SAFETY: it was filled, and nobody else looks into one that runs.
         let result = unsafe { (*self.operation.get()).assume_init_mut() }.resume(py, input);
         under_way.ended = !matches!(result, Ok(Step::Yield(_)));
-        drop(under_way);
-        self.running.store(false, Ordering::Release);
         result
+    }
+}
+
+/// Why a coroutine in this state takes no step.
+#[cold]
+fn refused(state: u8) -> PyErr {
+    match state {
+        RUNNING => PyValueError::new_err("coroutine already executing"),
+        _ => PyRuntimeError::new_err("cannot reuse already awaited coroutine"),
     }
 }
 
@@ -112,11 +152,11 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if self.ended {
             // SAFETY: the step has left the operation whole, and nobody looks
-            // into an empty one.
+            // into one that runs.
             unsafe { (*self.coroutine.operation.get()).assume_init_drop() };
-        } else {
-            self.coroutine.filled.set(true);
         }
+        let state = if self.ended { EMPTY } else { FILLED };
+        self.coroutine.state.store(state, Ordering::Release);
     }
 }
 
@@ -204,7 +244,7 @@ fn value_or_stop(py: Python<'_>, step: Step) -> PyResult<Owned> {
 
 fn send<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     let value = args.one("send", "value")?;
-    if !value.is_none() && t.peek().is_some_and(Operation::is_new) {
+    if !value.is_none() && t.look(Operation::is_new) == Some(true) {
         return Err(pyo3::exceptions::PyTypeError::new_err(
             "can't send non-None value to a just-started coroutine",
         ));
@@ -230,8 +270,7 @@ fn throw<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyRe
 
 fn close<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("close")?;
-    if t.peek().is_none_or(Operation::is_new) && !t.running.load(Ordering::Relaxed) {
-        drop(t.take());
+    if t.take_if(Operation::is_new).is_some() || t.state.load(Ordering::Relaxed) == EMPTY {
         return Ok(Owned::none(py));
     }
     let exit = py.get_type::<pyo3::exceptions::PyGeneratorExit>().call0()?;
@@ -265,12 +304,12 @@ fn qualified_name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
 }
 
 fn is_running(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    Ok(Owned::bool(py, t.running.load(Ordering::Relaxed)))
+    Ok(Owned::bool(py, t.state.load(Ordering::Relaxed) == RUNNING))
 }
 
 fn awaited(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    let awaited = t.peek().and_then(Operation::awaited);
-    Ok(awaited.map_or_else(|| Owned::none(py), |awaited| awaited.clone_ref(py)))
+    let awaited = t.look(|operation| operation.awaited().map(|awaited| awaited.clone_ref(py)));
+    Ok(awaited.flatten().unwrap_or_else(|| Owned::none(py)))
 }
 
 /// There is no frame: what looks for one in a coroutine takes None for an end
@@ -306,7 +345,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 // SAFETY: zero is valid: it says that there is no operation inside.
 unsafe impl NativeClass for NativeCoroutine {
     const NAME: &'static CStr = c"tokioloop._core.NativeCoroutine";
-    const BASE_SIZE: usize = offset_of!(Self, running);
+    const BASE_SIZE: usize = offset_of!(Self, state);
     const WEAKLIST: Option<usize> = None;
     const DICT: Option<usize> = None;
     const SUBCLASSABLE: bool = false;
@@ -323,8 +362,10 @@ unsafe impl NativeClass for NativeCoroutine {
     }
 
     fn traverse(&self, visitor: &mut Visitor) {
-        if let Some(operation) = self.peek() {
-            operation.traverse(visitor);
+        // The collector has stopped all other threads, none of them amid a look.
+        if self.state.load(Ordering::Relaxed) == FILLED {
+            // SAFETY: filled, and nobody changes it meanwhile.
+            unsafe { (*self.operation.get()).assume_init_ref() }.traverse(visitor);
         }
     }
 
