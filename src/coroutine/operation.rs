@@ -61,8 +61,9 @@ impl Operation {
 
     /// Ends it where it stands: nobody will resume it any more.
     pub(crate) fn abandon(self) {
-        if let Self::Socket(call) = self {
-            call.abandon();
+        match self {
+            Self::Stream(operation) => operation.abandon(),
+            Self::Socket(call) => call.abandon(),
         }
     }
 }

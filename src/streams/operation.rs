@@ -128,6 +128,15 @@ impl Operation {
         }
     }
 
+    /// Ends a call that nobody will resume any more: asyncio's `finally`, which the
+    /// finalizer of a coroutine runs.
+    pub(crate) fn abandon(self) {
+        if let (Stage::Waiting(_), Task::Read(_, state)) = (&self.stage, &self.task) {
+            // SAFETY: objects die on attached threads.
+            read::forget_waiter(unsafe { Python::assume_attached() }, state);
+        }
+    }
+
     /// The wait is over: looks again.
     fn go_on(&mut self, py: Python<'_>) -> PyResult<Step> {
         let Task::Read(read, state) = &mut self.task else {

@@ -112,6 +112,26 @@ def test_an_exception_thrown_in_ends_the_wait(loop: Loop) -> None:
     run(loop, converse)
 
 
+def test_one_that_is_dropped_while_it_waits_leaves_the_reader_as_it_was(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        for method in ("read", "readline", "readuntil"):
+            coroutine = getattr(reader, method)()
+            coroutine.send(None)
+            del coroutine
+            assert reader._waiter is None
+        coroutine = reader.readexactly(4)
+        coroutine.send(None)
+        cycle = [coroutine]
+        cycle.append(cycle)
+        del coroutine, cycle
+        gc.collect()
+        assert reader._waiter is None
+        peer.sendall(b"data")
+        assert await reader.readexactly(4) == b"data"
+
+    run(loop, converse)
+
+
 def test_one_that_nobody_awaits_is_told_of(loop: Loop) -> None:
     async def converse(reader: Any, writer: Any, _peer: Any) -> None:
         with pytest.warns(RuntimeWarning, match=r"'StreamReader.readline' was never awaited"):
