@@ -12,6 +12,7 @@ use crate::event_loop::run::take_signals;
 use crate::event_loop::{EventLoop, Inside, Source, io};
 use crate::logging;
 use crate::py::detached::detached;
+use crate::py::stop_iteration;
 use crate::ready::Ready;
 use crate::transports::stream;
 
@@ -92,6 +93,7 @@ pub(super) fn poll(
     pace: &mut Pace,
 ) -> PyResult<()> {
     logging::deliver(py)?;
+    stop_iteration::forget_caught(py);
     if inside.with(|state| !state.corked.is_empty()) {
         // A callback runs the loop, or a handler of the log writes: nothing that
         // was written may wait for what it brings about.

@@ -18,11 +18,12 @@ use crate::event_loop::native::This;
 use crate::event_loop::polling::{self, Pace};
 use crate::event_loop::{EventLoop, Inside, LoopState, Source, io, observer};
 use crate::logging;
+use crate::py::{Owned, stop_iteration};
 use crate::ready::Ready;
+use crate::report;
 use crate::sockets;
 use crate::transports::stream::TransportRef;
 use crate::transports::{accept, datagram, stream};
-use crate::{py::Owned, report};
 
 /// Runs turns until `stop` was asked for.
 ///
@@ -56,6 +57,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     drop(running);
     event_loop.get().take_late_messages(py);
     log::debug!("run ends");
+    stop_iteration::forget_caught(py);
     result.and(logging::deliver(py))
 }
 

@@ -35,6 +35,16 @@ pub(crate) fn forget_value(_py: Python<'_>) {
     spare::forget_value();
 }
 
+/// Lets go of an exception that was caught in a Python frame: its traceback holds
+/// the frame, that all its variables, and one of them perhaps the one who raised it,
+/// who then never calls [`forget_value`]. For the loop, now and then. The caller is
+/// where any Python code may run.
+#[inline]
+pub(crate) fn forget_caught(_py: Python<'_>) {
+    #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
+    spare::forget_caught();
+}
+
 /// Before 3.12 an exception is not made until somebody asks for it; with the
 /// GIL off an object that all threads share would cost more than it saves.
 #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
@@ -104,17 +114,44 @@ mod spare {
     #[inline]
     pub(super) fn forget_value() {
         let spare = SPARE.load(Ordering::Relaxed);
-        // SAFETY: alive by our reference; alone, so that nobody waits for the
-        // value; None lives as long as the interpreter.
+        if spare.is_null() {
+            return;
+        }
+        if is_caught(spare) {
+            forget(spare);
+            return;
+        }
+        // SAFETY: alone, so that nobody waits for the value; None lives as long as
+        // the interpreter.
         unsafe {
-            if spare.is_null() || ffi::Py_REFCNT(spare.cast()) != 1 {
-                return;
-            }
             let none = ffi::Py_None();
             if (*spare).value != none {
                 ffi::Py_INCREF(none);
                 ffi::Py_XDECREF(ptr::replace(&raw mut (*spare).value, none));
             }
         }
+    }
+
+    #[inline]
+    pub(super) fn forget_caught() {
+        let spare = SPARE.load(Ordering::Relaxed);
+        if !spare.is_null() && is_caught(spare) {
+            forget(spare);
+        }
+    }
+
+    /// Whether it was not the evaluator that took the value, but somebody the exception.
+    #[inline]
+    fn is_caught(spare: *mut PyStopIterationObject) -> bool {
+        // SAFETY: our reference keeps it alive, and the GIL keeps it still.
+        unsafe { ffi::Py_REFCNT(spare.cast()) != 1 || !(*spare).traceback.is_null() }
+    }
+
+    /// Leaves the exception to whoever holds it.
+    #[cold]
+    fn forget(spare: *mut PyStopIterationObject) {
+        SPARE.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: the reference was ours, and is nobody's place any more.
+        unsafe { ffi::Py_DECREF(spare.cast()) };
     }
 }

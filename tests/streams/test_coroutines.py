@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import contextvars
 import gc
 import inspect
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.streams.support import opened, run, until_held
+from tests.support.net import eventually
 
 Loop = asyncio.AbstractEventLoop
 
@@ -228,10 +230,41 @@ def test_results_that_are_looked_at_stay_what_they_are(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
-def test_nothing_is_kept_alive(loop: Loop) -> None:
-    class Token:
-        pass
+class Token:
+    """Something whose end can be seen."""
 
+
+def in_a_variable(coroutine: Any) -> weakref.ref[Token]:
+    token = Token()
+    iterator = coroutine.__await__()
+    with contextlib.suppress(StopIteration):
+        next(iterator)
+    return weakref.ref(token)
+
+
+def in_a_variable_that_ends(coroutine: Any) -> weakref.ref[Token]:
+    token = Token()
+    iterator = coroutine.__await__()
+    with contextlib.suppress(StopIteration):
+        next(iterator)
+    del iterator, coroutine
+    return weakref.ref(token)
+
+
+@pytest.mark.parametrize("drive", [in_a_variable, in_a_variable_that_ends])
+def test_who_catches_a_result_is_not_kept_alive(loop: Loop, drive: Any) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        peer.sendall(b"data")
+        await until_held(reader, 4)
+        reference = drive(reader.read(4))
+        # asyncio's let go at once, native ones where a variable of the frame holds them when
+        # the loop looks for events next.
+        await eventually(lambda: reference() is None)
+
+    run(loop, converse)
+
+
+def test_nothing_is_kept_alive(loop: Loop) -> None:
     async def main() -> weakref.ref[Token]:
         async with opened() as (reader, _writer, _peer):
             token = Token()
