@@ -57,6 +57,7 @@ async def _send(
     loop: TokioLoop, transport: SocketTransport, file: Any, offset: int, count: int | None
 ) -> int:
     size = _size(file)
+    sock: Any = transport._sock  # an open transport has one
     left = count if count else size
     if not left:
         return 0
@@ -65,10 +66,11 @@ async def _send(
         while True:
             _check_open(transport)
             # Asked for each time: a file that was closed meanwhile raises, and
-            # one that has got its number is not sent.
+            # one that has got its number is not sent. The socket may have been
+            # closed as well, behind the transport's back.
             number = file.fileno()
             try:
-                step = os.sendfile(transport._sock_fd, number, offset, min(left, LONGEST))
+                step = os.sendfile(sock.fileno(), number, offset, min(left, LONGEST))
             except (BlockingIOError, InterruptedError):
                 await transport._wait_for_room()
                 continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -98,6 +100,29 @@ def test_a_transport_whose_socket_was_closed_writes_into_no_other_file(loop: Loo
                 others_peer.setblocking(False)
                 protocol.transport.write(b"secret")
                 assert isinstance(await protocol.until_lost(), OSError)
+                with pytest.raises(BlockingIOError):
+                    others_peer.recv(100)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_transport_whose_socket_was_closed_sends_a_file_into_no_other(
+    loop: Loop, fallback: bool
+) -> None:
+    async def main() -> None:
+        async with unix_transport() as (ours, _, protocol):
+            number = ours.fileno()
+            ours.close()
+            other, others_peer = socket.socketpair()
+            with other, others_peer, tempfile.TemporaryFile() as file:
+                assert other.fileno() == number
+                others_peer.setblocking(False)
+                file.write(b"secret")
+                file.flush()
+                # asyncio's fallback writes, which ends the transport and says nothing.
+                with contextlib.suppress(asyncio.SendfileNotAvailableError, OSError):
+                    await loop.sendfile(protocol.transport, file, fallback=fallback)
                 with pytest.raises(BlockingIOError):
                     others_peer.recv(100)
 
