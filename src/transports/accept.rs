@@ -8,15 +8,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
 use tokioloop_reactor::listener::{self, Accepted};
-use tokioloop_reactor::{Address, Interest, Readiness, Token, sys};
+use tokioloop_reactor::{Address, Interest, Readiness, Token};
 
 use crate::errors;
 use crate::event_loop::{EventLoop, Inside, LoopState, Source, This};
 use crate::py::{Owned, call, context};
 use crate::ready::Ready;
 use crate::report::{call_exception_handler, leaves_loop};
-use crate::sockets;
+use crate::sockets::SharedSocket;
 use crate::transports::address;
+use crate::transports::claim::claim;
 use crate::transports::descriptor::Descriptor;
 use crate::transports::stream::{self, Parts};
 
@@ -26,9 +27,8 @@ const RETRY_DELAY: f64 = 1.0;
 
 /// A listening socket and what its connections get.
 pub(crate) struct Listener {
-    fd: RawFd,
-    /// Keeps the descriptor open; the server closes it.
-    socket: Owned,
+    /// Always lent: the server closes it, unless the socket's owner does so before.
+    descriptor: Descriptor,
     protocol_factory: Owned,
     /// Over TLS, what makes the protocol of the handshake for the factory's one.
     handshake: Option<Owned>,
@@ -46,7 +46,10 @@ pub(crate) struct Listener {
 impl Listener {
     /// Shows every reference to the collector.
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for object in [&self.socket, &self.protocol_factory, &self.server, &self.context] {
+        if let Descriptor::Lent(socket, _) = &self.descriptor {
+            visit.call(socket.object().as_py())?;
+        }
+        for object in [&self.protocol_factory, &self.server, &self.context] {
             visit.call(object.as_py())?;
         }
         if let Some(handshake) = &self.handshake {
@@ -57,7 +60,8 @@ impl Listener {
 
     /// What a report of debug mode names.
     pub(crate) fn factory_and_socket(&self, py: Python<'_>) -> (Owned, Owned) {
-        (self.protocol_factory.clone_ref(py), self.socket.clone_ref(py))
+        let socket = self.descriptor.socket(py).unwrap_or_else(|| Owned::none(py));
+        (self.protocol_factory.clone_ref(py), socket)
     }
 }
 
@@ -77,8 +81,7 @@ pub(crate) fn listen(
     }
     let inside = event_loop.get().enter(py, "_start_serving")?;
     let listener = Box::new(Listener {
-        fd,
-        socket: Owned::from(socket),
+        descriptor: Descriptor::Lent(SharedSocket::new(socket), fd),
         protocol_factory: Owned::from(protocol_factory),
         handshake: handshake.map(Owned::from),
         server: Owned::from(server),
@@ -88,23 +91,15 @@ pub(crate) fn listen(
         resting: false,
         queued: false,
     });
-    let (result, old, displaced) = inside.with(|state| {
-        let displaced = sockets::displace(state, fd);
-        let old = state.fds.get(fd).and_then(|token| {
-            let serving = matches!(state.sources.get(token), Some(Source::Listener(_)));
-            if serving { state.sources.remove(token) } else { None }
-        });
-        let token = state.sources.insert(Source::Listener(listener));
-        state.fds.set(fd, token);
+    let (result, displaced) = inside.with(|state| {
+        let (token, displaced) = claim(state, fd, Source::Listener(listener));
         let result = match &state.poller {
-            Some(poller) if old.is_some() => poller.reregister(fd, token, Interest::READABLE),
             Some(poller) => poller.register(fd, token, Interest::READABLE),
             None => Ok(()),
         };
-        (result, old, displaced)
+        (result, displaced)
     });
-    drop(old);
-    sockets::wake(py, displaced)?;
+    displaced.settle(py)?;
     log::debug!("listening on descriptor {fd}, at most {backlog} connections a turn");
     result.map_err(|error| errors::os_error(py, &error))
 }
@@ -129,7 +124,6 @@ pub(crate) fn unlisten(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyResult
 
 /// The parts that a batch needs, held while user code may stop the listener.
 struct Batch {
-    fd: RawFd,
     protocol_factory: Owned,
     handshake: Option<Owned>,
     server: Owned,
@@ -154,7 +148,6 @@ pub(crate) fn on_event(
         }
         listener.queued = false;
         Some(Batch {
-            fd: listener.fd,
             protocol_factory: listener.protocol_factory.clone_ref(py),
             handshake: listener.handshake.as_ref().map(|handshake| handshake.clone_ref(py)),
             server: listener.server.clone_ref(py),
@@ -164,12 +157,14 @@ pub(crate) fn on_event(
     });
     let Some(batch) = batch else { return Ok(()) };
     for _ in 0..batch.backlog {
-        // A protocol factory may have closed the server, and its number may
-        // serve another by now.
-        if inside.with(|state| state.sources.get(token).is_none()) {
-            return Ok(());
-        }
-        match listener::accept(sys::borrow(batch.fd)) {
+        // A protocol factory may have closed the server, or its socket alone, and
+        // the number may be another's by now.
+        let descriptor = inside.with(|state| match state.sources.get(token) {
+            Some(Source::Listener(listener)) => listener.descriptor.get(),
+            _ => None,
+        });
+        let Some(descriptor) = descriptor else { return Ok(()) };
+        match listener::accept(descriptor) {
             Ok(Accepted::Connection(fd, peer)) => {
                 log::debug!("accepted descriptor {} from {peer}", fd.as_raw_fd());
                 inside.with(|state| {
@@ -294,7 +289,7 @@ fn rest(
     let socket = inside.with(|state| match state.sources.get_mut(token) {
         Some(Source::Listener(listener)) => {
             listener.resting = true;
-            Some(listener.socket.clone_ref(py))
+            listener.descriptor.socket(py)
         }
         _ => None,
     });
@@ -338,9 +333,12 @@ fn broken(
     let listener = inside.with(|state| {
         let listener = state.sources.remove(token);
         if let Some(Source::Listener(listener)) = &listener {
-            state.fds.forget(listener.fd, token);
-            if let Some(poller) = &state.poller {
-                let _ = poller.deregister(listener.fd);
+            let fd = listener.descriptor.number();
+            // Another source that has the number by now has the registration as well.
+            let is_ours = state.fds.get(fd) == Some(token);
+            state.fds.forget(fd, token);
+            if let Some(poller) = state.poller.as_ref().filter(|_| is_ours) {
+                let _ = poller.deregister(fd);
             }
         }
         listener

@@ -25,8 +25,9 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
-use crate::sockets::{self, SharedSocket};
+use crate::sockets::SharedSocket;
 use crate::transports::begin;
+use crate::transports::claim::claim;
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::shape::{Transport, TransportRef};
@@ -229,14 +230,9 @@ fn datagram_transport(
         DatagramTransport::install(object, this.owned(py), Some(extra), inner)
     };
     let held = transport.clone_ref(py);
-    let (token, displaced) = inside.with(|state| {
-        let displaced = sockets::displace(state, number);
-        let token = state.sources.insert(Source::Datagram(held));
-        state.fds.set(number, token);
-        (token, displaced)
-    });
-    sockets::wake(py, displaced)?;
+    let (token, displaced) = inside.with(|state| claim(state, number, Source::Datagram(held)));
     transport.get().with(&inside, |inner| inner.token = Some(token));
+    displaced.settle(py)?;
     begin::begin(py, this, &transport, &connection_made, waiter)?;
     Ok(transport.object().as_py().clone_ref(py))
 }

@@ -15,7 +15,7 @@ use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
 use crate::ready::Ready;
-use crate::sockets;
+use crate::transports::claim::claim;
 pub(crate) use crate::transports::cork::{flush_corked, flush_overdue};
 use crate::transports::descriptor::{self, Descriptor};
 use crate::transports::interior::{Flow, Interior, Stage};
@@ -288,14 +288,9 @@ pub(crate) fn make(
         attach(server, &transport)?;
     }
     let held = transport.clone_ref(py);
-    let (token, displaced) = inside.with(|state| {
-        let displaced = sockets::displace(state, number);
-        let token = state.sources.insert(Source::Stream(held));
-        state.fds.set(number, token);
-        (token, displaced)
-    });
-    sockets::wake(py, displaced)?;
+    let (token, displaced) = inside.with(|state| claim(state, number, Source::Stream(held)));
     transport.get().with(&inside, |inner| inner.token = Some(token));
+    displaced.settle(py)?;
     begin::begin(py, this, &transport, &connection_made, parts.waiter)?;
     Ok(transport)
 }
