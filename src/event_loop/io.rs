@@ -17,6 +17,7 @@ use crate::py::args::missing_arguments;
 use crate::py::{Args, Owned, context};
 use crate::ready::Ready;
 use crate::sockets;
+use crate::transports::claim;
 
 /// Which of a descriptor's two callbacks.
 #[derive(Clone, Copy)]
@@ -67,9 +68,9 @@ fn add<'py>(
         return Err(missing_arguments(name, &["'callback'".to_owned()]));
     };
     let (callable, rest) = (*callable, rest);
-    let Some(file) = args.get(0) else { return Ok(Owned::none(py)) };
-    let fd = watched_descriptor(this.event_loop, &file, name)?;
-    let file = (!file.is_instance_of::<PyInt>()).then(|| Owned::from(&*file));
+    let Some(given) = args.get(0) else { return Ok(Owned::none(py)) };
+    let fd = watched_descriptor(this.event_loop, &given, name)?;
+    let file = (!given.is_instance_of::<PyInt>()).then(|| Owned::from(&*given));
     let inside = this.event_loop.enter(py, name)?;
     let context = Some(context::copy_current(py)?);
     let callback = Callback { callable, args: rest, context };
@@ -82,14 +83,14 @@ fn add<'py>(
         let way = sockets::make_way(state, fd);
         let known = way.is_some();
         displaced = way.unwrap_or_default();
-        watch(state, fd, file, direction, held, known)
+        watch(py, &inside, state, Wanted { fd, file, direction, handle: held }, known)
     });
     // Other threads may enter while these are dropped.
     drop(inside);
     drop(dropped);
     drop(displaced.forget(matches!(direction, Direction::Read)));
     sockets::wake(py, displaced)?;
-    result.map_err(|error| errors::os_error(py, &error))?;
+    result.map_err(|refused| refused.into_error(&given))?;
     if let Some(old) = old {
         old.get().cancel(py)?;
     }
@@ -99,20 +100,52 @@ fn add<'py>(
 /// What a change of a watch leaves over: the watch itself, the file that it had.
 type Dropped = (Option<Source>, Option<Owned>);
 
-/// Puts a callback on a descriptor, of which the poll may have a registration;
-/// returns the callback that it replaces, and the watch where that has failed.
-fn watch(
-    state: &mut LoopState,
+/// Why a descriptor is not watched.
+enum Refused {
+    Io(std::io::Error),
+    /// It is that of a transport, which still sends what was written before it was closed.
+    Transport(Owned),
+}
+
+impl Refused {
+    #[cold]
+    fn into_error(self, file: &Bound<'_, PyAny>) -> PyErr {
+        match self {
+            Self::Io(error) => errors::os_error(file.py(), &error),
+            Self::Transport(transport) => used_by(file, &transport.bind(file.py())),
+        }
+    }
+}
+
+/// A callback that is to be put on a descriptor.
+struct Wanted {
     fd: RawFd,
     file: Option<Owned>,
     direction: Direction,
     handle: HandleRef,
+}
+
+/// Puts a callback on a descriptor, of which the poll may have a registration;
+/// returns the callback that is not on it now, and the watch where that has failed.
+fn watch(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    state: &mut LoopState,
+    wanted: Wanted,
     registered: bool,
-) -> (std::io::Result<()>, Option<HandleRef>, Dropped) {
-    let known = state
-        .fds
-        .get(fd)
-        .filter(|&token| matches!(state.sources.get(token), Some(Source::Watch(_))));
+) -> (Result<(), Refused>, Option<HandleRef>, Dropped) {
+    let Wanted { fd, file, direction, handle } = wanted;
+    let known = match state.fds.get(fd).map(|token| (token, state.sources.get(token))) {
+        Some((token, Some(Source::Watch(_)))) => Some(token),
+        Some((_, Some(source))) => match claim::sender(py, inside, source, fd) {
+            // There is one registration for both, and the transport needs it.
+            Some(transport) => {
+                return (Err(Refused::Transport(transport)), Some(handle), (None, file));
+            }
+            None => None,
+        },
+        _ => None,
+    };
     let token = known.unwrap_or_else(|| state.sources.insert(Source::Watch(Box::default())));
     let Some(Source::Watch(watch)) = state.sources.get_mut(token) else {
         return (Ok(()), None, (None, file));
@@ -135,7 +168,7 @@ fn watch(
             // Nothing is watched then, as in asyncio: the registration that
             // could not be changed is gone from the kernel.
             state.fds.forget(fd, token);
-            (Err(error), old, (state.sources.remove(token), file))
+            (Err(Refused::Io(error)), old, (state.sources.remove(token), file))
         }
     }
 }
@@ -254,15 +287,21 @@ pub(crate) fn ensure_no_transport(
         source.transport().map(|transport| transport.clone_ref(py))
     });
     let Some(transport) = transport else { return Ok(()) };
-    let transport = transport.bind(py);
+    let transport = &transport.bind(py);
     if transport.call_method0("is_closing")?.is_truthy()? {
         return Ok(());
     }
-    Err(PyRuntimeError::new_err(format!(
-        "File descriptor {} is used by transport {}",
-        fd.repr()?,
-        transport.repr()?
-    )))
+    Err(used_by(fd, transport))
+}
+
+#[cold]
+fn used_by(fd: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyErr {
+    match (fd.repr(), transport.repr()) {
+        (Ok(fd), Ok(transport)) => PyRuntimeError::new_err(format!(
+            "File descriptor {fd} is used by transport {transport}"
+        )),
+        (Err(error), _) | (_, Err(error)) => error,
+    }
 }
 
 /// As [`descriptor`], and of a file that was closed while it was watched: it is found

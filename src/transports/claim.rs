@@ -4,14 +4,17 @@
 //! As in asyncio, the last registration of a descriptor is the one that counts. Calls of the
 //! loop's state only; what they displace is settled outside of it.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use pyo3::prelude::*;
 use tokioloop_reactor::Token;
 
-use crate::event_loop::{LoopState, Source};
+use crate::event_loop::{Inside, LoopState, Source};
+use crate::py::Owned;
 use crate::report::leaves_loop;
 use crate::sockets::{self, Waiting};
+use crate::transports::interior::Interior;
+use crate::transports::shape::Transport;
 
 /// What has had a number before.
 #[must_use = "who has waited for the descriptor has to be told"]
@@ -43,6 +46,31 @@ fn remove(state: &mut LoopState, fd: RawFd) -> Option<Source> {
     // Closing the descriptor, whose number is another file's by now, has done the same.
     let _ = removed;
     state.sources.remove(token)
+}
+
+/// The transport of a source, if it was closed and still sends what was written before: its
+/// registration is what tells it of room.
+#[cold]
+pub(crate) fn sender(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    source: &Source,
+    fd: RawFd,
+) -> Option<Owned> {
+    let sends = match source {
+        Source::Stream(transport) => sends(inside, transport.get(), fd),
+        Source::Datagram(transport) => sends(inside, transport.get(), fd),
+        _ => false,
+    };
+    source.transport().filter(|_| sends).map(|transport| transport.clone_ref(py))
+}
+
+fn sends<I: Interior>(inside: &Inside<'_>, transport: &Transport<I>, fd: RawFd) -> bool {
+    transport.with(inside, |inner| {
+        let waits = *inner.stage().closing && inner.flow().size > 0;
+        // Where its socket was closed behind its back the number is another file's.
+        waits && inner.descriptor().get().is_some_and(|open| open.as_raw_fd() == fd)
+    })
 }
 
 impl Displaced {

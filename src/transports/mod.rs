@@ -5,7 +5,7 @@ pub(crate) mod address;
 mod batch;
 mod begin;
 mod buffered;
-mod claim;
+pub(crate) mod claim;
 mod clients;
 mod close;
 mod common_methods;

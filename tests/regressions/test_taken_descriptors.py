@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from tests.support.flavours import Flavour
 from tests.support.net import LOOPBACK, fill_send_queue, in_thread, settled, socket_pair
 from tests.support.protocols import Recorder
-from tests.udp.endpoints import open_endpoint
+from tests.udp.endpoints import open_endpoint, plain_socket
 
 pytestmark = pytest.mark.flavours(
     "asyncio", "tokioloop", reason="the peers mix the owners of a descriptor up"
@@ -165,3 +167,74 @@ def test_a_server_whose_socket_was_closed_takes_no_connection_of_another_one(
     loop.run_until_complete(main())
     assert all(error.errno == errno.EBADF for error in loop_errors.exceptions)
     loop_errors.clear()
+
+
+@pytest.mark.parametrize("how", ["add_reader", "sock_recv"])
+def test_a_closing_transport_sends_the_rest_whoever_wants_its_socket(loop: Loop, how: str) -> None:
+    async def main() -> None:
+        with socket_pair() as (ours, theirs):
+            transport, protocol = await loop.create_connection(Recorder, sock=ours)
+            sent = fill_send_queue(transport)
+            transport.close()
+            waiting = None
+            # Refused: README lists it. asyncio has room for two.
+            with contextlib.suppress(RuntimeError):
+                if how == "add_reader":
+                    loop.add_reader(ours, int)
+                else:
+                    waiting = loop.create_task(loop.sock_recv(ours, 1))
+                    await asyncio.sleep(0)
+            theirs.setblocking(True)
+            received = await in_thread(lambda: theirs.recv(sent, socket.MSG_WAITALL))
+            assert len(received) == sent
+            await protocol.until_lost()
+            if waiting is not None:
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+
+    loop.run_until_complete(main())
+
+
+def test_a_closing_endpoint_sends_the_rest_whoever_wants_its_socket(
+    loop: Loop, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        to = str(tmp_path / "peer")
+        with plain_socket(socket.AF_UNIX, to) as peer:
+            options = {"local_addr": str(tmp_path / "own"), "remote_addr": to}
+            async with open_endpoint(family=socket.AF_UNIX, **options) as endpoint:
+                sent = 0
+                while not endpoint.transport.get_write_buffer_size():
+                    endpoint.transport.sendto(b"x" * 1000)
+                    sent += 1
+                endpoint.transport.close()
+                with contextlib.suppress(RuntimeError):
+                    loop.add_reader(endpoint.transport.get_extra_info("socket"), int)
+                for _ in range(sent):
+                    assert await in_thread(peer.recv, 2000) == b"x" * 1000
+                assert await endpoint.until_lost() is None
+
+    loop.run_until_complete(main())
+
+
+def test_the_number_of_a_closing_transport_whose_socket_was_closed_can_be_watched(
+    loop: Loop,
+) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        fill_send_queue(transport)
+        transport.close()
+        number = ours.fileno()
+        ours.close()
+        one, two = socket.socketpair()
+        with theirs, one, two:
+            assert one.fileno() == number
+            with contextlib.suppress(OSError):  # asyncio's selector knows the old socket
+                loop.add_reader(one, int)
+                assert loop.remove_reader(one)
+        transport.abort()
+        await protocol.until_lost()
+
+    loop.run_until_complete(main())
