@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -18,6 +20,10 @@ pytestmark = pytest.mark.flavours(
     "asyncio", "tokioloop", reason="the peers differ from asyncio in what these tests are about"
 )
 Loop = asyncio.AbstractEventLoop
+# A request of netlink's: 20 bytes, RTM_GETLINK as NLM_F_REQUEST | NLM_F_DUMP.
+ASK_FOR_LINKS = b"".join(
+    value.to_bytes(size, sys.byteorder) for value, size in ((20, 4), (18, 2), (0x301, 2), (0, 12))
+)
 MANY = 150  # more than any batch, less than the kernel's buffer holds
 
 
@@ -174,6 +180,44 @@ def test_an_endpoint_that_closes_gets_no_further_datagram(loop: Loop, action: st
                 assert endpoint.data == [b"0"]
                 assert endpoint.calls[-1] == "connection_lost"
 
+    loop.run_until_complete(main())
+
+
+class Closing(Endpoint):
+    """Closes the socket under its transport, which has something to receive still."""
+
+    def __init__(self, own: socket.socket) -> None:
+        super().__init__()
+        self.own = own
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        super().datagram_received(data, addr)
+        self.own.close()
+
+
+@pytest.mark.parametrize("family", ["AF_INET", "AF_NETLINK"])
+def test_an_endpoint_whose_socket_was_closed_is_told_of_it_once(loop: Loop, family: str) -> None:
+    if not hasattr(socket, family):
+        pytest.skip("netlink is Linux")
+
+    async def main() -> None:
+        own = socket.socket(getattr(socket, family), socket.SOCK_DGRAM, 0)
+        own.bind((0, 0) if family == "AF_NETLINK" else (LOOPBACK, 0))
+        own.setblocking(False)
+        if family == "AF_NETLINK":
+            own.sendto(ASK_FOR_LINKS, (0, 0))
+        else:
+            with plain_socket() as peer:
+                _send_many(peer, own.getsockname())
+        async with open_endpoint(lambda: Closing(own), sock=own) as endpoint:
+            await endpoint.until_received(1)
+            await settled()
+            # asyncio's poll has forgotten the socket; an error was queued here.
+            numbers = [getattr(error, "errno", None) for error in endpoint.errors]
+            assert numbers in ([], [errno.EBADF])
+
+    if family == "AF_NETLINK" and sys.version_info < (3, 11):
+        pytest.skip("create_datagram_endpoint takes AF_INET, AF_INET6 and AF_UNIX alone")
     loop.run_until_complete(main())
 
 

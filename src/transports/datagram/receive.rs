@@ -130,6 +130,7 @@ fn receive(
             hand_out(py, inside, transport, &batch)
         }
         Err(error) => {
+            stop_if_gone(inside, transport.get(), error.raw_os_error());
             let error = errors::os_error(py, &error);
             tell_error(py, inside, transport, error)
         }
@@ -279,6 +280,16 @@ fn meet(
     Ok(made)
 }
 
+/// Stops reading where an error says that there is no such socket any more, because
+/// somebody has closed it: it would be told in every turn. Others are taken by the call
+/// that tells of them.
+#[cold]
+fn stop_if_gone(inside: &Inside<'_>, transport: &DatagramTransport, number: Option<i32>) {
+    if matches!(number, Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL)) {
+        transport.with(inside, |inner| inner.state.readable = false);
+    }
+}
+
 /// The socket has an error to report; it goes on.
 #[cold]
 fn tell_error(
@@ -340,6 +351,8 @@ fn receive_foreign(
         return Ok(());
     }
     if error.is_instance_of::<PyOSError>(py) {
+        let number = error.value(py).getattr(intern!(py, "errno"))?.extract().ok();
+        stop_if_gone(inside, object, number);
         return tell_error(py, inside, transport, error);
     }
     if leaves_loop(py, &error) {
