@@ -336,16 +336,19 @@ fn watch_writing(
 ) -> std::io::Result<()> {
     inside.with(|state| {
         transport.with(inside, |inner| {
-            if std::mem::replace(&mut inner.state.watches_writing, wanted) == wanted {
+            if inner.state.watches_writing == wanted {
                 return Ok(());
             }
             let interest = if wanted { Interest::BOTH } else { Interest::READABLE };
             match (inner.descriptor.get(), inner.token, &state.poller) {
                 (Some(fd), Some(token), Some(poller)) if inner.state.started => {
-                    poller.reregister(fd.as_raw_fd(), token, interest)
+                    poller.reregister(fd.as_raw_fd(), token, interest)?;
                 }
-                _ => Ok(()),
+                _ => {}
             }
+            // Only now: what has failed is tried again by the next datagram that waits.
+            inner.state.watches_writing = wanted;
+            Ok(())
         })
     })
 }

@@ -199,7 +199,11 @@ fn wait_for_room(
             }
         });
         drop(unused);
-        watch_writing(inside, transport).map_err(|error| errors::os_error(py, &error))?;
+        if let Err(error) = watch_writing(inside, transport) {
+            // The next write tries again.
+            transport.with(inside, |inner| inner.state.blocked = false);
+            return Err(errors::os_error(py, &error));
+        }
     }
     maybe_pause_protocol(py, this, inside, transport)
 }
@@ -218,11 +222,11 @@ pub(crate) fn watch_writing(
             if inner.state.watches_writing || !inner.state.started {
                 return Ok(());
             }
-            inner.state.watches_writing = true;
-            match &state.poller {
-                Some(poller) => poller.reregister(fd.as_raw_fd(), token, Interest::BOTH),
-                None => Ok(()),
+            if let Some(poller) = &state.poller {
+                poller.reregister(fd.as_raw_fd(), token, Interest::BOTH)?;
             }
+            inner.state.watches_writing = true;
+            Ok(())
         })
     })
 }

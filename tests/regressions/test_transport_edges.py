@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import LoopErrors
-from tests.support.net import LOOPBACK, settled, socket_pair
+from tests.support.net import LOOPBACK, in_thread, settled, socket_pair
 from tests.support.protocols import HalfOpenRecorder, Recorder
 
 pytestmark = pytest.mark.flavours(
@@ -208,3 +208,44 @@ def test_reading_is_not_resumed_on_a_closed_loop(loop: Loop, datagrams: bool) ->
         loop.close()
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             transport.resume_reading()
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio adds a watch for what waits, and asks nobody")
+@pytest.mark.parametrize("datagrams", [False, True], ids=["stream", "datagrams"])
+def test_what_waits_is_sent_though_the_poll_has_refused_to_tell_of_room(
+    loop: Any, datagrams: bool
+) -> None:
+    """Here it has lost its registration; what fails in life is memory of the kernel's."""
+
+    async def main() -> None:
+        kind = socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        with theirs:
+            ours.setblocking(False)
+            transport: Any
+            if datagrams:
+                transport, _ = await loop.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, sock=ours
+                )
+                write = transport.sendto
+            else:
+                transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+                write = transport.write
+            await settled()
+            loop._add_reader(ours.fileno(), int)
+            loop._remove_reader(ours.fileno())
+            sent = 0
+            with pytest.raises(FileNotFoundError):
+                while not transport.get_write_buffer_size():
+                    sent += 1
+                    write(b"x" * 1000)
+            loop._add_reader(ours.fileno(), int)
+            write(b"x" * 1000)
+            transport.close()
+            for _ in range(sent + 1):
+                flags = 0 if datagrams else socket.MSG_WAITALL
+                assert await in_thread(theirs.recv, 1000, flags) == b"x" * 1000
+            while ours.fileno() >= 0:
+                await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
