@@ -198,19 +198,21 @@ pub(crate) fn connection_lost<I: Interior>(
     let result = call::method(py, &protocol, intern!(py, "connection_lost"), [error]).map(drop);
     let waiter = transport.with(inside, I::take_sendfile_waiter);
     let server = dispose(py, inside, transport);
-    if let Some(waiter) = waiter {
-        sendfile::fail(py, &waiter)?;
+    // Whatever one of them raises, the others are told.
+    let failed = waiter.map_or(Ok(()), |waiter| sendfile::fail(py, &waiter));
+    let detached = server.map_or(Ok(()), |server| detach(py, &server, transport));
+    result.and(failed).and(detached)
+}
+
+/// `Server._detach`, whose argument came with CPython 3.13.
+fn detach<I: Interior>(py: Python<'_>, server: &Owned, transport: &Transport<I>) -> PyResult<()> {
+    let server = server.bind(py);
+    let name = intern!(py, "_detach");
+    if cfg!(Py_3_13) {
+        server.call_method1(name, (transport.reference().object().bind(py),)).map(drop)
+    } else {
+        server.call_method0(name).map(drop)
     }
-    if let Some(server) = server {
-        let server = server.bind(py);
-        let name = intern!(py, "_detach");
-        if cfg!(Py_3_13) {
-            server.call_method1(name, (transport.reference().object().bind(py),))?;
-        } else {
-            server.call_method0(name)?;
-        }
-    }
-    result
 }
 
 /// Takes the transport off the loop and closes its descriptor; returns the

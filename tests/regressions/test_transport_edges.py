@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import LoopErrors
-from tests.support.net import LOOPBACK, in_thread, settled, socket_pair
+from tests.support.net import (
+    LOOPBACK,
+    connected,
+    fill_send_queue,
+    in_thread,
+    settled,
+    socket_pair,
+)
 from tests.support.protocols import HalfOpenRecorder, Recorder
 
 pytestmark = pytest.mark.flavours(
@@ -208,6 +215,35 @@ def test_reading_is_not_resumed_on_a_closed_loop(loop: Loop, datagrams: bool) ->
         loop.close()
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             transport.resume_reading()
+
+
+def test_a_server_ends_though_a_waiter_of_one_of_its_connections_raises(
+    loop: Loop, loop_errors: LoopErrors
+) -> None:
+    class Waiter:
+        """What the program's `create_future` made: it is not up to its task."""
+
+        def fail(self, *_: Any) -> Any:
+            raise ZeroDivisionError
+
+        done = set_exception = fail
+
+    async def main() -> None:
+        async with connected("server") as (transport, protocol, _):
+            transport.pause_reading()
+            fill_send_queue(transport)
+            create_future = loop.create_future
+            try:
+                loop.create_future = Waiter  # type: ignore[method-assign, assignment]
+                transport._make_empty_waiter()
+            finally:
+                loop.create_future = create_future  # type: ignore[method-assign]
+            transport.abort()
+            await protocol.until_lost()
+            # The end of `connected` waits for the server.
+
+    loop.run_until_complete(main())
+    assert isinstance(loop_errors.take()["exception"], ZeroDivisionError)
 
 
 @pytest.mark.flavours("tokioloop", reason="asyncio adds a watch for what waits, and asks nobody")
