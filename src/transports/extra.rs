@@ -72,7 +72,11 @@ pub(crate) fn socket<I: Interior>(
     }
     let socket = descriptor::lend(py, number)?;
     // `settimeout(0)` only tells the object what the descriptor is already.
-    socket.bind(py).call_method1("setblocking", (false,))?;
+    if let Err(error) = socket.bind(py).call_method1("setblocking", (false,)) {
+        // The descriptor is still the transport's, and of nobody else.
+        socket.bind(py).call_method0("detach")?;
+        return Err(error);
+    }
     let lent = Descriptor::Lent(SharedSocket::new(&socket.bind(py)), number);
     // Making the socket has run code of Python's (audit hooks, the collector), which may
     // have asked the same, or ended the transport.

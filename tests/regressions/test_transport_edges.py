@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import os
@@ -283,5 +284,25 @@ def test_what_waits_is_sent_though_the_poll_has_refused_to_tell_of_room(
                 assert await in_thread(theirs.recv, 1000, flags) == b"x" * 1000
             while ours.fileno() >= 0:
                 await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+
+
+def test_a_socket_that_cannot_be_shown_leaves_the_transport_its_descriptor(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with connected("server") as (transport, protocol, peer):
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "setblocking", fail)
+                # asyncio's has had it from the beginning.
+                with contextlib.suppress(ZeroDivisionError):
+                    transport.get_extra_info("socket")
+            peer.send(b"x")
+            assert await protocol.until_received(1) == b"x"
+            assert transport.get_extra_info("socket").getpeername() == peer.getsockname()
 
     loop.run_until_complete(main())
