@@ -132,6 +132,8 @@ struct Batch {
 }
 
 /// Somebody waits.
+// Out of line: what serves every event is shorter without it.
+#[inline(never)]
 pub(crate) fn on_event(
     py: Python<'_>,
     this: This<'_>,

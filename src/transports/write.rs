@@ -199,13 +199,23 @@ fn wait_for_room(
             }
         });
         drop(unused);
-        if let Err(error) = watch_writing(inside, transport) {
-            // The next write tries again.
-            transport.with(inside, |inner| inner.state.blocked = false);
-            return Err(errors::os_error(py, &error));
-        }
+        watch_writing(inside, transport)
+            .map_err(|error| room_not_told(py, inside, transport, &error))?;
     }
     maybe_pause_protocol(py, this, inside, transport)
+}
+
+/// The poll will not tell of room; the next write asks for it again.
+#[cold]
+#[inline(never)]
+fn room_not_told(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &StreamTransport,
+    error: &std::io::Error,
+) -> PyErr {
+    transport.with(inside, |inner| inner.state.blocked = false);
+    errors::os_error(py, error)
 }
 
 /// Adds writing to the registration. TCP keeps it from then on, since epoll

@@ -129,14 +129,23 @@ fn receive(
             });
             hand_out(py, inside, transport, &batch)
         }
-        Err(error) => {
-            stop_if_gone(inside, transport.get(), error.raw_os_error());
-            let error = errors::os_error(py, &error);
-            tell_error(py, inside, transport, error)
-        }
+        Err(error) => receive_failed(py, inside, transport, &error),
     };
     inside.with(|state| state.datagrams = Some(batch));
     result
+}
+
+/// The kernel has an error instead of datagrams.
+#[cold]
+#[inline(never)]
+fn receive_failed(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef<Inner>,
+    error: &std::io::Error,
+) -> PyResult<()> {
+    stop_if_gone(inside, transport.get(), error.raw_os_error());
+    tell_error(py, inside, transport, errors::os_error(py, error))
 }
 
 fn count_received(inside: &Inside<'_>, batch: &DatagramBatch, count: usize) {
