@@ -59,12 +59,12 @@ def main() -> None:
     done: list[Workload] = []
     # Some workloads of a full report may be measured anew, the others stay.
     kept = report.read(arguments.out) if arguments.full else report.Earlier()
-    kept.forget(figures)
     shown = [WORKLOADS[name] for name in WORKLOADS if name in kept.results or name in figures]
     # Written after each workload: a run that is broken off keeps what it has measured.
     for workload in workloads:
         run.measure(workload)
         done.append(workload)
+        kept.forget([workload.name])
         meta["minutes"] = round((time.monotonic() - started) / 60, 1)
         meta["repeats"] = run.samples.total("repeats")
         meta["disturbed"] = run.samples.total("disturbed")

@@ -53,9 +53,10 @@ def usual(values: list[float], gap: float, *, nearest: bool) -> Range:
             kinds.append([])
         kinds[-1].append(value)
     if nearest:
-        place = next(i for i, kind in enumerate(kinds) if len(kind) >= COMMON * len(values))
+        common = [i for i, kind in enumerate(kinds) if len(kind) >= COMMON * len(values)]
     else:
-        place = max(range(len(kinds)), key=lambda i: len(kinds[i]))
+        common = []
+    place = common[0] if common else max(range(len(kinds)), key=lambda i: len(kinds[i]))
     chosen = kinds[place]
     least, most = chosen[0] / gap, chosen[-1] * gap
     if place > 0:

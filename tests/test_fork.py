@@ -237,10 +237,10 @@ def test_a_child_collects_the_loop_that_its_parents_threads_have_called(flavour)
 @pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop's loops are never collected")
 def test_a_child_says_nothing_of_the_loop_that_its_parent_has_left_open(flavour, how):
     program = f"""
-        import os, gc
+        import os, gc, signal
         loop = new_loop()
         loop.run_until_complete(asyncio.sleep(0))
-        loop.add_signal_handler(10, int)
+        loop.add_signal_handler(signal.SIGUSR1, int)
         if os.fork() == 0:
             if {how!r} == "collects it":
                 del loop
@@ -256,11 +256,13 @@ def test_a_child_says_nothing_of_the_loop_that_its_parent_has_left_open(flavour,
 
 
 @pytest.mark.flavours("tokioloop", reason="asyncio takes what is the parent's for the child's")
-@pytest.mark.parametrize("call", ["close()", "add_signal_handler(10, int)"])
+@pytest.mark.parametrize("call", ["close()", "add_signal_handler(signal.SIGUSR1, int)"])
 def test_a_child_is_refused_its_parents_loop_by_name(flavour, call):
     check(
         flavour,
         f"""
+        import signal
+
         def child():
             try:
                 loop.{call}

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tokioloop.loop import TokioLoop
 
 __all__ = ["supported", "watch"]
+if sys.version_info >= (3, 14):
+    __all__ += ["Watcher"]
 
 # What asyncio reports for a child that somebody else has waited for.
 _UNKNOWN_RETURNCODE = 255

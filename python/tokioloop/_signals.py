@@ -29,6 +29,8 @@ __all__ = ["SignalLoop"]
 
 # What was set last: only the main thread could ask the system.
 _wakeup_fd = -1
+# A signal handler of the program's, which may add another one, runs between any two lines.
+_setting = threading.RLock()
 # Sockets of closed loops that C may still write to: closed, their numbers would be another file's.
 _left_open: list[socket.socket] = []
 
@@ -47,7 +49,11 @@ class SignalLoop(asyncio.SelectorEventLoop):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
-        self._watch_signals(ours.detach())
+        try:
+            self._watch_signals(ours.detach())
+        except BaseException:
+            theirs.close()
+            raise
         self._signal_socket, self._signal_fd = theirs, theirs.fileno()
 
     @property
@@ -138,10 +144,12 @@ class SignalLoop(asyncio.SelectorEventLoop):
             if current not in (self._signal_fd, -1):
                 _give_back(current)
             self._signal_socket.close()
-        elif self._signal_fd == _wakeup_fd:
-            _left_open.append(self._signal_socket)
         else:
-            self._signal_socket.close()
+            with _setting:
+                if self._signal_fd == _wakeup_fd:
+                    _left_open.append(self._signal_socket)
+                else:
+                    self._signal_socket.close()
         self._signal_socket, self._signal_fd = None, -1
 
     def _fd_of_heir(self) -> int:
@@ -185,8 +193,9 @@ def _is_main_thread() -> bool:
 def _set_wakeup_fd(fd: int) -> int:
     """Set the wake-up descriptor, and return the one of before; -1 if its loop is closed."""
     global _wakeup_fd
-    previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    _wakeup_fd = fd
+    with _setting:
+        previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+        _wakeup_fd = fd
     while _left_open:
         with _left_open.pop() as left:
             if left.fileno() == previous:

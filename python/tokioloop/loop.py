@@ -95,6 +95,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         stall_timeout: float = 0.0,
         on_stall: Callable[[Any], object] | None = None,
     ) -> None:
+        # The finalizer asks, also where the options are refused.
+        self._signal_socket: socket.socket | None = None
+        self._signal_fd = -1
         # The options were taken by __new__, which a subclass may have given others.
         options = (read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)
         observed = (slow_callback, stall_timeout, on_stall)
@@ -112,8 +115,6 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         self._internal_fds = 0
         self._signal_handlers: dict[int, asyncio.Handle] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
-        self._signal_socket: socket.socket | None = None
-        self._signal_fd = -1
         if sys.version_info >= (3, 14):
             self._watcher = children.Watcher()
         self._sockets_of_callers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -167,8 +168,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
 
         Raises RuntimeError while the loop runs, and in a forked child for a loop of
         the parent. A thread other than the main one cannot remove signal handlers,
-        and gets a ValueError for them, as in asyncio; the loop is closed then, and
-        a second call, in the main thread, removes those that are left. Transports
+        and gets a ValueError for the first one, as in asyncio; the loop is closed then,
+        and a second call, in the main thread, removes the others. Transports
         that are open stay so, and their protocols are not told, as in asyncio; a server's
         TLS handshakes that are under way are ended.
         """
@@ -388,9 +389,11 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     def _let_go_of_callers_sockets(self, server: Any) -> None:
         """Stop accepting from what callers have handed in, which stays open as in asyncio."""
         for sock in self._sockets_of_callers.intersection(server._sockets or ()):
-            self._unlisten(sock.fileno())
-            self._remove_reader(sock.fileno())
             server._sockets.remove(sock)
+            # The caller may have closed it already.
+            if sock.fileno() >= 0:
+                self._unlisten(sock.fileno())
+                self._remove_reader(sock.fileno())
 
     def _make_datagram_transport(
         self,

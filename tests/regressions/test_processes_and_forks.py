@@ -35,6 +35,12 @@ pytestmark = [
 Loop = asyncio.AbstractEventLoop
 PIPE = asyncio.subprocess.PIPE
 
+# macOS and some sandboxes have none: there asyncio's own way is taken.
+needs_pidfd = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open") or not sys.platform.startswith("linux"),
+    reason="needs descriptors of processes",
+)
+
 # Writing here chooses the next process number; only root may, and only on Linux.
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
@@ -101,6 +107,7 @@ def test_children_of_a_process_that_ignores_them_end_with_255(
         signal.signal(signal.SIGCHLD, saved)
 
 
+@needs_pidfd
 @pytest.mark.flavours("tokioloop", reason="asyncio has it from Popen only where that comes late")
 def test_a_child_whose_end_its_transport_has_seen_ends_with_its_status(
     loop: Loop, caplog: Any
@@ -117,6 +124,7 @@ def test_a_child_whose_end_its_transport_has_seen_ends_with_its_status(
     assert caplog.text == ""
 
 
+@needs_pidfd
 @pytest.mark.flavours("tokioloop", reason="asyncio of 3.12 and later leaves its descriptor open")
 def test_a_child_that_outlives_its_loop_leaves_no_descriptor(loop_factory: Any) -> None:
     before = open_descriptors()
@@ -130,6 +138,7 @@ def test_a_child_that_outlives_its_loop_leaves_no_descriptor(loop_factory: Any) 
     assert transport.get_extra_info("subprocess").wait() == -signal.SIGKILL
 
 
+@needs_pidfd
 @pytest.mark.flavours("tokioloop", reason="asyncio leaves the child behind")
 def test_a_child_that_the_poll_cannot_watch_is_not_left_behind(loop: Any, monkeypatch: Any) -> None:
     def none_left(*_arguments: object) -> None:
@@ -150,6 +159,7 @@ def test_a_child_that_the_poll_cannot_watch_is_not_left_behind(loop: Any, monkey
     loop.run_until_complete(main())
 
 
+@needs_pidfd
 @pytest.mark.flavours("tokioloop", reason="asyncio leaves the child and its pipes behind")
 def test_a_child_that_cannot_be_watched_is_not_left_behind(loop: Loop, monkeypatch: Any) -> None:
     def none_left(_pid: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator
@@ -170,20 +169,23 @@ def test_a_server_whose_socket_was_closed_takes_no_connection_of_another_one(
 
 
 @pytest.mark.parametrize("how", ["add_reader", "sock_recv"])
-def test_a_closing_transport_sends_the_rest_whoever_wants_its_socket(loop: Loop, how: str) -> None:
+def test_a_closing_transport_sends_the_rest_whoever_wants_its_socket(
+    loop: Loop, flavour: Flavour, how: str
+) -> None:
     async def main() -> None:
         with socket_pair() as (ours, theirs):
             transport, protocol = await loop.create_connection(Recorder, sock=ours)
             sent = fill_send_queue(transport)
             transport.close()
             waiting = None
-            # Refused: README lists it. asyncio has room for two.
-            with contextlib.suppress(RuntimeError):
-                if how == "add_reader":
+            if how == "sock_recv":
+                waiting = loop.create_task(loop.sock_recv(ours, 1))
+                await asyncio.sleep(0)
+            elif flavour.name == "asyncio":
+                loop.add_reader(ours, int)  # It has room for two.
+            else:
+                with pytest.raises(RuntimeError, match="is used by transport"):
                     loop.add_reader(ours, int)
-                else:
-                    waiting = loop.create_task(loop.sock_recv(ours, 1))
-                    await asyncio.sleep(0)
             theirs.setblocking(True)
             received = await in_thread(lambda: theirs.recv(sent, socket.MSG_WAITALL))
             assert len(received) == sent
@@ -196,7 +198,7 @@ def test_a_closing_transport_sends_the_rest_whoever_wants_its_socket(loop: Loop,
 
 
 def test_a_closing_endpoint_sends_the_rest_whoever_wants_its_socket(
-    loop: Loop, tmp_path: Path
+    loop: Loop, flavour: Flavour, tmp_path: Path
 ) -> None:
     async def main() -> None:
         to = str(tmp_path / "peer")
@@ -208,8 +210,12 @@ def test_a_closing_endpoint_sends_the_rest_whoever_wants_its_socket(
                     endpoint.transport.sendto(b"x" * 1000)
                     sent += 1
                 endpoint.transport.close()
-                with contextlib.suppress(RuntimeError):
-                    loop.add_reader(endpoint.transport.get_extra_info("socket"), int)
+                sock = endpoint.transport.get_extra_info("socket")
+                if flavour.name == "asyncio":
+                    loop.add_reader(sock, int)
+                else:
+                    with pytest.raises(RuntimeError, match="is used by transport"):
+                        loop.add_reader(sock, int)
                 for _ in range(sent):
                     assert await in_thread(peer.recv, 2000) == b"x" * 1000
                 assert await endpoint.until_lost() is None
@@ -217,6 +223,7 @@ def test_a_closing_endpoint_sends_the_rest_whoever_wants_its_socket(
     loop.run_until_complete(main())
 
 
+@pytest.mark.flavours("tokioloop", reason="asyncio's selector knows the old socket")
 def test_the_number_of_a_closing_transport_whose_socket_was_closed_can_be_watched(
     loop: Loop,
 ) -> None:
@@ -231,9 +238,8 @@ def test_the_number_of_a_closing_transport_whose_socket_was_closed_can_be_watche
         one, two = socket.socketpair()
         with theirs, one, two:
             assert one.fileno() == number
-            with contextlib.suppress(OSError):  # asyncio's selector knows the old socket
-                loop.add_reader(one, int)
-                assert loop.remove_reader(one)
+            loop.add_reader(one, int)
+            assert loop.remove_reader(one)
         transport.abort()
         await protocol.until_lost()
 

@@ -1,8 +1,8 @@
 """Looking at loops: figures, reports, consoles, dumps and profiles.
 
 Nothing in this package but the methods of the loop is imported before somebody asks
-for it, and a loop that nobody looks at pays for none of it. The functions here are
-public as `tokioloop.dump_tasks` and so on.
+for it (a report of debug mode, for names), and a loop that nobody looks at pays for
+none of it. The functions here are public as `tokioloop.dump_tasks` and so on.
 """
 
 from __future__ import annotations
