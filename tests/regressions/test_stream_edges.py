@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import ssl
+import sys
 import threading
 import time
 from typing import Any
@@ -220,6 +221,9 @@ def test_several_hosts_and_no_host_mean_what_they_say(loop: Loop) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("way", ["client", "server", "tls"])
 def test_a_writer_that_another_threads_collector_finds_is_closed(loop: Loop, way: str) -> None:
+    if way == "server" and sys.version_info < (3, 13):
+        pytest.skip("the protocol of a server's stream holds its writer until 3.13")
+
     async def abandon(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.itself = writer  # type: ignore[attr-defined]
 

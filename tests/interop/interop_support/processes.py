@@ -144,7 +144,7 @@ def accepts_connections(address: tuple[str, int] | Path | str) -> bool:
 def run_program(
     argv: Sequence[str],
     *,
-    timeout: float = 9.0,
+    timeout: float = 25.0,
     env: Mapping[str, str] | None = None,
     user: str | None = None,
 ) -> str:
