@@ -9,6 +9,7 @@ count that were taken in that state, others are taken again.
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
 import subprocess
@@ -45,25 +46,33 @@ class Host:
     pace: Range
 
 
-def usual(values: list[float], gap: float, *, nearest: bool) -> Range:
-    """Tell kinds of values apart by their gaps; choose the smallest common, or the commonest."""
+def usual_distance(values: list[float]) -> Range:
+    """Tell kinds of distances apart by their gaps; choose the nearest one that is common."""
     kinds: list[list[float]] = []
     for value in sorted(values):
-        if not kinds or value > gap * kinds[-1][-1]:
+        if not kinds or value > DISTANCE_GAP * kinds[-1][-1]:
             kinds.append([])
         kinds[-1].append(value)
-    if nearest:
-        common = [i for i, kind in enumerate(kinds) if len(kind) >= COMMON * len(values)]
-    else:
-        common = []
+    common = [i for i, kind in enumerate(kinds) if len(kind) >= COMMON * len(values)]
     place = common[0] if common else max(range(len(kinds)), key=lambda i: len(kinds[i]))
     chosen = kinds[place]
-    least, most = chosen[0] / gap, chosen[-1] * gap
+    least, most = chosen[0] / DISTANCE_GAP, chosen[-1] * DISTANCE_GAP
     if place > 0:
         least = math.sqrt(kinds[place - 1][-1] * chosen[0])
     if place + 1 < len(kinds):
         most = math.sqrt(chosen[-1] * kinds[place + 1][0])
     return Range(kinds[0][0], kinds[-1][-1], least, most)
+
+
+def usual_pace(values: list[float]) -> Range:
+    """Paces have no gaps between them: choose where most of them lie close together."""
+    ordered = sorted(values)
+
+    def neighbours(start: int) -> int:
+        return bisect.bisect_right(ordered, PACE_SPREAD * ordered[start]) - start
+
+    start = max(range(len(ordered)), key=neighbours)
+    return Range(ordered[0], ordered[-1], ordered[start], PACE_SPREAD * ordered[start])
 
 
 def survey(binary: Path, seconds: float) -> Host | None:
@@ -80,23 +89,25 @@ def survey(binary: Path, seconds: float) -> Host | None:
     )
     found = json.loads(done.stdout)
     return Host(
-        usual(found["distances"], DISTANCE_GAP, nearest=True),
-        usual(found["paces"], PACE_GAP, nearest=False),
+        usual_distance(found["distances"]),
+        usual_pace(found["paces"]),
     )
 
 
 def options(host: Host | None, *, placed: bool) -> list[str]:
     """What pins the load client, and makes it wait for the usual state.
 
-    Where a message costs little (`placed`) the distance of the cores counts, elsewhere the
-    pace of the server's.
+    The pace of the server's core counts everywhere, the distance of the cores where a
+    message costs little (`placed`).
     """
     server, client = processes.cores()
     if server is None or client is None:
         return []
     if host is None:
         return ["--core", str(client)]
-    wanted = ["--distance", str(host.distance)] if placed else ["--pace", str(host.pace)]
+    wanted = ["--pace", str(host.pace)]
+    if placed:
+        wanted += ["--distance", str(host.distance)]
     return [*_cores(server, client), *wanted]
 
 
@@ -115,9 +126,10 @@ def _cores(server: int, client: int) -> list[str]:
     return ["--core", str(client), "--server-core", str(server)]
 
 
-# Values of one kind differ by less than this factor, those of two kinds by more.
+# Distances of one kind differ by less than this factor, those of two kinds by more.
 DISTANCE_GAP = 1.6
-PACE_GAP = 1.25
+# The slowest and the fastest pace that count as the same.
+PACE_SPREAD = 1.3
 # A kind of distance that makes up less of the survey is not waited for.
 COMMON = 0.15
 TRIES = 4

@@ -37,8 +37,8 @@ class Network:
     pattern: str = "client"
     # The path to request over HTTP, with the size in it; without it an echo is measured.
     http: str | None = None
-    # Whether a message costs so little that the distance of the cores matters; else the
-    # pace of the server's core does.
+    # Whether a message costs so little that the distance of the cores matters, beside the
+    # pace of the server's.
     placed: bool = True
     # Whether samples are taken anew where the host changes either.
     watched: bool = True

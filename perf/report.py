@@ -114,8 +114,8 @@ def host_lines(meta: dict[str, Any]) -> list[str]:
         "- the host moves the cores and shares them: a cache line went from one to the other and "
         f"back in {distance['smallest']:.0f} to {distance['largest']:.0f} ns, a piece of work took "
         f"{pace['smallest'] / 1e3:.0f} to {pace['largest'] / 1e3:.0f} us; samples were taken at "
-        f"{distance['least']:.0f} to {distance['most']:.0f} ns or, where a message costs much, "
-        f"{pace['least'] / 1e3:.0f} to {pace['most'] / 1e3:.0f} us, {meta['repeats']} of them "
+        f"{pace['least'] / 1e3:.0f} to {pace['most'] / 1e3:.0f} us and, where a message costs "
+        f"little, {distance['least']:.0f} to {distance['most']:.0f} ns, {meta['repeats']} of them "
         f"again because it did not stay so, {meta['disturbed']} were kept although it never did"
     ]
 

@@ -44,7 +44,7 @@ class Script:
         options = ["--loop", loop, "--seconds", str(settings.seconds)]
         options += [] if core is None else ["--core", str(core)]
         if self.paced and settings.host is not None:
-            options += ["--usual", json.dumps(dataclasses.asdict(usual_pace(self.script)))]
+            options += ["--usual", json.dumps(dataclasses.asdict(pace_of(self.script)))]
         process = subprocess.Popen(
             processes.script_command(self.script, *options),
             stdout=subprocess.PIPE,
@@ -79,7 +79,7 @@ class Script:
 
 
 @functools.cache
-def usual_pace(script: str) -> Range:
+def pace_of(script: str) -> Range:
     """What a script finds to be the pace of its core on this interpreter."""
     core, _ = processes.cores()
     options = ["--survey", str(SURVEY_SECONDS), "--core", str(core)]
@@ -90,7 +90,7 @@ def usual_pace(script: str) -> Range:
         check=True,
         timeout=60.0,
     )
-    return host.usual(json.loads(done.stdout), host.PACE_GAP, nearest=False)
+    return host.usual_pace(json.loads(done.stdout))
 
 
 ROW_TIMEOUT = 20.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pace
 import pytest
-from host import DISTANCE_GAP, PACE_GAP, TRIES, Range, undisturbed, usual
+from host import TRIES, Range, undisturbed, usual_distance, usual_pace
 
 SHARED_CORE = [31.0, 32.0]
 SHARED_CACHE = [63.0, 66.0, 70.0, 72.0, 75.0, 80.0, 85.0] * 4
@@ -14,26 +15,33 @@ APART = [400.0, 420.0, 460.0] * 20
 
 
 def test_the_nearest_common_distance_is_wanted() -> None:
-    distance = usual(SHARED_CORE + SHARED_CACHE + APART, DISTANCE_GAP, nearest=True)
+    distance = usual_distance(SHARED_CORE + SHARED_CACHE + APART)
     assert (distance.smallest, distance.largest) == (31.0, 460.0)
     assert 32.0 < distance.least < 63.0
     assert 85.0 < distance.most < 400.0
     assert distance.holds(70.0) and not distance.holds(31.0) and not distance.holds(430.0)
 
 
-def test_the_commonest_pace_is_wanted() -> None:
-    alone, shared = [13_000.0, 13_500.0] * 3, [24_000.0, 25_000.0, 29_000.0] * 4
-    assert not usual(alone + shared, PACE_GAP, nearest=False).holds(13_200.0)
-    assert usual(alone * 3 + shared, PACE_GAP, nearest=False).holds(13_200.0)
+def test_where_every_distance_is_of_its_own_kind_one_is_chosen() -> None:
+    values = [10.0 * 2**power for power in range(9)]
+    assert any(usual_distance(values).holds(value) for value in values)
 
 
-@pytest.mark.parametrize("nearest", [True, False])
+def test_the_pace_at_which_most_lie_close_together_is_wanted() -> None:
+    alone, between, shared = [13.0, 13.5] * 3, [16.0, 18.0, 20.0, 22.0], [24.0, 25.0, 29.0] * 4
+    pace = usual_pace(alone + between + shared)
+    assert (pace.smallest, pace.largest) == (13.0, 29.0)
+    assert [pace.holds(value) for value in (13.2, 20.0, 25.0, 29.0)] == [False, False, True, True]
+    assert usual_pace(alone * 3 + between + shared).holds(13.2)
+
+
+@pytest.mark.parametrize("find", [usual_distance, usual_pace])
 @pytest.mark.parametrize("values", [[50.0, 55.0, 60.0], [50.0]])
 def test_where_nothing_changes_what_differs_little_is_wanted(
-    values: list[float], nearest: bool
+    values: list[float], find: Callable[[list[float]], Range]
 ) -> None:
-    wanted = usual(values, DISTANCE_GAP, nearest=nearest)
-    assert wanted.least < values[0] <= values[-1] < wanted.most < 2 * values[-1]
+    wanted = find(values)
+    assert wanted.least <= values[0] <= values[-1] <= wanted.most < 2 * values[-1]
     assert str(Range(1.0, 2.0, 0.5, 3.25)) == "0.5-3.2"
 
 
