@@ -56,22 +56,20 @@ def main() -> None:
     meta["host"] = dataclasses.asdict(usual) if usual else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
-    done: list[Workload] = []
     # Some workloads of a full report may be measured anew, the others stay.
     kept = report.read(arguments.out) if arguments.full else report.Earlier()
-    shown = [WORKLOADS[name] for name in WORKLOADS if name in kept.results or name in figures]
     # Written after each workload: a run that is broken off keeps what it has measured.
     for workload in workloads:
         run.measure(workload)
-        done.append(workload)
-        kept.forget([workload.name])
+        kept.forget(workload.name)
         meta["minutes"] = round((time.monotonic() - started) / 60, 1)
         meta["repeats"] = run.samples.total("repeats")
         meta["disturbed"] = run.samples.total("disturbed")
         results = cells.fold(run.samples, figures)
         meta["earlier"] = kept.runs
-        seen = [other for other in shown if other in done or other.name in kept.results]
-        written = report.write(arguments.out, meta, {**kept.results, **results}, seen)
+        merged = {**kept.results, **results}
+        shown = [other for other in WORKLOADS.values() if other.name in merged]
+        written = report.write(arguments.out, meta, merged, shown)
     progress("")
     print(report.tables(results, workloads))
     print(f"Report: {display(written)}")

@@ -88,10 +88,7 @@ def survey(binary: Path, seconds: float) -> Host | None:
         timeout=seconds + 60.0,
     )
     found = json.loads(done.stdout)
-    return Host(
-        usual_distance(found["distances"]),
-        usual_pace(found["paces"]),
-    )
+    return Host(usual_distance(found["distances"]), usual_pace(found["paces"]))
 
 
 def options(host: Host | None, *, placed: bool) -> list[str]:

@@ -99,19 +99,7 @@ class Network:
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
         connections, size = point
-        return self._ask_undisturbed(server, int(connections), size, settings, [])
-
-    def _ask_undisturbed(
-        self,
-        server: processes.Server,
-        connections: int,
-        size: str,
-        settings: Settings,
-        extra: list[str],
-    ) -> Figures:
-        watched = settings.host if self.watched else None
-        pinned = [*extra, *host.options(watched, placed=self.placed)]
-        return host.undisturbed(lambda: self._ask(server, connections, size, settings, pinned))
+        return self._ask(server, int(connections), size, settings)
 
     def _ask(
         self,
@@ -119,22 +107,31 @@ class Network:
         connections: int,
         size: str,
         settings: Settings,
-        extra: list[str],
+        *extra: str,
     ) -> Figures:
         seconds = self.length * settings.seconds
         pids = str(server.announcement.get("pids", server.pid))
         options = ["--target", server.target, "--server-pid", pids, *extra]
+        options += self._cores(settings)
         options += ["--connections", str(connections), "--stall", str(settings.stall)]
         options += ["--warm-up", str(settings.warm_up), "--seconds", str(seconds)]
         options += ["--size", size] if self.http is None else ["--http", self.http.format(size)]
         options += ["--tls"] if self.tls else []
         timeout = 2 * settings.warm_up + seconds + 2 * settings.stall + 15
-        figures = processes.run_client(settings.binary, self.pattern, *options, timeout=timeout)
-        for quantile in ("p50", "p99"):
-            figures[f"{quantile}_us"] = 1e6 * figures[f"latency_{quantile}"]
-        if machine.free_threaded() and server.announcement.get("gil"):
-            figures["remark"] = "turns the GIL on"
-        return judged(figures, connections, replaced=self.pattern == "churn")
+
+        def sample() -> Figures:
+            figures = processes.run_client(settings.binary, self.pattern, *options, timeout=timeout)
+            for quantile in ("p50", "p99"):
+                figures[f"{quantile}_us"] = 1e6 * figures[f"latency_{quantile}"]
+            if machine.free_threaded() and server.announcement.get("gil"):
+                figures["remark"] = "turns the GIL on"
+            return judged(figures, connections, replaced=self.pattern == "churn")
+
+        return host.undisturbed(sample)
+
+    def _cores(self, settings: Settings) -> list[str]:
+        """Where the client runs, and in which state of the host's it does."""
+        return host.options(settings.host if self.watched else None, placed=self.placed)
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,11 @@ class Scaling(Network):
             yield server
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
-        return self._ask(server, self.clients, point[1], settings, [])
+        return self._ask(server, self.clients, point[1], settings)
+
+    def _cores(self, settings: Settings) -> list[str]:
+        # Not pinned either.
+        return []
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Paced(Network):
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
         rate, size = point
-        figures = self._ask_undisturbed(server, self.clients, size, settings, ["--rate", rate])
+        figures = self._ask(server, self.clients, size, settings, "--rate", rate)
         if figures.get("rps", 0.0) < KEEPS_UP * float(rate) and "failure" not in figures:
             figures["remark"] = f"overloaded: {figures['rps']:,.0f} answered per second"
         return figures

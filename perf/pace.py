@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from host import TRIES, Range
+from cells import Figures
+from host import Range, undisturbed
 
 
 def pace() -> float:
@@ -33,19 +33,19 @@ def survey(seconds: float) -> list[float]:
     return found
 
 
-def at_usual_pace(usual: Range | None, sample: Callable[[], float]) -> dict[str, Any]:
-    """Take a sample, again where the pace before or after it is unusual, some times at most."""
+def at_usual_pace(usual: Range | None, measure: Callable[[], float]) -> Figures:
+    """Measure a rate, again where the pace before or after it is unusual, some times at most."""
     if usual is None:
-        return {"rate": sample()}
-    tries, steady, rate = 0, False, 0.0
-    while tries < TRIES and not steady:
+        return {"rate": measure()}
+
+    def sample() -> Figures:
         end = time.perf_counter() + LONGEST_WAIT
         while not (steady := usual.holds(pace())) and time.perf_counter() < end:
             pass
-        rate = sample()
-        steady = steady and usual.holds(pace())
-        tries += 1
-    return {"rate": rate, "repeats": tries - 1, "disturbed": int(not steady)}
+        rate = measure()
+        return {"rate": rate, "undisturbed": steady and usual.holds(pace())}
+
+    return undisturbed(sample)
 
 
 RUNS = 4

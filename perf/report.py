@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,10 @@ class Earlier:
     results: Results = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Leave out what is measured anew."""
-        for name in names:
-            self.results.pop(name, None)
-            self.runs.pop(name, None)
+    def forget(self, name: str) -> None:
+        """Leave out what was measured anew."""
+        self.results.pop(name, None)
+        self.runs.pop(name, None)
 
 
 def read(directory: Path) -> Earlier:

@@ -72,7 +72,7 @@ def test_a_rate_is_taken_again_where_the_pace_changed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pace, "pace", lambda: next(paces))
     rates = iter([1.0, 2.0])
     found = pace.at_usual_pace(Range(10.0, 20.0, 8.0, 12.0), lambda: next(rates))
-    assert found == {"rate": 2.0, "repeats": 1, "disturbed": 0}
+    assert found == {"rate": 2.0, "undisturbed": True, "repeats": 1, "disturbed": 0}
     assert pace.at_usual_pace(None, lambda: 3.0) == {"rate": 3.0}
 
 

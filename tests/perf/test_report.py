@@ -104,7 +104,7 @@ def test_what_is_not_measured_anew_stays_with_its_date(tmp_path: Path) -> None:
     both = {**results(), "udp": results()["proto"]}
     report.write(tmp_path, META, both, [WORKLOADS["proto"], WORKLOADS["udp"]])
     earlier = report.read(tmp_path)
-    earlier.forget(["proto"])
+    earlier.forget("proto")
     assert list(earlier.results) == ["udp"]
     meta = {**META, "date": "later", "earlier": earlier.runs}
     merged = {**earlier.results, "proto": both["proto"]}
