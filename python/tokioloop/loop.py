@@ -188,8 +188,12 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             self._close_signal_socket()
 
     def __del__(self) -> None:
-        # A forked child's copy of a loop of its parent is not the child's to close.
-        if not self.is_closed() and not self._is_inherited():
+        if self.is_closed():
+            return
+        if self._is_inherited():
+            # The parent's loop is not the child's to close: only what it has inherited goes.
+            self._csock.close()
+        else:
             super().__del__()
 
     @property
