@@ -125,12 +125,13 @@ loom:
 pytest: $(VENV)/.test-tools $(FLAME_TOOLS) interop-programs build
 	$(PY) -m pytest -q -rR $(RERUNS) $(TESTS)
 
-# The same suite with debug assertions, overflow checks and CPython's own checks on.
+# The same suite with debug assertions, overflow checks and CPython's own checks on, by WORKERS
+# processes side by side if told so.
 checked: $(VENV)/.test-tools
 	$(PY) -m maturin develop --quiet --profile checked
 	$(PY) -c 'from tokioloop import _core; assert _core.BUILD_PROFILE == "checked", _core.BUILD_PROFILE'
 	PYTHONDEVMODE=1 PYTHONMALLOC=debug TOKIOLOOP_EXPECT_PROFILE=checked \
-	  $(PY) -m pytest -q -rR $(RERUNS) --loops tokioloop $(TESTS)
+	  $(PY) -m pytest -q -rR $(RERUNS) $(if $(WORKERS),-n $(WORKERS)) --loops tokioloop $(TESTS)
 
 # Servers that the interop tests talk to; what cannot be installed is skipped there, visibly.
 interop-programs:

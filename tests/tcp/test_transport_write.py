@@ -259,7 +259,9 @@ class TestWhatMayBeWritten:
         loop.run_until_complete(main())
 
     @pytest.mark.flavours("asyncio", "tokioloop", reason=TYPES)
-    @pytest.mark.parametrize("data", ["text", None, 5, [1, 2], object()], ids=repr)
+    @pytest.mark.parametrize(
+        "data", ["text", None, 5, [1, 2], object()], ids=lambda data: type(data).__name__
+    )
     def test_anything_else_is_a_type_error_and_the_transport_lives_on(self, loop, side, data):
         async def main():
             async with connected(side) as (transport, _protocol, peer):
