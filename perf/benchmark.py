@@ -18,12 +18,13 @@ import time
 from pathlib import Path
 
 import cells
+import contest
 import host
 import loops
 import machine
 import processes
 import report
-from workload import Settings, Workload
+from workload import Point, Settings, Workload
 from workloads import GROUPS, WORKLOADS, for_this_interpreter
 
 QUICK_MODES = ("proto", "stream", "raw", "concurrency")
@@ -52,7 +53,9 @@ def main() -> None:
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
     run = Run(workloads, names, settings, arguments.rounds, sparing=arguments.sparing)
+    run.further = contest.FURTHER if arguments.full else 0
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
+    meta["further"] = run.further
     meta["host"] = dataclasses.asdict(usual) if usual else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
@@ -142,17 +145,28 @@ class Run:
             for workload in workloads
         )
         self.done = 0
+        # Rounds on top for what is close.
+        self.further = 0
 
     def measure(self, workload: Workload) -> None:
         """Measure one workload; a loop that fails is recorded and the run goes on."""
-        for number in range(self._rounds(workload)):
-            names = self._loops(workload)
-            turn = number % len(names)
-            for name in names[turn:] + names[:turn]:
-                self._measure(workload, name, number)
+        rounds, everything = self._rounds(workload), workload.points(self.settings)
+        for number in range(rounds):
+            for name in turned(self._loops(workload), number):
+                self._measure(workload, name, number, everything)
+        self.tell_apart(workload, rounds)
 
-    def _measure(self, workload: Workload, name: str, number: int) -> None:
-        points = workload.points(self.settings)
+    def tell_apart(self, workload: Workload, rounds: int) -> None:
+        """Measure on, after so many rounds, whoever may be first."""
+        everything = workload.points(self.settings)
+        close = contest.contenders(self.samples, workload, self._loops(workload), everything)
+        self.total += self.further * sum(map(len, close.values()))
+        for number in range(rounds, rounds + self.further):
+            for name in turned(list(close), number):
+                points = [point for point in everything if point in close[name]]
+                self._measure(workload, name, number, points)
+
+    def _measure(self, workload: Workload, name: str, number: int, points: list[Point]) -> None:
         reason = None if name == cells.LIMIT else unavailable(name)
         if reason is not None:
             for connections, size in points:
@@ -160,21 +174,21 @@ class Run:
                 self.samples.add(cell, number, {"failure": reason})
             self.done += len(points)
             return
-        skip = frozenset(
+        given_up = {
             point
             for point in points
             if self.samples.failures(cells.Cell(workload.name, name, *point)) >= TRIES
-        )
-        self.done += len(skip)
+        }
+        self.done += len(given_up)
+        skip = frozenset(workload.points(self.settings)).difference(points) | given_up
         for connections, size, figures in workload.run(name, self.settings, skip):
             cell = cells.Cell(workload.name, name, connections, size)
             self.samples.add(cell, number, figures)
             self.done += 1
             value = figures.get(workload.figure)
             shown = figures.get("failure") or f"{report.number(value)} {workload.unit}"
-            share = f"{100 * self.done / self.total:3.0f} %"
-            turn = f"round {number + 1}/{self._rounds(workload)}"
-            progress(f"{share}  {turn}  {workload.name} {name} {connections} x {size}: {shown}")
+            share = f"{100 * self.done / self.total:3.0f} %  round {number + 1}"
+            progress(f"{share}  {workload.name} {name} {connections} x {size}: {shown}")
 
     def _rounds(self, workload: Workload) -> int:
         most = workload.most_rounds
@@ -186,6 +200,12 @@ class Run:
         variants = workload.variants if "tokioloop" in self.names else ()
         limit = [cells.LIMIT] if workload.limit else []
         return [*self.names, *variants, *limit]
+
+
+def turned(names: list[str], number: int) -> list[str]:
+    """The names in the order of a round: each begins once."""
+    turn = number % len(names)
+    return names[turn:] + names[:turn]
 
 
 @functools.cache

@@ -16,6 +16,14 @@ Figures = dict[str, Any]
 
 LIMIT = "limit"
 BASELINE = "rloop"
+OURS = "tokioloop"
+# Figures of which more is better; others are read from curves, or count what it costs.
+RATES = ("rps", "rate")
+
+
+def is_peer(loop: str) -> bool:
+    """Whether that is another loop, and neither the limit nor tokioloop with options."""
+    return loop.partition("+")[0] not in (OURS, LIMIT)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Samples:
         return sum(
             sample.get(key, 0) for rounds in self.rounds.values() for sample in rounds.values()
         )
+
+    def rates(self, cell: Cell, key: str) -> list[float]:
+        """One figure of all rounds of a cell that did not fail."""
+        return list(self.figures(cell, key).values())
 
     def figures(self, cell: Cell, key: str) -> dict[int, float]:
         """One figure of a cell by round, without the rounds that failed."""
@@ -88,11 +100,16 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
         if key in folded:
             folded[key] = sum(sample.get(key, 0) for sample in good)
     folded["rounds"] = len(good)
-    values = list(samples.figures(cell, main).values())
+    values = samples.rates(cell, main)
     if values:
         folded[f"{main}_rounds"] = values
         folded["spread"] = spread(values)
-    for name, other in (("vs_rloop", BASELINE), ("vs_limit", LIMIT)):
+    others = [("vs_rloop", BASELINE), ("vs_limit", LIMIT)]
+    best = best_peer(samples, cell, main) if cell.loop == OURS and main in RATES else None
+    if best is not None:
+        others.append(("vs_best", best))
+        folded["best_peer"] = best
+    for name, other in others:
         ratio = paired_ratio(samples, cell, cell.with_loop(other), main)
         if ratio is not None:
             folded[name] = ratio
@@ -104,6 +121,17 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
     if faults:
         folded["faults"] = faults
     return folded
+
+
+def best_peer(samples: Samples, cell: Cell, main: str) -> str | None:
+    """The other loop with the highest median in a cell's place; None where there is none."""
+    places = (other for other in samples.rounds if other == cell.with_loop(other.loop))
+    medians = {
+        other.loop: statistics.median(values)
+        for other in places
+        if is_peer(other.loop) and (values := samples.rates(other, main))
+    }
+    return max(medians, key=medians.__getitem__, default=None)
 
 
 def paired_ratio(samples: Samples, cell: Cell, other: Cell, key: str) -> float | None:

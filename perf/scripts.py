@@ -43,6 +43,7 @@ class Script:
         core, _ = processes.cores()
         options = ["--loop", loop, "--seconds", str(settings.seconds)]
         options += [] if core is None else ["--core", str(core)]
+        options += ["--rows", ",".join(missing)] if skip else []
         if self.paced and settings.host is not None:
             options += ["--usual", json.dumps(dataclasses.asdict(pace_of(self.script)))]
         process = subprocess.Popen(
@@ -54,7 +55,7 @@ class Script:
         why = ""
         try:
             assert process.stdout is not None and process.stderr is not None
-            for _ in self.rows:
+            for _ in list(missing):
                 # A row calibrates itself, so it takes a few times its seconds.
                 readable, _, _ = select.select(
                     [process.stdout], [], [], ROW_TIMEOUT + 24 * settings.seconds

@@ -1,0 +1,49 @@
+"""Which loops are too close to tell apart, and deserve further rounds for it.
+
+A few rounds find a lead of a third. They cannot tell two loops apart that differ by less than the
+rounds of either do; a virtual machine's host alone is good for half as much again. So what is
+close is measured on, all who may be first and nobody else.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+
+from cells import LIMIT, OURS, RATES, Cell, Samples, is_peer
+from workload import Point, Workload
+
+# Loops whose medians differ by less are close.
+CLOSE = 0.15
+# How many rounds what is close gets on top.
+FURTHER = 15
+
+
+def contenders(
+    samples: Samples, workload: Workload, names: Iterable[str], points: Iterable[Point]
+) -> dict[str, frozenset[Point]]:
+    """The points in which each loop is to be measured on."""
+    if workload.figure not in RATES or workload.most_rounds is not None:
+        return {}
+    close: dict[str, set[Point]] = {}
+    for point in points:
+        rates = {
+            name: statistics.median(values)
+            for name in names
+            if (values := samples.rates(Cell(workload.name, name, *point), workload.figure))
+        }
+        for name in in_contest(rates):
+            close.setdefault(name, set()).add(point)
+    return {name: frozenset(where) for name, where in close.items()}
+
+
+def in_contest(rates: dict[str, float]) -> set[str]:
+    """Who of the loops may be first, tokioloop in any case; nobody where it leads by far."""
+    peers = {name: rate for name, rate in rates.items() if is_peer(name)}
+    if OURS not in rates or not peers:
+        return set()
+    best = max(peers.values())
+    if best < (1 - CLOSE) * rates[OURS]:
+        return set()
+    close = {name for name, rate in peers.items() if rate >= (1 - CLOSE) * best}
+    return {OURS, *close, *({LIMIT} & rates.keys())}
