@@ -2,25 +2,45 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::ops::DerefMut;
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 
-/// A contiguous view, released when dropped. The view is pinned because
-/// exporters may keep pointers into it.
-pub(crate) struct View(Pin<Box<ffi::Py_buffer>>);
+/// Room for a view: exporters may keep pointers into what they fill.
+pub(crate) struct Room(ffi::Py_buffer);
 
-impl View {
+impl Room {
+    /// With nothing in it yet.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self(ffi::Py_buffer::new())
+    }
+}
+
+/// What room does not move in while it is held.
+pub(crate) trait Place: DerefMut<Target = Room> {}
+
+/// On the stack, for as long as it is borrowed.
+impl Place for &mut Room {}
+
+/// Wherever the owner goes.
+impl Place for Box<Room> {}
+
+/// A contiguous view, released when dropped.
+pub(crate) struct View<P: Place>(P);
+
+impl<P: Place> View<P> {
     /// A view to read from.
     ///
     /// # Errors
     /// TypeError where the object has no buffer, BufferError where it is not
     /// contiguous.
-    pub(crate) fn readable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Self::get(object, ffi::PyBUF_SIMPLE)
+    pub(crate) fn readable(mut room: P, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        fill(&mut room, object, ffi::PyBUF_SIMPLE)?;
+        Ok(Self(room))
     }
 
     /// A view to read from, of a contiguous copy where the object's memory has
@@ -28,31 +48,24 @@ impl View {
     ///
     /// # Errors
     /// TypeError where the object has no buffer.
-    pub(crate) fn readable_any(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        match Self::readable(object) {
+    pub(crate) fn readable_any(mut room: P, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        match fill(&mut room, object, ffi::PyBUF_SIMPLE) {
             Err(error) if error.is_instance_of::<PyBufferError>(object.py()) => {
                 let view = PyMemoryView::from(object)?;
-                Self::readable(&view.call_method0("tobytes")?)
+                fill(&mut room, &view.call_method0("tobytes")?, ffi::PyBUF_SIMPLE)?;
             }
-            result => result,
+            result => result?,
         }
+        Ok(Self(room))
     }
 
     /// A view to write to.
     ///
     /// # Errors
     /// As for reading; also where the memory is read-only.
-    pub(crate) fn writable(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Self::get(object, ffi::PyBUF_WRITABLE)
-    }
-
-    fn get(object: &Bound<'_, PyAny>, flags: std::ffi::c_int) -> PyResult<Self> {
-        let mut view = Box::pin(ffi::Py_buffer::new());
-        // SAFETY: the object is alive and the view is ours to be filled.
-        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &mut *view, flags) } < 0 {
-            return Err(PyErr::fetch(object.py()));
-        }
-        Ok(Self(view))
+    pub(crate) fn writable(mut room: P, object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        fill(&mut room, object, ffi::PyBUF_WRITABLE)?;
+        Ok(Self(room))
     }
 
     /// The bytes. Another thread may change them meanwhile, as it may while
@@ -62,34 +75,43 @@ impl View {
             return &[];
         }
         // SAFETY: a simple view describes `len` contiguous bytes.
-        unsafe { std::slice::from_raw_parts(self.0.buf.cast(), self.len()) }
+        unsafe { std::slice::from_raw_parts(self.0.0.buf.cast(), self.len()) }
     }
 
     /// Where bytes may be written to; empty for a view that was taken to read.
     pub(crate) fn space(&mut self) -> &mut [MaybeUninit<u8>] {
-        if self.0.readonly != 0 || self.len() == 0 {
+        if self.0.0.readonly != 0 || self.len() == 0 {
             return &mut [];
         }
         // SAFETY: a writable simple view describes `len` contiguous bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.0.buf.cast(), self.len()) }
+        unsafe { std::slice::from_raw_parts_mut(self.0.0.buf.cast(), self.len()) }
     }
 
     /// The object that the memory belongs to, which the view holds.
     pub(crate) fn exporter(&self) -> *mut ffi::PyObject {
-        self.0.obj
+        self.0.0.obj
     }
 
     /// How many bytes there are, whatever their format.
     pub(crate) fn len(&self) -> usize {
-        self.0.len as usize
+        self.0.0.len as usize
     }
 }
 
-impl Drop for View {
+impl<P: Place> Drop for View<P> {
     fn drop(&mut self) {
-        // SAFETY: filled by PyObject_GetBuffer and released once.
-        unsafe { ffi::PyBuffer_Release(&mut *self.0) }
+        // SAFETY: filled by PyObject_GetBuffer where it still is, and released once.
+        unsafe { ffi::PyBuffer_Release(&mut self.0.0) }
     }
+}
+
+#[inline]
+fn fill(room: &mut Room, object: &Bound<'_, PyAny>, flags: std::ffi::c_int) -> PyResult<()> {
+    // SAFETY: the object is alive and the view is ours to be filled.
+    if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &mut room.0, flags) } < 0 {
+        return Err(PyErr::fetch(object.py()));
+    }
+    Ok(())
 }
 
 /// Whether an object has a buffer at all.

@@ -10,7 +10,7 @@ use tokioloop_reactor::{READ_RING_BYTES, socket, sys};
 
 use crate::errors;
 use crate::event_loop::{Inside, LoopState};
-use crate::py::buffer::View;
+use crate::py::buffer::{Room, View};
 use crate::py::message::Spare;
 use crate::py::{Owned, bytes, call};
 use crate::sockets::keeping::find;
@@ -142,7 +142,10 @@ impl Try<'_> {
     /// `socket.recv_into(buffer)`.
     pub(super) fn recv_into(&self, py: Python<'_>, buffer: &Owned) -> PyResult<Attempt> {
         // What is no writable buffer is refused in CPython's words.
-        let Ok(mut view) = View::writable(&buffer.bind(py)) else { return Ok(Attempt::Delegate) };
+        let (mut room, buffer) = (Room::new(), buffer.bind(py));
+        let Ok(mut view) = View::writable(&mut room, &buffer) else {
+            return Ok(Attempt::Delegate);
+        };
         let asked = view.len();
         if asked == 0 {
             return Ok(Attempt::Delegate);

@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use crate::coroutine::{Input, Step, pass};
 use crate::errors;
 use crate::event_loop::{EventLoop, futures};
-use crate::py::buffer::View;
+use crate::py::buffer::{Room, View};
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes};
 use crate::sockets::attempt::{Attempt, Try};
@@ -47,7 +47,7 @@ pub(super) struct Sending {
     data: Owned,
     /// Holds the data in place while the call waits, as asyncio's view of it
     /// does.
-    view: Option<View>,
+    view: Option<View<Box<Room>>>,
     sent: usize,
 }
 
@@ -390,7 +390,7 @@ fn send(py: Python<'_>, this: &Try<'_>, sending: &mut Sending) -> PyResult<Attem
     let view = match sending.view.take() {
         Some(view) => view,
         // What has no buffer is refused in CPython's words.
-        None => match View::readable(&data) {
+        None => match View::readable(Box::new(Room::new()), &data) {
             Ok(view) => view,
             Err(_) => return Ok(Attempt::Delegate),
         },

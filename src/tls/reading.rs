@@ -198,7 +198,8 @@ fn read_buffered(
     let given = call::call1(py, &get_buffer, &hint)?;
     let given = given.bind(py);
     let wants = given.len()?;
-    let (count, full, closed) = match buffer::View::writable(&given) {
+    let mut room = buffer::Room::new();
+    let (count, full, closed) = match buffer::View::writable(&mut room, &given) {
         Ok(mut view) if view.len() > 0 => {
             let read = || plaintext::fill(py, engine, session, view.space());
             let (count, stop) = session.reading_from(fresh, read)??;

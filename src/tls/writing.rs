@@ -61,10 +61,11 @@ fn write_through(
     data: &Owned,
 ) -> PyResult<()> {
     let bound = data.bind(py);
+    let mut room = buffer::Room::new();
     let view;
     let content = match bytes::exact(&bound) {
         Some(content) => content,
-        None => match buffer::View::readable(&bound) {
+        None => match buffer::View::readable(&mut room, &bound) {
             Ok(readable) => {
                 view = readable;
                 view.bytes()
@@ -184,7 +185,8 @@ fn encrypt(
     if let Some(content) = bytes::exact(&bound) {
         return encrypt_directly(py, this, engine, session, data, content, paused);
     }
-    match buffer::View::readable(&bound) {
+    let mut room = buffer::Room::new();
+    match buffer::View::readable(&mut room, &bound) {
         Ok(view) => encrypt_directly(py, this, engine, session, data, view.bytes(), paused),
         // `ssl` has its own words for what is no buffer.
         Err(_) => encrypt_by_method(py, this, engine, data),

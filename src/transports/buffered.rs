@@ -1,5 +1,8 @@
 //! The read path of `BufferedProtocol`.
 
+use std::io;
+use std::mem::MaybeUninit;
+
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -11,6 +14,19 @@ use crate::py::{Owned, buffer, call, context};
 use crate::transports::close;
 use crate::transports::read::{end_of_file, read_again, requeue};
 use crate::transports::stream::TransportRef;
+
+/// What one event has come to.
+enum Served {
+    /// The protocol was told, or there is nothing to tell.
+    Done,
+    /// It was refused before anything was received.
+    NoBuffer(PyErr),
+    /// It was told of data, and raised.
+    Raised(PyErr),
+    /// The socket has failed, or has no memory that it could write to.
+    Failed(PyErr),
+    Eof,
+}
 
 /// `BufferedProtocol`: the kernel writes into the protocol's own memory.
 pub(crate) fn receive_buffered(
@@ -24,29 +40,60 @@ pub(crate) fn receive_buffered(
     });
     let Some((protocol, context)) = parts else { return Ok(()) };
     let fail = |error, message| close::fatal_error(py, this, inside, transport, error, message);
-    let view = context::run(py, context.as_ptr(), || writable_view(py, &protocol));
-    let view = match view {
-        Ok(Ok(view)) => view,
-        Ok(Err(error)) | Err(error) => {
-            // Nothing has been received yet.
-            return fail(error, "Fatal error: protocol.get_buffer() call failed.")
-                .inspect_err(|_| read_again(inside, transport));
+    let served = context::run(py, context.as_ptr(), || serve(py, inside, transport, &protocol));
+    match served.unwrap_or_else(Served::NoBuffer) {
+        Served::Done => Ok(()),
+        Served::NoBuffer(error) => fail(error, "Fatal error: protocol.get_buffer() call failed.")
+            .inspect_err(|_| read_again(inside, transport)),
+        Served::Raised(error) => fail(error, "Fatal error: protocol.buffer_updated() call failed."),
+        Served::Failed(error) => fail(error, "Fatal read error on socket transport"),
+        Served::Eof => end_of_file(py, this, inside, transport),
+    }
+}
+
+/// Both calls of the protocol and what is received between them, in its context.
+fn serve(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    protocol: &Owned,
+) -> Served {
+    let length = {
+        let mut room = buffer::Room::new();
+        let mut view = match writable_view(py, protocol, &mut room) {
+            Ok(Ok(view)) => view,
+            Ok(Err(class)) => {
+                return Served::Failed(PyTypeError::new_err(format!(
+                    "recv_into() argument 1 must be read-write bytes-like object, not {class}"
+                )));
+            }
+            Err(error) => return Served::NoBuffer(error),
+        };
+        match receive(inside, transport, view.space()) {
+            Ok(Received::Data { length, .. }) => length,
+            Ok(Received::Eof) => return Served::Eof,
+            Ok(Received::Blocked) => return Served::Done,
+            Err(error) => return Served::Failed(errors::os_error(py, &error)),
         }
     };
-    let mut view = match view {
-        Ok(view) => view,
-        Err(class) => {
-            let error = PyTypeError::new_err(format!(
-                "recv_into() argument 1 must be read-write bytes-like object, not {class}"
-            ));
-            return fail(error, "Fatal read error on socket transport");
-        }
-    };
-    let received = inside.with(|state| {
+    let told = length.into_pyobject(py).map_err(PyErr::from).and_then(|length| {
+        let length = Owned::from(length.into_any());
+        call::method(py, protocol, intern!(py, "buffer_updated"), [length.as_ptr()])
+    });
+    told.map_or_else(Served::Raised, |_| Served::Done)
+}
+
+#[inline]
+fn receive(
+    inside: &Inside<'_>,
+    transport: &TransportRef,
+    space: &mut [MaybeUninit<u8>],
+) -> io::Result<Received> {
+    inside.with(|state| {
         transport.get().with(inside, |inner| {
             let Some(fd) = inner.fd() else { return Ok(Received::Blocked) };
             let hidden = inner.state.hidden;
-            let received = stream::receive(fd, inner.kind, hidden, view.space());
+            let received = stream::receive(fd, inner.kind, hidden, space);
             match received {
                 Ok(Received::Data { length, drained }) => {
                     state.metrics.bytes_received += length as u64;
@@ -61,38 +108,23 @@ pub(crate) fn receive_buffered(
             }
             received
         })
-    });
-    drop(view);
-    match received {
-        Ok(Received::Data { length, .. }) => {
-            let result = context::run(py, context.as_ptr(), || {
-                let length = Owned::from(length.into_pyobject(py)?.into_any());
-                let name = intern!(py, "buffer_updated");
-                call::method(py, &protocol, name, [length.as_ptr()])
-            });
-            match result {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) | Err(error) => {
-                    fail(error, "Fatal error: protocol.buffer_updated() call failed.")
-                }
-            }
-        }
-        Ok(Received::Eof) => end_of_file(py, this, inside, transport),
-        Ok(Received::Blocked) => Ok(()),
-        Err(error) => fail(errors::os_error(py, &error), "Fatal read error on socket transport"),
-    }
+    })
 }
 
 /// The protocol's memory; the name of its class where it is read-only, which
 /// asyncio learns from the socket only.
-fn writable_view(py: Python<'_>, protocol: &Owned) -> PyResult<Result<buffer::View, String>> {
+fn writable_view<'a>(
+    py: Python<'_>,
+    protocol: &Owned,
+    room: &'a mut buffer::Room,
+) -> PyResult<Result<buffer::View<&'a mut buffer::Room>, String>> {
     let hint = Owned::from((-1_i32).into_pyobject(py)?.into_any());
     let given = call::method(py, protocol, intern!(py, "get_buffer"), [hint.as_ptr()])?;
     let given = given.bind(py);
     if given.len()? == 0 {
         return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
     }
-    match buffer::View::writable(&given) {
+    match buffer::View::writable(room, &given) {
         Ok(view) => Ok(Ok(view)),
         Err(_) => Ok(Err(given.get_type().name()?.to_string())),
     }

@@ -55,7 +55,8 @@ pub(crate) fn write(
         }
         None => {
             check_type(data)?;
-            let view = buffer::View::readable_any(data)?;
+            let mut room = buffer::Room::new();
+            let view = buffer::View::readable_any(&mut room, data)?;
             let content = view.bytes();
             // The caller may change its memory later: what waits is a copy.
             try_write(inside, transport, content, || bytes::copy(py, content))?
@@ -335,7 +336,8 @@ fn collect(py: Python<'_>, list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
                 format!("sequence item {index}: expected a bytes-like object, {class} found")
             }));
         }
-        let view = buffer::View::readable_any(&item)?;
+        let mut room = buffer::Room::new();
+        let view = buffer::View::readable_any(&mut room, &item)?;
         chunks.push(Chunk(bytes::copy(py, view.bytes())?));
     }
     Ok(chunks)

@@ -62,7 +62,8 @@ pub(super) fn send_to(
         None => {
             // Getting at the content may run code of the program's.
             let to = Resolved::Other(transport.with(inside, |inner| to.keep(&inner.peers)));
-            let view = buffer::View::readable_any(data)?;
+            let mut room = buffer::Room::new();
+            let view = buffer::View::readable_any(&mut room, data)?;
             let content = view.bytes();
             // The caller may change its memory later: what waits is a copy.
             attempt(py, inside, transport, content, to, || bytes::copy(py, content))?
@@ -164,7 +165,10 @@ fn settle(
             ByPython::Blocked => {
                 let kept = match bytes::exact(data) {
                     Some(_) => Owned::from(data),
-                    None => bytes::copy(py, buffer::View::readable_any(data)?.bytes())?,
+                    None => {
+                        let mut room = buffer::Room::new();
+                        bytes::copy(py, buffer::View::readable_any(&mut room, data)?.bytes())?
+                    }
                 };
                 let waiting = Waiting::new(kept, Target::Spelled(address));
                 transport.with(inside, |inner| inner.queue.push(waiting));
