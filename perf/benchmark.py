@@ -157,14 +157,24 @@ class Run:
         self.tell_apart(workload, rounds)
 
     def tell_apart(self, workload: Workload, rounds: int) -> None:
-        """Measure on, after so many rounds, whoever may be first."""
-        everything = workload.points(self.settings)
-        close = contest.contenders(self.samples, workload, self._loops(workload), everything)
-        self.total += self.further * sum(map(len, close.values()))
-        for number in range(rounds, rounds + self.further):
-            for name in turned(list(close), number):
-                points = [point for point in everything if point in close[name]]
-                self._measure(workload, name, number, points)
+        """Measure on, after so many rounds, whoever may be first.
+
+        Where that shows a leader to have been lucky, others may be first, and have their turn.
+        """
+        everything, seen = workload.points(self.settings), set[tuple[str, Point]]()
+        while self.further:
+            names = self._loops(workload)
+            close = contest.contenders(self.samples, workload, names, everything)
+            close = contest.unseen(close, seen)
+            if not close:
+                return
+            self.total += self.further * sum(map(len, close.values()))
+            for number in range(rounds, rounds + self.further):
+                for name in turned(list(close), number):
+                    points = [point for point in everything if point in close[name]]
+                    self._measure(workload, name, number, points)
+            rounds += self.further
+            seen |= {(name, point) for name, points in close.items() for point in points}
 
     def _measure(self, workload: Workload, name: str, number: int, points: list[Point]) -> None:
         reason = None if name == cells.LIMIT else unavailable(name)

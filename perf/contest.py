@@ -47,3 +47,14 @@ def in_contest(rates: dict[str, float]) -> set[str]:
         return set()
     close = {name for name, rate in peers.items() if rate >= (1 - CLOSE) * best}
     return {OURS, *close, *({LIMIT} & rates.keys())}
+
+
+def unseen(
+    close: dict[str, frozenset[Point]], seen: set[tuple[str, Point]]
+) -> dict[str, frozenset[Point]]:
+    """What is left of a contest: the points in which somebody was not measured on yet."""
+    fresh = {
+        point for name, points in close.items() for point in points if (name, point) not in seen
+    }
+    left = {name: points & fresh for name, points in close.items()}
+    return {name: points for name, points in left.items() if points}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cells import Cell, Samples, fold_cell
-from contest import contenders, in_contest
+from contest import contenders, in_contest, unseen
 from workloads import WORKLOADS
 
 POINT = ("32", "1024")
@@ -63,3 +63,16 @@ def test_the_best_peer_is_compared_round_by_round() -> None:
     assert figures["best_peer"] == "uvloop"
     assert figures["vs_best"] == pytest.approx(1.1)
     assert "vs_best" not in fold_cell(samples_of(rates), Cell("proto", "uvloop", *POINT), "rps")
+
+
+def test_who_comes_near_a_fallen_leader_is_measured_on_beside_tokioloop() -> None:
+    other = ("1", "1024")
+    close = {
+        "tokioloop": frozenset({POINT, other}),
+        "uvloop": frozenset({POINT, other}),
+        "zloop": frozenset({POINT}),
+    }
+    seen = {(name, point) for name in ("tokioloop", "uvloop") for point in (POINT, other)}
+    everybody = dict.fromkeys(close, frozenset({POINT}))
+    assert unseen(close, seen) == everybody
+    assert unseen(close, seen | {("zloop", POINT)}) == {}
