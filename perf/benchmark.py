@@ -52,10 +52,12 @@ def main() -> None:
     names = arguments.loops
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
-    run = Run(workloads, names, settings, arguments.rounds, sparing=arguments.sparing)
-    run.further = contest.FURTHER if arguments.full else 0
+    further = contest.FURTHER if arguments.full else 0
+    run = Run(
+        workloads, names, settings, arguments.rounds, sparing=arguments.sparing, further=further
+    )
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
-    meta["further"] = run.further
+    meta["further"] = further
     meta["host"] = dataclasses.asdict(usual) if usual else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
@@ -133,10 +135,13 @@ class Run:
         rounds: int,
         *,
         sparing: bool,
+        further: int,
     ) -> None:
         self.names = names
         # Whether workloads for which fewer rounds are enough get no more.
         self.sparing = sparing
+        # Rounds on top for what is close.
+        self.further = further
         self.settings = settings
         self.rounds = rounds
         self.samples = cells.Samples()
@@ -145,8 +150,6 @@ class Run:
             for workload in workloads
         )
         self.done = 0
-        # Rounds on top for what is close.
-        self.further = 0
 
     def measure(self, workload: Workload) -> None:
         """Measure one workload; a loop that fails is recorded and the run goes on."""

@@ -58,8 +58,8 @@ class Samples:
             sample.get(key, 0) for rounds in self.rounds.values() for sample in rounds.values()
         )
 
-    def rates(self, cell: Cell, key: str) -> list[float]:
-        """One figure of all rounds of a cell that did not fail."""
+    def values(self, cell: Cell, key: str) -> list[float]:
+        """One figure of a cell in all rounds that did not fail."""
         return list(self.figures(cell, key).values())
 
     def figures(self, cell: Cell, key: str) -> dict[int, float]:
@@ -100,7 +100,7 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
         if key in folded:
             folded[key] = sum(sample.get(key, 0) for sample in good)
     folded["rounds"] = len(good)
-    values = samples.rates(cell, main)
+    values = samples.values(cell, main)
     if values:
         folded[f"{main}_rounds"] = values
         folded["spread"] = spread(values)
@@ -129,7 +129,7 @@ def best_peer(samples: Samples, cell: Cell, main: str) -> str | None:
     medians = {
         other.loop: statistics.median(values)
         for other in places
-        if is_peer(other.loop) and (values := samples.rates(other, main))
+        if is_peer(other.loop) and (values := samples.values(other, main))
     }
     return max(medians, key=medians.__getitem__, default=None)
 

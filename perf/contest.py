@@ -30,7 +30,7 @@ def contenders(
         rates = {
             name: statistics.median(values)
             for name in names
-            if (values := samples.rates(Cell(workload.name, name, *point), workload.figure))
+            if (values := samples.values(Cell(workload.name, name, *point), workload.figure))
         }
         for name in in_contest(rates):
             close.setdefault(name, set()).add(point)
