@@ -38,7 +38,7 @@ UNSAFE_FILES = re.compile(
     r"|src/guarded\.rs"  # the versions of classes
     r"|src/py/\w+\.rs"  # CPython's C API behind safe types
     r"|src/handle/(mod|class|free_list|object|shared_list|timer)\.rs"  # handles as heap types over asyncio's own
-    r"|src/event_loop/(native|io|mod|scheduling|futures|blank_future)\.rs"  # fast calls, futures and buffers of sock_*
+    r"|src/event_loop/(access|class|native|io|scheduling|futures|blank_future)\.rs"  # fast calls, futures and buffers of sock_*
     r"|src/transports/(read|records|shape|descriptor|stream)\.rs"
     r"|src/transports/datagram(/\w+)?\.rs"  # fast calls, buffers of protocols
     # attributes as slots, the session of ssl, the buffers that it fills

@@ -67,6 +67,74 @@ pub(crate) struct LoopState {
     pub(crate) metrics: Metrics,
 }
 
+impl LoopState {
+    pub(super) fn new(poller: Poller) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            left: 0,
+            timers: Timers::new(),
+            sources: Sources::new(),
+            fds: FdTable::default(),
+            poller: Some(Box::new(poller)),
+            ring: Some(Box::new(ReadRing::new())),
+            ciphertext: None,
+            spare: Spare::default(),
+            datagram_spare: Spare::default(),
+            datagrams: None,
+            handles: Handles::default(),
+            keeping: Keeping::default(),
+            corked: Vec::new(),
+            corked_at: 0,
+            gathering: Gathering::default(),
+            patience: Patience::default(),
+            backlog: Backlog::default(),
+            serial: 0,
+            task_factory: None,
+            transport_class: None,
+            signal_token: None,
+            registered: false,
+            untracked: false,
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Takes out what the loop holds, to be dropped where any code may run.
+    pub(super) fn empty(&mut self) -> Remains {
+        self.fds = FdTable::default();
+        self.signal_token = None;
+        self.keeping = Keeping::default();
+        self.backlog = Backlog::default();
+        let timers = self.timers.drain();
+        for handle in &timers {
+            handle.get().set_timer(None);
+        }
+        Remains {
+            _ready: std::mem::take(&mut self.ready),
+            _timers: timers,
+            _sources: self.sources.drain(),
+            _corked: std::mem::take(&mut self.corked),
+            _task_factory: self.task_factory.take(),
+            _poller: self.poller.take(),
+            _rings: [self.ring.take(), self.ciphertext.take()],
+            _spares: [&mut self.spare, &mut self.datagram_spare].map(std::mem::take),
+            _datagrams: self.datagrams.take(),
+        }
+    }
+}
+
+/// What a closed loop has held.
+pub(super) struct Remains {
+    _ready: VecDeque<Ready>,
+    _timers: Vec<HandleRef>,
+    _sources: Vec<Source>,
+    _corked: Vec<TransportRef>,
+    _task_factory: Option<Owned>,
+    _poller: Option<Box<Poller>>,
+    _rings: [Option<Box<ReadRing>>; 2],
+    _spares: [Spare; 2],
+    _datagrams: Option<Box<DatagramBatch>>,
+}
+
 /// What an event belongs to.
 pub(crate) enum Source {
     /// A connected stream.
