@@ -23,6 +23,15 @@ pub(crate) fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
     made.unwrap_or_else(|failure| failure)
 }
 
+/// An exception as a `raise` statement makes it: one that is being handled becomes its
+/// context.
+#[cold]
+pub(crate) fn raised(py: Python<'_>, error: PyErr) -> PyErr {
+    let value = error.into_value(py).into_bound(py);
+    // Not yet made, as far as PyO3 knows: CPython sets the context where it is raised.
+    PyErr::from_type(value.get_type(), value.into_any().unbind())
+}
+
 /// Numbers with a text that is kept; connections that end by a reset are many.
 const KNOWN: usize = 134;
 static TEXTS: [PyOnceLock<Py<PyString>>; KNOWN] = [const { PyOnceLock::new() }; KNOWN];

@@ -17,9 +17,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 
+use crate::coroutine::inspection;
 use crate::coroutine::operation::Operation;
 use crate::coroutine::step::{Input, Step};
-use crate::py::native::{self, NativeClass, Reserve, Visitor, getter, method};
+use crate::py::native::{self, NativeClass, Reserve, Visitor, method};
 use crate::py::{Args, Owned, stop_iteration};
 
 /// The object.
@@ -73,7 +74,8 @@ impl NativeCoroutine {
         self.state.store(FILLED, Ordering::Release);
     }
 
-    fn name(&self) -> &'static str {
+    /// Qualified name of the method.
+    pub(super) fn name(&self) -> &'static str {
         self.name.get().map_or("", |name| *name)
     }
 
@@ -90,9 +92,29 @@ impl NativeCoroutine {
         }
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == RUNNING
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == EMPTY
+    }
+
+    /// Whether it waits for something.
+    // HOT: stream
+    #[inline]
+    pub(super) fn is_suspended(&self) -> bool {
+        if cfg!(Py_GIL_DISABLED) {
+            return self.look(Operation::is_new) == Some(false);
+        }
+        // SAFETY: filled, and with the GIL nobody else is at it between two calls.
+        self.state.load(Ordering::Relaxed) == FILLED
+            && !unsafe { (*self.operation.get()).assume_init_ref() }.is_new()
+    }
+
     /// Looks at the operation as it is between two steps; `body` must not call into
     /// Python.
-    fn look<R>(&self, body: impl FnOnce(&Operation) -> R) -> Option<R> {
+    pub(super) fn look<R>(&self, body: impl FnOnce(&Operation) -> R) -> Option<R> {
         self.seize(LOOKED_AT).ok()?;
         // SAFETY: it was filled, and all others wait meanwhile.
         let result = body(unsafe { (*self.operation.get()).assume_init_ref() });
@@ -216,7 +238,25 @@ unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     ptr::null_mut()
 }
 
+/// `await coroutine`.
+// HOT: stream
 unsafe extern "C" fn am_await(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the slot of this class.
+    if unsafe { &*this.cast::<NativeCoroutine>() }.is_suspended() {
+        // SAFETY: CPython calls slots on attached threads.
+        already_awaited().restore(unsafe { Python::assume_attached() });
+        return ptr::null_mut();
+    }
+    // SAFETY: a live object.
+    unsafe { ffi::Py_NewRef(this) }
+}
+
+#[cold]
+fn already_awaited() -> PyErr {
+    PyRuntimeError::new_err("coroutine is being awaited already")
+}
+
+unsafe extern "C" fn iter(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: a live object.
     unsafe { ffi::Py_NewRef(this) }
 }
@@ -293,31 +333,6 @@ fn await_<'py>(_: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyRe
     Ok(unsafe { Owned::from_borrowed((&raw const *t).cast_mut().cast()) })
 }
 
-fn name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    let full = t.name();
-    let name = full.rsplit('.').next().unwrap_or(full);
-    Ok(name.into_pyobject(py)?.into_any().into())
-}
-
-fn qualified_name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    Ok(t.name().into_pyobject(py)?.into_any().into())
-}
-
-fn is_running(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    Ok(Owned::bool(py, t.state.load(Ordering::Relaxed) == RUNNING))
-}
-
-fn awaited(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    let awaited = t.look(|operation| operation.awaited().map(|awaited| awaited.clone_ref(py)));
-    Ok(awaited.flatten().unwrap_or_else(|| Owned::none(py)))
-}
-
-/// There is no frame: what looks for one in a coroutine takes None for an end
-/// that has been reached.
-fn frame(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
-    Ok(Owned::none(py))
-}
-
 /// Makes the class and has it known as a coroutine.
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     type T = NativeCoroutine;
@@ -329,13 +344,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
             method!(T, c"close", close, c"close($self, /)\n--\n\nEnd the coroutine where it waits."),
             method!(T, c"__await__", await_, c"__await__($self, /)\n--\n\nReturn an iterator to await: the coroutine itself."),
         ],
-        vec![
-            getter!(T, c"__name__", name),
-            getter!(T, c"__qualname__", qualified_name),
-            getter!(T, c"cr_running", is_running),
-            getter!(T, c"cr_await", awaited),
-            getter!(T, c"cr_frame", frame),
-        ],
+        inspection::attributes(),
         c"A coroutine of a stream or of the loop; a collections.abc.Coroutine.",
     )?;
     py.import("collections.abc")?.getattr("Coroutine")?.call_method1("register", (&class,))?;
@@ -355,7 +364,7 @@ unsafe impl NativeClass for NativeCoroutine {
         vec![
             slot(ffi::Py_am_await, am_await as ffi::unaryfunc as *mut c_void),
             slot(ffi::Py_am_send, am_send as ffi::sendfunc as *mut c_void),
-            slot(ffi::Py_tp_iter, am_await as ffi::getiterfunc as *mut c_void),
+            slot(ffi::Py_tp_iter, iter as ffi::getiterfunc as *mut c_void),
             slot(ffi::Py_tp_iternext, iternext as ffi::iternextfunc as *mut c_void),
             slot(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
         ]
@@ -371,7 +380,7 @@ unsafe impl NativeClass for NativeCoroutine {
 
     fn clear(&self) {
         if let Some(operation) = self.take() {
-            operation.abandon();
+            forget(operation);
         }
     }
 
@@ -380,16 +389,21 @@ unsafe impl NativeClass for NativeCoroutine {
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
         // SAFETY: the memory is whole until it is freed.
         if let Some(operation) = unsafe { &*this }.take() {
-            if operation.is_new() {
-                warn_never_awaited(operation.name());
-            }
-            operation.abandon();
+            forget(operation);
         }
         // SAFETY: objects die on attached threads.
         stop_iteration::forget_value(unsafe { Python::assume_attached() });
         // SAFETY: dead, unknown to the collector, and its value was dropped.
         unsafe { RESERVE.free(this.cast()) };
     }
+}
+
+/// Ends an operation with its coroutine.
+fn forget(operation: Operation) {
+    if operation.is_new() {
+        warn_never_awaited(operation.name());
+    }
+    operation.abandon();
 }
 
 /// What CPython says of a coroutine that nobody has awaited. An exception that

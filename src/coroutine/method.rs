@@ -9,22 +9,22 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use pyo3::{Borrowed, ffi};
 
-use crate::event_loop::{EventLoop, This};
 use crate::py::native::{self, NativeClass, Visitor};
 use crate::py::{Args, Owned};
 
-/// What a call does: a coroutine, or none where asyncio's function has to be
-/// called.
-pub(super) type Body =
-    for<'a, 'py> fn(Python<'py>, This<'a>, Args<'a, 'py>) -> PyResult<Option<Owned>>;
+/// What a call does with its receiver and the arguments behind it: a coroutine, or none
+/// where asyncio's function has to be called. The receiver may be any object.
+pub(crate) type Body =
+    for<'a, 'py> fn(Borrowed<'a, 'py, PyAny>, Args<'a, 'py>) -> PyResult<Option<Owned>>;
 
 /// The object in the class's dictionary.
 #[repr(C)]
-pub(super) struct CoroutineMethod {
+pub(crate) struct CoroutineMethod {
     ob_base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
     body: Option<Body>,
@@ -37,7 +37,12 @@ impl CoroutineMethod {
     ///
     /// # Errors
     /// What Python raises while it is made.
-    pub(super) fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        Ok(CLASS.get_or_try_init(py, || Self::make_class(py).map(Bound::unbind))?.bind(py))
+    }
+
+    fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         native::make_class::<Self>(
             &py.get_type::<PyAny>(),
             vec![],
@@ -46,17 +51,13 @@ impl CoroutineMethod {
         )
     }
 
-    /// A method of `EventLoop` for asyncio's function.
+    /// A method in the place of asyncio's function.
     ///
     /// # Errors
-    /// MemoryError.
-    pub(super) fn make(
-        class: &Bound<'_, PyType>,
-        stock: Bound<'_, PyAny>,
-        body: Body,
-    ) -> PyResult<Owned> {
-        // SAFETY: made by `class`.
-        let object = unsafe { native::new_instance(class) }?;
+    /// What Python raises while the class of such methods is made; MemoryError.
+    pub(crate) fn make(stock: Bound<'_, PyAny>, body: Body) -> PyResult<Owned> {
+        // SAFETY: made by `make_class`.
+        let object = unsafe { native::new_instance(Self::class(stock.py())?) }?;
         let this = object.as_ptr().cast::<Self>();
         // SAFETY: an instance, which nobody else has seen, with nothing in it.
         unsafe {
@@ -84,7 +85,7 @@ fn share(object: &Owned) {
     let _ = object;
 }
 
-// HOT: raw
+// HOT: raw, stream
 unsafe extern "C" fn vectorcall(
     callable: *mut ffi::PyObject,
     values: *const *mut ffi::PyObject,
@@ -99,17 +100,13 @@ unsafe extern "C" fn vectorcall(
         // SAFETY: only the flag is taken off.
         let count = unsafe { ffi::PyVectorcall_NARGS(flags) };
         if count > 0 {
-            // SAFETY: at least one value was passed.
-            let receiver = unsafe { *values };
-            if EventLoop::is_instance(py, receiver) {
-                // SAFETY: an instance, alive for the call.
-                let event_loop = unsafe { This::of_object(py, receiver) };
-                // SAFETY: the values behind the receiver, and the keywords'.
-                let args = unsafe { Args::new(py, values.add(1), count - 1, names) };
-                if let Some(body) = this.body {
-                    if let Some(coroutine) = body(py, event_loop, args)? {
-                        return Ok(coroutine);
-                    }
+            // SAFETY: at least one value was passed, which lives as long as the call.
+            let receiver = unsafe { Borrowed::from_ptr(py, *values) };
+            // SAFETY: the values behind the receiver, and the keywords'.
+            let args = unsafe { Args::new(py, values.add(1), count - 1, names) };
+            if let Some(body) = this.body {
+                if let Some(coroutine) = body(receiver, args)? {
+                    return Ok(coroutine);
                 }
             }
         }

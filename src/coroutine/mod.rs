@@ -2,9 +2,12 @@
 //! takes a coroutine takes them alike.
 
 mod class;
+mod inspection;
+mod method;
 mod operation;
 mod step;
 
 pub(crate) use class::NativeCoroutine;
+pub(crate) use method::{Body, CoroutineMethod};
 pub(crate) use operation::Operation;
 pub(crate) use step::{Input, Step, pass};

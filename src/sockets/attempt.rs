@@ -101,7 +101,7 @@ impl Try<'_> {
             Ok(Received::Data(data, _)) => Ok(Attempt::Done(data)),
             Ok(Received::Blocked) => Ok(Attempt::Blocked),
             Ok(Received::Delegate) => Ok(Attempt::Delegate),
-            Err(Failed::System(error)) => Err(errors::os_error(py, &error)),
+            Err(Failed::System(error)) => Err(errors::raised(py, errors::os_error(py, &error))),
             Err(Failed::Python(error)) => Err(error),
         }
     }
@@ -168,7 +168,7 @@ impl Try<'_> {
         match result {
             Ok(Some(length)) => Ok(Attempt::Done(length.into_pyobject(py)?.into_any().into())),
             Ok(None) => Ok(Attempt::Blocked),
-            Err(error) => Err(errors::os_error(py, &error)),
+            Err(error) => Err(errors::raised(py, errors::os_error(py, &error))),
         }
     }
 
@@ -205,7 +205,7 @@ impl Try<'_> {
         match result {
             Ok(true) => Ok(Attempt::Done(Owned::none(py))),
             Ok(false) => Ok(Attempt::Blocked),
-            Err(error) => Err(errors::os_error(py, &error)),
+            Err(error) => Err(errors::raised(py, errors::os_error(py, &error))),
         }
     }
 
@@ -244,7 +244,9 @@ impl Try<'_> {
             return Ok(Attempt::Blocked);
         }
         let accepted = socket::accept(sys::borrow(self.fd));
-        let Some((fd, peer)) = accepted.map_err(|error| errors::os_error(py, &error))? else {
+        let Some((fd, peer)) =
+            accepted.map_err(|error| errors::raised(py, errors::os_error(py, &error)))?
+        else {
             self.has_blocked(Side::Read);
             return Ok(Attempt::Blocked);
         };

@@ -296,7 +296,7 @@ impl Call {
         let parked = match park() {
             Parked::Unknown => {
                 keeping::register(py, &inside, fd, &self.socket)?
-                    .map_err(|error| errors::os_error(py, &error))?;
+                    .map_err(|error| errors::raised(py, errors::os_error(py, &error)))?;
                 park()
             }
             parked => parked,

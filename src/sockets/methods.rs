@@ -2,18 +2,32 @@
 //!
 //! Like an `async def` they only make a coroutine. What asyncio would refuse is
 //! left to asyncio's function, which knows the words.
+#![allow(unsafe_code)]
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use pyo3::{Borrowed, ffi};
 
-use crate::coroutine::{NativeCoroutine, Operation};
-use crate::event_loop::This;
+use crate::coroutine::{Body, CoroutineMethod, NativeCoroutine, Operation};
+use crate::event_loop::{EventLoop, This};
 use crate::py::Owned;
 use crate::py::args::{Args, exact_size};
 use crate::sockets::call::{Call, Connecting, Sending, Task};
-use crate::sockets::method::{Body, CoroutineMethod};
 use crate::sockets::stock::Stock;
+
+/// A method's body for any receiver: what is no loop of ours gets asyncio's function.
+macro_rules! of_loops {
+    ($body:path) => {
+        |receiver, args| {
+            let py = receiver.py();
+            if !EventLoop::is_instance(py, receiver.as_ptr()) {
+                return Ok(None);
+            }
+            // SAFETY: an instance, alive for the call.
+            $body(py, unsafe { This::of_object(py, receiver.as_ptr()) }, args)
+        }
+    };
+}
 
 /// Puts the methods that this Python's asyncio has on the class.
 ///
@@ -21,21 +35,20 @@ use crate::sockets::stock::Stock;
 /// What Python raises while one is made.
 pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     let methods: [(&str, Body); 8] = [
-        ("sock_recv", recv),
-        ("sock_recv_into", recv_into),
-        ("sock_recvfrom", recvfrom),
-        ("sock_recvfrom_into", recvfrom_into),
-        ("sock_sendall", sendall),
-        ("sock_sendto", sendto),
-        ("sock_accept", accept),
-        ("sock_connect", connect),
+        ("sock_recv", of_loops!(recv)),
+        ("sock_recv_into", of_loops!(recv_into)),
+        ("sock_recvfrom", of_loops!(recvfrom)),
+        ("sock_recvfrom_into", of_loops!(recvfrom_into)),
+        ("sock_sendall", of_loops!(sendall)),
+        ("sock_sendto", of_loops!(sendto)),
+        ("sock_accept", of_loops!(accept)),
+        ("sock_connect", of_loops!(connect)),
     ];
     let py = class.py();
     let stock = Stock::get(py)?;
-    let method_class = CoroutineMethod::class(py)?;
     for (name, body) in methods {
         if let Some(function) = stock.inherited(py, name) {
-            let method = CoroutineMethod::make(&method_class, function, body)?;
+            let method = CoroutineMethod::make(function, body)?;
             class.setattr(name, method.bind(py))?;
         }
     }

@@ -14,7 +14,6 @@ mod fields;
 mod interpreted;
 mod keeping;
 mod kept;
-mod method;
 mod methods;
 mod stock;
 

@@ -36,6 +36,11 @@ impl Adopting {
         unsafe { ffi::Py_TYPE(object) }.cast() == self.class.as_ptr()
     }
 
+    pub(crate) fn is_base_of(&self, object: *mut ffi::PyObject) -> bool {
+        // SAFETY: a live object and a live class.
+        unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) != 0 }
+    }
+
     /// Makes an instance of asyncio's class one of ours.
     ///
     /// # Errors

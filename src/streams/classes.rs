@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
+use crate::coroutine::{Body, CoroutineMethod};
 use crate::py::{Owned, native};
 use crate::streams::adopt::Adopting;
 use crate::streams::fields::{self, Field};
@@ -54,12 +55,14 @@ impl Classes {
         let Stock { reader, writer, .. } = Stock::get(py)?;
         let base = reader.class(py);
         let body = class_body(reader.class(py), &[])?;
-        let adopted = derive(base, body, reader::methods(), fields::READER)?;
+        let adopted = derive(base, body, vec![], &reader::COROUTINES, fields::READER)?;
         let body = class_body(reader.class(py), &[SLOT])?;
         body.set_item("__dict__", get_set(base, reader::dictionary())?)?;
-        let served = derive(base, body, reader::methods_with_a_slot(), fields::READER)?;
+        let methods = reader::methods_with_a_slot();
+        let served = derive(base, body, methods, &reader::COROUTINES, fields::READER)?;
         let body = class_body(writer.class(py), &[SLOT])?;
-        let writer = derive(writer.class(py), body, writer::methods(), fields::WRITER)?;
+        let (base, methods) = (writer.class(py), writer::methods());
+        let writer = derive(base, body, methods, &writer::COROUTINES, fields::WRITER)?;
         Ok(Self {
             adopted_reader: Adopting::new(adopted),
             reader: Slotted::new(served)?,
@@ -99,6 +102,7 @@ fn derive<'py>(
     base: &Bound<'py, PyType>,
     body: Bound<'py, PyDict>,
     methods: Vec<ffi::PyMethodDef>,
+    coroutines: &[(&str, Body)],
     fields: &[Field],
 ) -> PyResult<Bound<'py, PyType>> {
     let py = base.py();
@@ -111,6 +115,10 @@ fn derive<'py>(
             Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), method))?
         };
         class.setattr(descriptor.getattr("__name__")?.extract::<String>()?, descriptor)?;
+    }
+    for (name, body) in coroutines {
+        let method = CoroutineMethod::make(base.getattr(*name)?, *body)?;
+        class.setattr(*name, method.bind(py))?;
     }
     for attribute in fields::descriptors(fields) {
         let descriptor = get_set(&class, attribute)?;
@@ -189,5 +197,22 @@ fn of_subclass(reader: &Slotted, writer: &Slotted, stream: *mut ffi::PyObject) -
 pub(crate) fn is_reader(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
     CLASSES.get(py).is_some_and(|classes| {
         classes.reader.is_class_of(object) || classes.adopted_reader.is_class_of(object)
+    })
+}
+
+/// Whether an object has the methods of our readers.
+#[inline]
+pub(crate) fn has_reader_methods(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+    is_reader(py, object)
+        || CLASSES.get(py).is_some_and(|classes| {
+            classes.reader.is_base_of(object) || classes.adopted_reader.is_base_of(object)
+        })
+}
+
+/// Whether an object has the methods of our writers.
+#[inline]
+pub(crate) fn has_writer_methods(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+    CLASSES.get(py).is_some_and(|Classes { writer, .. }| {
+        writer.is_class_of(object) || writer.is_base_of(object)
     })
 }

@@ -3,6 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::errors;
 use crate::py::Owned;
 use crate::streams::attributes::{Attributes, Place};
 use crate::streams::classes;
@@ -27,7 +28,8 @@ pub(crate) fn begin(py: Python<'_>, state: &StreamState) -> PyResult<Begin> {
     if let Some(reader) = state.get(py, Field::Reader) {
         let exception = exception_of(py, &reader)?;
         if !exception.bind(py).is_none() {
-            return Err(PyErr::from_value(exception.bind(py).to_owned()));
+            let exception = PyErr::from_value(exception.bind(py).to_owned());
+            return Err(errors::raised(py, exception));
         }
     }
     let Some(transport) = state.get(py, Field::Transport) else { return Ok(Begin::Open) };

@@ -6,6 +6,7 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::errors;
 use crate::event_loop::futures;
 use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
@@ -223,7 +224,10 @@ fn read_all(
             // Each block is a `read` of its own, which looks for an exception.
             if !state.is_none(py, Field::Exception) {
                 return match state.get(py, Field::Exception) {
-                    Some(error) => Err(PyErr::from_value(error.bind(py).to_owned())),
+                    Some(error) => {
+                        let error = PyErr::from_value(error.bind(py).to_owned());
+                        Err(errors::raised(py, error))
+                    }
                     None => Ok(Attempt::Delegate),
                 };
             }
@@ -307,14 +311,14 @@ fn search(
 fn incomplete(py: Python<'_>, partial: &Owned, expected: Option<usize>) -> PyErr {
     let error = Stock::get(py)
         .and_then(|stock| stock.incomplete_read.bind(py).call1((partial.as_py(), expected)));
-    error.map_or_else(|error| error, PyErr::from_value)
+    errors::raised(py, error.map_or_else(|error| error, PyErr::from_value))
 }
 
 #[cold]
 fn overrun(py: Python<'_>, message: &str, consumed: usize) -> PyErr {
     let error =
         Stock::get(py).and_then(|stock| stock.limit_overrun.bind(py).call1((message, consumed)));
-    error.map_or_else(|error| error, PyErr::from_value)
+    errors::raised(py, error.map_or_else(|error| error, PyErr::from_value))
 }
 
 /// `readline` drops a line that is too long, and raises ValueError.

@@ -5,15 +5,16 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use pyo3::{Borrowed, ffi};
 
-use crate::coroutine::{self, NativeCoroutine};
+use crate::coroutine::{self, Body, NativeCoroutine};
 use crate::guarded::Guarded;
 use crate::py::args::exact_size;
 use crate::py::native::{self, method};
 use crate::py::{Args, Owned, bytes};
+use crate::streams::classes;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::read::Read;
 use crate::streams::state::StreamState;
@@ -25,6 +26,18 @@ use crate::streams::stock::Stock;
 pub(crate) struct Instance(UnsafeCell<ffi::PyObject>);
 
 impl Instance {
+    /// The receiver of a method, if it is an instance of one of the classes that
+    /// `is_ours` knows.
+    #[inline]
+    pub(crate) fn of<'a, 'py>(
+        receiver: Borrowed<'a, 'py, PyAny>,
+        is_ours: impl FnOnce(Python<'py>, *mut ffi::PyObject) -> bool,
+    ) -> Option<&'a Self> {
+        let object = receiver.as_ptr();
+        // SAFETY: a live object for 'a, seen as no more than that.
+        is_ours(receiver.py(), object).then(|| unsafe { &*object.cast::<Self>() })
+    }
+
     /// A new reference to the object.
     #[inline]
     pub(crate) fn object(&self) -> Owned {
@@ -48,33 +61,34 @@ impl Instance {
     }
 }
 
-/// A coroutine for the call, unless asyncio's own code has to make it.
+/// A coroutine for the call, unless asyncio's own code has to make it; none where the
+/// receiver is no reader of ours.
 #[inline]
 fn start<'py>(
-    py: Python<'py>,
-    this: &Instance,
+    receiver: Borrowed<'_, 'py, PyAny>,
     name: &str,
     args: Args<'_, 'py>,
     parse: impl FnOnce(&Args<'_, 'py>) -> PyResult<Option<Read>>,
-) -> PyResult<Owned> {
+) -> PyResult<Option<Owned>> {
+    let py = receiver.py();
+    let Some(this) = Instance::of(receiver, classes::has_reader_methods) else { return Ok(None) };
     let stock = &Stock::get(py)?.reader;
     if stock.is_unmodified(py) {
         if let Some(read) = parse(&args)? {
             let reader = this.object();
             if let Some(state) = StreamState::of(py, reader.as_ptr(), stock)? {
-                return NativeCoroutine::make(
-                    py,
-                    coroutine::Operation::Stream(Operation::new(reader, Task::Read(read, state))),
-                );
+                let operation = Operation::new(reader, Task::Read(read, state));
+                return NativeCoroutine::make(py, coroutine::Operation::Stream(operation))
+                    .map(Some);
             }
         }
     }
-    this.ordinary(py, stock, name, args)
+    this.ordinary(py, stock, name, args).map(Some)
 }
 
 // HOT: stream
-fn read<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
-    start(py, this, "read", args, |args| {
+fn read<'py>(receiver: Borrowed<'_, 'py, PyAny>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    start(receiver, "read", args, |args| {
         let n = match args.positional() {
             [_] if !args.has_keywords() => args.get(0),
             _ => {
@@ -90,8 +104,11 @@ fn read<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<
     })
 }
 
-fn readexactly<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
-    start(py, this, "readexactly", args, |args| {
+fn readexactly<'py>(
+    receiver: Borrowed<'_, 'py, PyAny>,
+    args: Args<'_, 'py>,
+) -> PyResult<Option<Owned>> {
+    start(receiver, "readexactly", args, |args| {
         let n = args.one("StreamReader.readexactly", "n")?;
         // A negative size is an error once the coroutine is awaited.
         Ok(exact_size(&n)
@@ -100,19 +117,26 @@ fn readexactly<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> Py
     })
 }
 
-fn readuntil<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
-    start(py, this, "readuntil", args, |args| {
+fn readuntil<'py>(
+    receiver: Borrowed<'_, 'py, PyAny>,
+    args: Args<'_, 'py>,
+) -> PyResult<Option<Owned>> {
+    start(receiver, "readuntil", args, |args| {
         let [separator] = args.bind("StreamReader.readuntil", ["separator"], 0)?;
         let Some(separator) = separator else {
-            return Ok(Some(Read::Until { separator: bytes::copy(py, b"\n")?, offset: 0 }));
+            let newline = bytes::copy(receiver.py(), b"\n")?;
+            return Ok(Some(Read::Until { separator: newline, offset: 0 }));
         };
         let plain = bytes::exact(&separator).is_some_and(|content| !content.is_empty());
         Ok(plain.then(|| Read::Until { separator: Owned::from(&*separator), offset: 0 }))
     })
 }
 
-fn readline<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
-    start(py, this, "readline", args, |args| {
+fn readline<'py>(
+    receiver: Borrowed<'_, 'py, PyAny>,
+    args: Args<'_, 'py>,
+) -> PyResult<Option<Owned>> {
+    start(receiver, "readline", args, |args| {
         args.none("StreamReader.readline")?;
         Ok(Some(Read::Line { offset: 0 }))
     })
@@ -183,25 +207,20 @@ pub(crate) fn dictionary() -> ffi::PyGetSetDef {
     }
 }
 
-/// The methods of a reader that keeps its state in a slot.
+/// What a reader that keeps its state in a slot has beside its coroutines.
 pub(crate) fn methods_with_a_slot() -> Vec<ffi::PyMethodDef> {
-    let mut all = methods();
-    all.push(method!(
+    vec![method!(
         Instance,
         c"__setattr__",
         set_attribute,
         c"__setattr__($self, name, value, /)\n--\n\nImplement setattr(self, name, value)."
-    ));
-    all
+    )]
 }
 
-/// The methods of the class.
-pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
-    type T = Instance;
-    vec![
-        method!(T, c"read", read, c"read($self, n=-1)\n--\n\nRead up to n bytes; with -1, all until the end of the stream."),
-        method!(T, c"readexactly", readexactly, c"readexactly($self, n)\n--\n\nRead exactly n bytes; raises IncompleteReadError where the stream ends before."),
-        method!(T, c"readuntil", readuntil, c"readuntil($self, separator=b'\\n')\n--\n\nRead until the separator, which is part of the result.\n\nRaises IncompleteReadError at the end of the stream, and LimitOverrunError where\nmore bytes come before a separator than the reader's limit."),
-        method!(T, c"readline", readline, c"readline($self)\n--\n\nRead one line; the last one may lack its newline.\n\nRaises ValueError where a line is longer than the reader's limit."),
-    ]
-}
+/// The methods of a reader that return coroutines.
+pub(crate) const COROUTINES: [(&str, Body); 4] = [
+    ("read", read),
+    ("readexactly", readexactly),
+    ("readuntil", readuntil),
+    ("readline", readline),
+];

@@ -3,11 +3,12 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use pyo3::{ffi, intern};
+use pyo3::{Borrowed, ffi, intern};
 
-use crate::coroutine::{self, NativeCoroutine};
+use crate::coroutine::{self, Body, NativeCoroutine};
 use crate::py::native::method;
 use crate::py::{Args, Owned, call};
+use crate::streams::classes;
 use crate::streams::fields::Field;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::reader::Instance;
@@ -77,21 +78,21 @@ fn get_extra_info<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) ->
 }
 
 // HOT: stream
-fn drain<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
+fn drain<'py>(receiver: Borrowed<'_, 'py, PyAny>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
+    let py = receiver.py();
+    let Some(this) = Instance::of(receiver, classes::has_writer_methods) else { return Ok(None) };
     let stock = &Stock::get(py)?.writer;
     if args.positional().is_empty() && !args.has_keywords() && stock.is_unmodified(py) {
         let writer = this.object();
         if let Some(state) = StreamState::find(py, writer.as_ptr())? {
-            return NativeCoroutine::make(
-                py,
-                coroutine::Operation::Stream(Operation::new(writer, Task::Drain(state))),
-            );
+            let operation = Operation::new(writer, Task::Drain(state));
+            return NativeCoroutine::make(py, coroutine::Operation::Stream(operation)).map(Some);
         }
     }
-    this.ordinary(py, stock, "drain", args)
+    this.ordinary(py, stock, "drain", args).map(Some)
 }
 
-/// The methods of the class.
+/// The methods of the class that return at once.
 pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
     type T = Instance;
     vec![
@@ -100,6 +101,8 @@ pub(crate) fn methods() -> Vec<ffi::PyMethodDef> {
         method!(T, c"close", close, c"close($self)\n--\n\nClose the transport once everything has been sent."),
         method!(T, c"is_closing", is_closing, c"is_closing($self)\n--\n\nReturn whether the transport is closing or closed."),
         method!(T, c"get_extra_info", get_extra_info, c"get_extra_info($self, name, default=None)\n--\n\nReturn what the transport knows under this name."),
-        method!(T, c"drain", drain, c"drain($self)\n--\n\nWait until the transport takes more data."),
     ]
 }
+
+/// The methods that return coroutines.
+pub(crate) const COROUTINES: [(&str, Body); 1] = [("drain", drain)];

@@ -85,6 +85,35 @@ def test_it_is_a_coroutine(loop: Loop, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_inspect_takes_it_for_the_coroutine_it_stands_for(loop: Loop, name: str) -> None:
+    with socket_pair() as (ours, _theirs):
+        coroutine = getattr(loop, name)(ours, *ARGUMENTS[name])
+        assert inspect.iscoroutine(coroutine)
+        assert coroutine.cr_code.co_name == name
+        if sys.version_info >= (3, 11):
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+            assert coroutine.cr_frame.f_code.co_name == name
+        coroutine.close()
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_an_error_has_the_one_that_was_being_handled_for_its_context(loop: Loop) -> None:
+    async def main() -> None:
+        with socket_pair() as (ours, theirs):
+            theirs.close()
+            await settled()
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                with pytest.raises(OSError) as caught:
+                    while True:
+                        await loop.sock_sendall(ours, bytes(1 << 20))
+            assert isinstance(caught.value.__context__, ZeroDivisionError)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_one_that_nobody_awaits_is_told_of(loop: Loop, name: str) -> None:
     with socket_pair() as (ours, _theirs):
         with pytest.warns(RuntimeWarning, match=rf"'BaseSelectorEventLoop.{name}' was never aw"):

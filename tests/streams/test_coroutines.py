@@ -9,8 +9,10 @@ import contextvars
 import gc
 import inspect
 import sys
+import types
 import weakref
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -144,6 +146,20 @@ def test_one_that_nobody_awaits_is_told_of(loop: Loop) -> None:
     run(loop, converse)
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="the collector finds cycles oldest first from 3.12 on"
+)
+def test_one_that_nobody_awaits_is_told_of_when_it_is_collected(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, _peer: Any) -> None:
+        with pytest.warns(RuntimeWarning, match="'StreamReader.read' was never awaited"):
+            cycle = [reader.read(1)]
+            cycle.append(cycle)
+            del cycle
+            gc.collect()
+
+    run(loop, converse)
+
+
 def test_a_task_cancelled_while_it_reads(loop: Loop) -> None:
     async def converse(reader: Any, _writer: Any, peer: Any) -> None:
         async def nested() -> bytes:
@@ -205,6 +221,141 @@ def test_a_task_shows_what_it_reads(loop: Loop) -> None:
         assert isinstance(task.get_stack(), list)
         peer.sendall(b"x")
         await task
+
+    run(loop, converse)
+
+
+def test_inspect_takes_it_for_the_coroutine_it_stands_for(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        for coroutine in (reader.read(1), reader.readline(), writer.drain()):
+            assert inspect.iscoroutine(coroutine)
+            assert isinstance(coroutine, types.CoroutineType)
+            assert coroutine.cr_code.co_name == coroutine.__name__
+            assert coroutine.cr_origin is None
+            if sys.version_info >= (3, 11):
+                assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+                assert not coroutine.cr_suspended
+            coroutine.close()
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+            assert coroutine.cr_frame is None
+        task = asyncio.ensure_future(reader.read(1))
+        await asyncio.sleep(0)
+        coroutine = task.get_coro()
+        if sys.version_info >= (3, 11):
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+            frame = coroutine.cr_frame
+            assert frame.f_code.co_name == "read"
+            assert frame.f_code.co_filename == coroutine.cr_code.co_filename
+            assert frame.f_lineno >= coroutine.cr_code.co_firstlineno
+            assert frame.f_back is None
+            assert [frame.f_code.co_name for frame in task.get_stack()] == ["read"]
+            assert f"{coroutine.cr_code.co_filename}:" in repr(task)
+        peer.sendall(b"x")
+        await task
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+    run(loop, converse)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="call graphs are of 3.14")
+def test_a_call_graph_shows_who_waits_for_what(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        async def leaf() -> None:
+            await reader.readline()
+
+        task = asyncio.create_task(leaf())
+        await asyncio.sleep(0)
+        graph = asyncio.format_call_graph(task)
+        assert graph.index("readline()") < graph.index("leaf()")
+        peer.sendall(b"x\n")
+        await task
+
+    run(loop, converse)
+
+
+def test_methods_look_like_asyncios(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, _peer: Any) -> None:
+        for stream, cls, names in (
+            (reader, asyncio.StreamReader, ("read", "readline", "readuntil", "readexactly")),
+            (writer, asyncio.StreamWriter, ("drain",)),
+        ):
+            for name in names:
+                method, reference = getattr(stream, name), getattr(cls, name)
+                assert inspect.ismethod(method)
+                assert inspect.iscoroutinefunction(method)
+                assert method.__self__ is stream
+                assert method.__doc__ == reference.__doc__
+                assert method.__qualname__ == f"{cls.__name__}.{name}"
+                assert str(inspect.signature(method)) == str(
+                    inspect.signature(reference.__get__(stream))
+                )
+
+    run(loop, converse)
+
+
+def test_a_method_is_for_streams_of_its_class(loop: Loop) -> None:
+    """Whatever else it is called for, it is asyncio's function, as if there were no other."""
+
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        with pytest.raises(AttributeError):
+            await type(reader).read(writer, 1)
+        with pytest.raises(AttributeError):
+            await type(writer).drain(reader)
+        with pytest.raises(TypeError):
+            type(reader).read()
+        peer.sendall(b"x")
+        assert await type(reader).read(reader, 1) == b"x"
+
+    run(loop, converse)
+
+
+def test_a_method_can_be_replaced_by_an_async_mock(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, _peer: Any) -> None:
+        with mock.patch.object(reader, "read", return_value=b"mocked"):
+            assert await reader.read(1) == b"mocked"
+        with mock.patch.object(writer, "drain") as drain:
+            await writer.drain()
+        drain.assert_awaited_once_with()
+
+    run(loop, converse)
+
+
+def test_two_tasks_cannot_await_the_same_one(loop: Loop) -> None:
+    async def converse(reader: Any, _writer: Any, peer: Any) -> None:
+        async def wait_too(coroutine: Any) -> None:
+            await coroutine
+
+        coroutine = reader.read(10)
+        task = asyncio.create_task(coroutine)
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="coroutine is being awaited already"):
+            await asyncio.wait_for(wait_too(coroutine), 5)
+        peer.sendall(b"data")
+        assert await task == b"data"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            await coroutine
+
+    run(loop, converse)
+
+
+def test_an_error_has_the_one_that_was_being_handled_for_its_context(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        async def context_of(coroutine: Any) -> Any:
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                with pytest.raises(Exception) as caught:
+                    await coroutine
+                return caught.value.__context__
+
+        peer.sendall(b"12345")
+        peer.close()
+        await until_held(reader, 5)
+        assert isinstance(await context_of(reader.readexactly(10)), ZeroDivisionError)
+        reader.set_exception(ConnectionError("lost"))
+        assert isinstance(await context_of(reader.read(1)), ZeroDivisionError)
+        assert isinstance(await context_of(writer.drain()), ZeroDivisionError)
+        assert await context_of(reader.read(1)) is not reader.exception()
 
     run(loop, converse)
 

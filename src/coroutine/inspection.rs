@@ -1,0 +1,105 @@
+//! What `inspect`, asyncio's own tools and debuggers look at in a coroutine. A native
+//! one has no frame of the interpreter; who asks gets one that stands at the beginning of
+//! asyncio's function, whose place it takes.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::ptr;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3::{ffi, intern};
+
+use crate::coroutine::class::NativeCoroutine;
+use crate::py::Owned;
+use crate::py::native::getter;
+
+/// The attributes of the class.
+pub(super) fn attributes() -> Vec<ffi::PyGetSetDef> {
+    type T = NativeCoroutine;
+    vec![
+        getter!(T, c"__class__", class),
+        getter!(T, c"__name__", name),
+        getter!(T, c"__qualname__", qualified_name),
+        getter!(T, c"cr_running", is_running),
+        getter!(T, c"cr_suspended", is_suspended),
+        getter!(T, c"cr_await", awaited),
+        getter!(T, c"cr_code", code),
+        getter!(T, c"cr_frame", frame),
+        getter!(T, c"cr_origin", origin),
+    ]
+}
+
+/// What `isinstance` goes by; C code, which would read its memory, goes by the type.
+fn class(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(py.import("types")?.getattr(intern!(py, "CoroutineType"))?.into())
+}
+
+fn name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(last(t.name()).into_pyobject(py)?.into_any().into())
+}
+
+/// The name without those of what it is in.
+fn last(qualified: &str) -> &str {
+    qualified.rsplit('.').next().unwrap_or(qualified)
+}
+
+fn qualified_name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(t.name().into_pyobject(py)?.into_any().into())
+}
+
+fn is_running(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(Owned::bool(py, t.is_running()))
+}
+
+fn is_suspended(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(Owned::bool(py, t.is_suspended()))
+}
+
+fn awaited(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    let awaited = t.look(|operation| operation.awaited().map(|awaited| awaited.clone_ref(py)));
+    Ok(awaited.flatten().unwrap_or_else(|| Owned::none(py)))
+}
+
+/// Where it was made is not tracked.
+fn origin(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(Owned::none(py))
+}
+
+/// That of asyncio's function.
+fn code(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    Ok(stock_code(py, t.name())?.into())
+}
+
+fn stock_code<'py>(py: Python<'py>, qualified: &str) -> PyResult<Bound<'py, PyAny>> {
+    let is_stream = qualified.starts_with("Stream");
+    let module = if is_stream { "asyncio.streams" } else { "asyncio.selector_events" };
+    let module = py.import(module)?.into_any();
+    let function = qualified.split('.').try_fold(module, |owner, name| owner.getattr(name))?;
+    function.getattr(intern!(py, "__code__"))
+}
+
+/// A frame that has never run, until the coroutine has ended.
+fn frame(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    // Before 3.11 a new frame stands above those that run.
+    if t.has_ended() || !cfg!(Py_3_11) {
+        return Ok(Owned::none(py));
+    }
+    let stock = stock_code(py, t.name())?;
+    let file = CString::new(stock.getattr(intern!(py, "co_filename"))?.extract::<String>()?)?;
+    let line = stock.getattr(intern!(py, "co_firstlineno"))?.extract()?;
+    let function = CString::new(last(t.name()))?;
+    let globals = PyDict::new(py);
+    // SAFETY: strings that end, copied by the call.
+    let code = unsafe { ffi::PyCode_NewEmpty(file.as_ptr(), function.as_ptr(), line) };
+    // SAFETY: a new reference, or null with an exception.
+    let code = unsafe { Owned::from_result(py, code.cast()) }?;
+    // SAFETY: an attached thread, an empty code object as the call asks for, live globals
+    // and no locals; a new reference, or null with an exception.
+    unsafe {
+        let thread = ffi::PyThreadState_Get();
+        let code = code.as_ptr().cast();
+        let frame = ffi::PyFrame_New(thread, code, globals.as_ptr(), ptr::null_mut());
+        Owned::from_result(py, frame.cast())
+    }
+}
