@@ -403,3 +403,79 @@ loop.run_until_complete(main())
 """
     )
     assert output_of(flavour, program) == "0\n"
+
+
+@pytest.mark.flavours("tokioloop", reason="the others' children poll with their parents")
+@pytest.mark.parametrize("leaves_by", ["return", "sys.exit(0)", "await asyncio.sleep(0)"])
+def test_a_child_that_comes_back_to_the_loop_is_refused_it(flavour, leaves_by):
+    """It ends by the error, instead of waiting for events of its parent for ever."""
+    check(
+        flavour,
+        f"""
+        async def main():
+            pid = os.fork()
+            if pid == 0:
+                sys.stderr = open(os.devnull, "w")
+                {leaves_by}
+                return
+            loop = asyncio.get_running_loop()
+            status = (await loop.run_in_executor(None, os.waitpid, pid, 0))[1]
+            assert os.waitstatus_to_exitcode(status) == 1
+
+        loop = new_loop()
+        parent = os.getpid()
+        try:
+            loop.run_until_complete(main())
+        except RuntimeError as error:
+            if os.getpid() == parent:
+                raise
+            os._exit("forked child" in str(error))
+        loop.close()
+        print("done")
+        """,
+    )
+
+
+def test_a_child_forked_while_a_thread_closes_its_loop_runs_one(flavour):
+    """Whatever the thread was holding is not held in the child."""
+    check(
+        flavour,
+        """
+        import threading, time
+
+        async def nothing():
+            pass
+
+        def run_one():
+            loop = new_loop()
+            try:
+                loop.run_until_complete(nothing())
+            finally:
+                loop.close()
+
+        run_one()  # what it imports is not imported while the process forks
+        ended = threading.Event()
+
+        def work():
+            while not ended.is_set():
+                run_one()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for _ in range(100):
+            pid = os.fork()
+            if pid == 0:
+                run_one()
+                os._exit(0)
+            deadline = time.monotonic() + 10
+            while os.waitpid(pid, os.WNOHANG)[0] == 0:
+                if time.monotonic() > deadline:
+                    os.kill(pid, 9)
+                    os.waitpid(pid, 0)
+                    raise SystemExit("a child hangs")
+                time.sleep(0.0005)
+        ended.set()
+        thread.join()
+        print("done")
+        """,
+    )

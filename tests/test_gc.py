@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import sys
 import warnings
@@ -181,3 +182,22 @@ def test_collections_in_the_middle_of_traffic_are_harmless(loop):
                 assert peer.recv(4) == word
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.flavours("tokioloop", reason="asyncio keeps cancelled timers until they are due")
+@pytest.mark.parametrize("schedule", ["call_later", "call_at"])
+def test_a_cancelled_timer_in_a_cycle_with_its_context(loop, schedule):
+    """It was held by a local variable alone when it was cancelled."""
+    variable = contextvars.ContextVar("variable")
+
+    def set_up(node):
+        variable.set(node)
+        handle = getattr(loop, schedule)(loop.time() + 60, print)
+        handle.cancel()
+        node.handle = handle
+
+    node = Node()
+    reference = weakref.ref(node)
+    contextvars.copy_context().run(set_up, node)
+    del node
+    assert is_collected(reference)

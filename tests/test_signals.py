@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -299,3 +300,46 @@ def test_a_signal_before_the_run_is_not_lost(flavour):
         """,
     )
     assert printed == "stopped\n"
+
+
+EMBEDDED = """
+import _thread, os, sys, time
+assert "threading" not in sys.modules
+sys.path[:] = os.environ["PATHS"].split(os.pathsep)
+
+def work():
+    try:
+        import asyncio, tokioloop
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            try:
+                loop.add_signal_handler(2, print)
+            except RuntimeError:
+                return "done"
+
+        print(tokioloop.run(main()), flush=True)
+    finally:
+        ended.append(True)
+
+ended = []
+_thread.start_new_thread(work, ())
+while not ended:
+    time.sleep(0.005)
+os._exit(0)
+"""
+
+
+@pytest.mark.flavours(
+    "tokioloop", reason="asyncio has no descriptor to set before there are handlers"
+)
+def test_a_loop_runs_where_threading_takes_its_thread_for_the_main_one(flavour):
+    """As in an interpreter that is embedded, and first used for Python by another thread."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", EMBEDDED],
+        env={**os.environ, "PATHS": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout == "done\n", done.stderr

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +27,7 @@ from typing import Any
 from tokioloop._registry import all_loops
 from tokioloop._signatures import in_place_of
 
-__all__ = ["SignalLoop"]
+__all__ = ["SignalLoop", "is_main_thread"]
 
 # What was set last: only the main thread could ask the system.
 _wakeup_fd = -1
@@ -33,6 +35,8 @@ _wakeup_fd = -1
 _setting = threading.RLock()
 # Sockets of closed loops that C may still write to: closed, their numbers would be another file's.
 _left_open: list[socket.socket] = []
+# A number that no file has, and that does not stand for none.
+_NO_DESCRIPTOR = -2
 
 
 class SignalLoop(asyncio.SelectorEventLoop):
@@ -64,7 +68,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
         return self._signal_socket
 
     def run_forever(self) -> None:
-        if not _is_main_thread():
+        if not is_main_thread():
             super().run_forever()
             return
         ours = self._csock.fileno()
@@ -93,7 +97,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
             super().add_signal_handler(sig, callback, *args)
         finally:
             # asyncio's method has taken it for this loop, or, refused by the system, for nobody.
-            if _is_main_thread():
+            if is_main_thread():
                 current = _set_wakeup_fd(self._fd_of_heir())
                 if self._is_foreign(current):
                     _give_back(current)
@@ -105,7 +109,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
             return False
         others = (loop for loop in all_loops() if loop is not self and _has_handlers(loop))
         is_taken = any(sig in loop._signal_handlers for loop in others)
-        if not _is_main_thread():
+        if not is_main_thread():
             if is_taken:
                 return self._signal_handlers.pop(sig, None) is not None
             return super().remove_signal_handler(sig)
@@ -137,7 +141,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
         """Close what C writes to; the last step of close()."""
         if self._signal_socket is None:
             return
-        if _is_main_thread():
+        if is_main_thread():
             # After a run that was interrupted before it could, or with handlers that
             # CPython leaves alone as the interpreter ends.
             current = _set_wakeup_fd(self._fd_of_heir())
@@ -146,10 +150,11 @@ class SignalLoop(asyncio.SelectorEventLoop):
             self._signal_socket.close()
         else:
             with _setting:
-                if self._signal_fd == _wakeup_fd:
+                is_in_use = self._signal_fd == _wakeup_fd
+                if is_in_use:
                     _left_open.append(self._signal_socket)
-                else:
-                    self._signal_socket.close()
+            if not is_in_use:
+                self._signal_socket.close()
         self._signal_socket, self._signal_fd = None, -1
 
     def _fd_of_heir(self) -> int:
@@ -186,8 +191,32 @@ def _has_handlers(loop: SignalLoop | None) -> bool:
     return bool(loop._signal_handlers)
 
 
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+def is_main_thread() -> bool:
+    """Whether this thread may have handlers of signals.
+
+    Before 3.13 the main thread of `threading` is the one that has imported it first, which in
+    an embedded interpreter may be another one than the interpreter's own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if sys.version_info >= (3, 13):
+        return True
+    try:
+        signal.set_wakeup_fd(_NO_DESCRIPTOR)
+    except ValueError:
+        return False  # What it says of the thread comes before what it says of the number.
+    except OSError:
+        pass
+    return True
+
+
+def _renew_lock() -> None:
+    """In a forked child: the thread that has held it is not there."""
+    global _setting
+    _setting = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _set_wakeup_fd(fd: int) -> int:

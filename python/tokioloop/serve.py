@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from tokioloop._run import run
+from tokioloop._signals import is_main_thread
 from tokioloop.loop import TokioLoop, new_event_loop
 
 __all__ = ["serve"]
@@ -48,7 +49,8 @@ def serve(
     threads -- how many loops; by default one per processor that this process may use
     sockets -- `(host, port)` pairs to listen on. Every loop gets a socket of its own for each,
         and the kernel spreads the connections over them. Port 0 picks one free port, the same
-        for all loops: `listener.getsockname()` tells it
+        for all loops: `listener.getsockname()` tells it. Of a name with several addresses it is
+        the first one: `""` is `0.0.0.0` alone on Linux, `("::", port)` IPv6 alone
     backlog -- connections that may wait for each of the sockets
     loop_factory -- makes each loop, in its thread: `partial(TokioLoop, busy_poll=50)`
     debug -- debug mode of the loops, as in `asyncio.run`
@@ -188,26 +190,30 @@ def _supervise(
 ) -> signal.Signals | None:
     """Start all, wait for all, stop all when one fails or a signal comes; returns the signal."""
     stopped_by: signal.Signals | None = None
+    gives_up = False
     with _signals_to(events):
         try:
             for worker in workers:
                 worker.start()
+            for ended in range(len(workers)):
+                while isinstance(event := events.get(), signal.Signals):
+                    if stopped_by is not None:
+                        gives_up = True
+                        _give_up(event)
+                    stopped_by = event
+                    _stop(workers)
+                event.ended_as = ended
+                event.join()
+                if event.error is not None:
+                    _stop(workers)
         except BaseException:
-            # The system has no thread left: those that have one end first.
-            _stop(workers)
-            for worker in workers:
-                worker.join()
+            # The system has no thread left, or a handler of another signal has raised: those
+            # that run end first, unless nobody is to wait for them any more.
+            if not gives_up:
+                _stop(workers)
+                for worker in workers:
+                    worker.join()
             raise
-        for ended in range(len(workers)):
-            while isinstance(event := events.get(), signal.Signals):
-                if stopped_by is not None:
-                    _give_up(event)
-                stopped_by = event
-                _stop(workers)
-            event.ended_as = ended
-            event.join()
-            if event.error is not None:
-                _stop(workers)
     return stopped_by
 
 
@@ -226,7 +232,7 @@ def _give_up(number: signal.Signals) -> None:
 @contextmanager
 def _signals_to(events: queue.SimpleQueue[Any]) -> Iterator[None]:
     """Send the stop signals to a queue. Only the main thread can; others leave them alone."""
-    if threading.current_thread() is not threading.main_thread():
+    if not is_main_thread():
         yield
         return
 
@@ -261,6 +267,9 @@ def _listen(
                 listener = on_failure.enter_context(socket.socket(family, kind, protocol))
                 listener.setblocking(False)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    # As asyncio's own servers: the same port may be served at 0.0.0.0 too.
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 _share_port(listener)
                 listener.bind(address)
                 listener.listen(backlog)

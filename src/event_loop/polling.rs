@@ -11,6 +11,7 @@ use crate::event_loop::patience::Look;
 use crate::event_loop::run::take_signals;
 use crate::event_loop::{EventLoop, Inside, Source, io};
 use crate::logging;
+use crate::loop_cell::Refused;
 use crate::py::detached::detached;
 use crate::py::stop_iteration;
 use crate::ready::Ready;
@@ -29,6 +30,9 @@ const UNTIMED: u32 = 3;
 const BRISK_NANOS: u64 = 4_000;
 /// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
 const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
+
+/// Room for so many callbacks is kept where more have waited once.
+const ROOM: usize = 4096;
 
 /// Nanoseconds that a thread which has sent a message may still run before it waits
 /// for its next job, or ends.
@@ -92,6 +96,10 @@ pub(super) fn poll(
     inside: &Inside<'_>,
     pace: &mut Pace,
 ) -> PyResult<()> {
+    if this.event_loop.cell.is_disowned() {
+        // A callback has forked, and this is the child: it would take the events of its parent.
+        return Err(errors::refused(Refused::Forked, "run_forever"));
+    }
     logging::deliver(py)?;
     stop_iteration::forget_caught(py);
     if inside.with(|state| !state.corked.is_empty()) {
@@ -157,7 +165,12 @@ fn wait(
     may_look: bool,
 ) -> std::io::Result<bool> {
     let wait = Wait { event_loop, timeout, started: clock::now() };
-    event_loop.observer.waiting(inside.with(|state| state.metrics.turns));
+    event_loop.observer.waiting(inside.with(|state| {
+        if state.ready.is_empty() && state.ready.capacity() > ROOM {
+            state.ready.shrink_to(ROOM);
+        }
+        state.metrics.turns
+    }));
     let learns = may_look && event_loop.options.busy_poll != Some(0);
     let result = match learns.then(|| inside.with(|state| state.patience.look())).flatten() {
         Some(how) => wait.look_first(py, inside, poller, how),

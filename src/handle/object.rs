@@ -340,9 +340,10 @@ impl HandleObject {
         let held = self.take_timer().and_then(|key| inside.with(|state| state.timers.remove(key)));
         let released = (!self.is_running()).then(|| self.empty(py));
         drop(held);
-        if self.is_shared() {
+        if self.is_shared() || cfg!(Py_3_14) {
             // The loop holds it no longer: what keeps it may be in a cycle with
-            // the context.
+            // the context. From 3.14 on the interpreter calls with a local variable's
+            // reference, where it had one of its own: the count of one tells nothing.
             self.track();
         }
         released

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -85,6 +86,21 @@ def test_each_address_gives_each_thread_one_socket() -> None:
     (a, b), (c, d) = [[address for _, address in listeners or ()] for listeners in results]
     assert (a, b) == (c, d)
     assert a != b
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this Python has no IPv6")
+def test_an_address_of_ipv6_is_of_ipv6_alone() -> None:
+    """As with asyncio's servers: the port of the other family is another one's."""
+
+    async def main(_index: int, listener: socket.socket) -> int:
+        return listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+    try:
+        assert tokioloop.serve(main, threads=2, sockets=[("::", 0)]) == [1, 1]
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise
+        pytest.skip("this machine has no IPv6")
 
 
 def test_sockets_that_main_leaves_open_are_closed() -> None:
@@ -346,6 +362,32 @@ def test_a_second_signal_does_not_wait(debug: str) -> None:
     environment = {"PYTHONASYNCIODEBUG": debug}
     expected = f"gave up with {128 + signal.SIGTERM}\n"
     assert output_of(TOKIOLOOP, STUBBORN, environment) == expected
+
+
+def test_what_another_handler_raises_ends_every_loop_first() -> None:
+    class Reload(Exception):
+        pass
+
+    def on_alarm(*_: Any) -> None:
+        raise Reload
+
+    cleaned_up = []
+
+    async def main(index: int, listener: socket.socket) -> None:
+        if index == 0:
+            asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGALRM)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cleaned_up.append(listener)
+
+    previous = signal.signal(signal.SIGALRM, on_alarm)
+    try:
+        with pytest.raises(Reload):
+            tokioloop.serve(main, threads=2, sockets=[ADDRESS])
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert [listener.fileno() for listener in cleaned_up] == [-1, -1]
 
 
 def test_one_loop_per_processor_is_the_default() -> None:
