@@ -3,7 +3,8 @@
 //! `asyncio.sslproto` stays in charge of handshakes, shutdowns, timeouts, flow
 //! control and errors, under its own attribute names. The class here comes
 //! before asyncio's in the method order of `tokioloop._tls.SSLProtocol` and
-//! does three of its steps: `_do_read`, `_write_appdata`, `_process_outgoing`.
+//! does four of its steps: `_do_handshake`, `_do_read`, `_write_appdata` and
+//! `_process_outgoing`.
 //! Its attributes are slots of native memory, so that both sides see one state.
 //! Where anything is out of the ordinary, asyncio's method of that name is
 //! called and does the whole step; nothing has happened before then.

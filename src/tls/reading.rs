@@ -192,12 +192,23 @@ fn read_buffered(
         Some(method) => Ok(method),
         None => this.object().bind(py).getattr(name).map(Owned::from),
     };
-    let get_buffer = slot(Slot::GetBuffer, "_app_protocol_get_buffer")?;
-    let waiting = session.incoming_bytes() + fresh.len();
-    let hint = Owned::from(waiting.into_pyobject(py)?.into_any());
-    let given = call::call1(py, &get_buffer, &hint)?;
+    let ask = || {
+        let get_buffer = slot(Slot::GetBuffer, "_app_protocol_get_buffer")?;
+        let waiting = session.incoming_bytes() + fresh.len();
+        let hint = Owned::from(waiting.into_pyobject(py)?.into_any());
+        let given = call::call1(py, &get_buffer, &hint)?;
+        let wants = given.bind(py).len()?;
+        Ok((given, wants))
+    };
+    let (given, wants) = match ask() {
+        Ok(answer) => answer,
+        Err(error) => {
+            // What has come is there when the loop runs again.
+            session.feed(fresh)?;
+            return Err(error);
+        }
+    };
     let given = given.bind(py);
-    let wants = given.len()?;
     let mut room = buffer::Room::new();
     let (count, full, closed) = match buffer::View::writable(&mut room, &given) {
         Ok(mut view) if view.len() > 0 => {

@@ -78,6 +78,10 @@ fn write_through(
         },
     };
     for (index, part) in content.chunks(PART_BYTES).enumerate() {
+        if index > 0 && transports::has_lost(py, &transport_of(py, this)?)? {
+            // For the transport, all of it is one write.
+            break;
+        }
         let (all, overflowed) = write_part(py, this, session, part)?;
         if overflowed {
             send_ciphertext(py, this, session)?;
@@ -208,6 +212,9 @@ fn encrypt_directly(
 ) -> PyResult<()> {
     for (index, part) in content.chunks(PART_BYTES).enumerate() {
         if !paused && session.outgoing_bytes() >= PART_BYTES {
+            if transports::has_lost(py, &transport_of(py, this)?)? {
+                return Ok(());
+            }
             send_ciphertext(py, this, session)?;
         }
         if !session.write(part) {

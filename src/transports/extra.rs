@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use tokioloop_reactor::{Address, sys};
@@ -50,10 +51,32 @@ pub(crate) fn get<'py, I: Interior>(
     };
     // asyncio notes None for a peer that had left before it was asked.
     match value {
+        Some(Address::Other) => name_by_python(py, inside, transport, known).map(Some),
         Some(value) => address::to_python(py, &value).map(Some),
         None if known == "peername" => Ok(Some(py.None().into_bound(py))),
         None => Ok(None),
     }
+}
+
+/// The address of a family that only Python's socket knows, noted for the next time.
+#[cold]
+fn name_by_python<'py, I: Interior>(
+    py: Python<'py>,
+    inside: &Inside<'_>,
+    transport: &Transport<I>,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let Some(socket) = socket(py, inside, transport)? else {
+        return Ok(py.None().into_bound(py));
+    };
+    let method = if name == "peername" { "getpeername" } else { "getsockname" };
+    let address = match socket.bind(py).call_method0(method) {
+        Ok(address) => address,
+        Err(error) if error.is_instance_of::<PyOSError>(py) => py.None().into_bound(py),
+        Err(error) => return Err(error),
+    };
+    extra_dict(py, transport)?.set_item(name, &address)?;
+    Ok(address)
 }
 
 /// The Python socket of the transport. It takes the descriptor over when it is

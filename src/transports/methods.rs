@@ -81,6 +81,16 @@ pub(crate) fn write_slice_to(py: Python<'_>, transport: &Owned, data: &[u8]) -> 
     on_loop(py, t, "write", |this, inside| write::write_slice(py, this, inside, t, data))
 }
 
+/// Whether what is written to the transport is for nothing: it has lost its connection.
+///
+/// # Errors
+/// RuntimeError in another thread than the loop's.
+pub(crate) fn has_lost(py: Python<'_>, transport: &Owned) -> PyResult<bool> {
+    let class = base_class(py)?;
+    let Some(t) = StreamTransport::of(transport, &class) else { return Ok(false) };
+    on_loop(py, t, "write", |_, inside| Ok(t.with(inside, |inner| inner.lost > 0)))
+}
+
 fn writelines<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyResult<Owned> {
     let list = args.one("_SelectorSocketTransport.writelines", "list_of_data")?;
     on_loop(py, t, "writelines", |this, inside| write::writelines(py, this, inside, t, &list))?;

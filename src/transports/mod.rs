@@ -26,4 +26,4 @@ pub(crate) mod stream;
 pub(crate) mod write;
 
 pub(crate) use common_methods::on_loop;
-pub(crate) use methods::{add_to_module, check_class, write_slice_to, write_to};
+pub(crate) use methods::{add_to_module, check_class, has_lost, write_slice_to, write_to};

@@ -333,3 +333,20 @@ def test_ipv6_works(loop):
                 await protocol.until_lost()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop know no such transport")
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="netlink is Linux")
+def test_a_family_that_only_python_knows_has_its_names(loop):
+    async def main():
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        sock.bind((0, 0))
+        own = sock.getsockname()
+        transport = loop._make_socket_transport(sock, Recorder())
+        for _ in range(2):
+            assert transport.get_extra_info("sockname") == own
+            assert transport.get_extra_info("peername") == (0, 0)
+        transport.abort()
+        await settled()
+
+    loop.run_until_complete(main())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.net import reset
-from tests.support.protocols import Recorder
+from tests.support.protocols import BufferedRecorder, Recorder
 from tests.support.tls import RecordPeer, connected_over_tls, records
 
 pytestmark = [
@@ -206,6 +206,64 @@ def test_both_sides_close_at_once(loop: Loop) -> None:
             assert await server.until_lost() is None
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["write", "writelines"])
+def test_a_large_write_to_a_lost_connection_is_one_write(
+    loop: Loop, caplog: pytest.LogCaptureFixture, lines: bool
+) -> None:
+    """From the fifth on, writes to a lost connection are warned of."""
+
+    async def main() -> None:
+        async with records() as (protocol, peer):
+            reset(peer.sock)
+            data = bytes(2_000_000)
+            if lines:
+                protocol.transport.writelines([data[:1_000_000], data[1_000_000:]])
+            else:
+                protocol.transport.write(data)
+            assert isinstance(await protocol.until_lost(), (ConnectionError, type(None)))
+
+    with caplog.at_level("WARNING", logger="asyncio"):
+        loop.run_until_complete(main())
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+@pytest.mark.parametrize("then", ["more", "the end"])
+def test_what_has_come_survives_an_interrupted_get_buffer(
+    loop: Loop, raised: type[BaseException], then: str
+) -> None:
+    class Interrupted(BufferedRecorder):
+        raises = False
+
+        def get_buffer(self, sizehint: int) -> Any:
+            if self.raises:
+                self.raises = False
+                raise raised("on purpose")
+            # asyncio fills slices of what it gets, which of a bytearray are copies.
+            return memoryview(self.buffer)
+
+    async def main() -> None:
+        async with records(Interrupted) as (protocol, peer):
+            protocol.raises = True
+            await peer.send(peer.seal(b"one"))
+            while protocol.raises:
+                await asyncio.sleep(0.001)
+            if then == "more":
+                await peer.send(peer.seal(b"two"))
+                while protocol.received != b"onetwo":
+                    assert "connection_lost" not in protocol.calls
+                    await asyncio.sleep(0.001)
+            else:
+                peer.sock.shutdown(socket.SHUT_WR)
+                await protocol.lost
+                assert protocol.received == b"one"
+
+    task = loop.create_task(main())
+    with pytest.raises(raised, match="on purpose"):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import errno
 import socket
 import sys
@@ -281,3 +282,62 @@ def test_sends_after_the_end_are_dropped(loop: Loop, caplog: Any) -> None:
     assert [record.getMessage() for record in caplog.records] == [
         "socket.send() raised exception."
     ] * 3
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("method", ["datagram_received", "resume_writing"])
+def test_what_waits_is_sent_after_an_interrupted_protocol(
+    loop: Loop, tmp_path: Path, raised: type[BaseException], method: str
+) -> None:
+    """One event tells of a datagram and of the room that there is again."""
+
+    class Interrupted(Endpoint):
+        raises = False
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            super().datagram_received(data, addr)
+            self._interrupt("datagram_received")
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._interrupt("resume_writing")
+
+        def _interrupt(self, of: str) -> None:
+            if of == method and not self.raises:
+                self.raises = True
+                raise raised("on purpose")
+
+    own, to = str(tmp_path / "own"), str(tmp_path / "peer")
+    with plain_socket(socket.AF_UNIX, to) as peer:
+        opening = open_endpoint(Interrupted, family=socket.AF_UNIX, local_addr=own, remote_addr=to)
+        endpoint = loop.run_until_complete(opening.__aenter__())
+        endpoint.transport.set_write_buffer_limits(high=3000, low=2500)
+        sent = _fill(endpoint, None)
+        for _ in range(4):
+            endpoint.transport.sendto(bytes([sent % 251]) * 1000)
+            sent += 1
+        if method == "resume_writing":
+            endpoint.transport.close()
+        peer.setblocking(False)
+        received: list[bytes] = []
+        _receive_all(peer, received)
+        peer.sendto(b"x", own)
+        task = loop.create_task(asyncio.sleep(5))
+        with pytest.raises(raised, match="on purpose"):
+            loop.run_until_complete(task)
+        task.cancel()
+        for _ in range(500):
+            loop.run_until_complete(asyncio.sleep(0.001))
+            _receive_all(peer, received)
+            if len(received) == sent:
+                break
+        assert [data[0] for data in received] == [n % 251 for n in range(sent)]
+        if method == "resume_writing":
+            loop.run_until_complete(asyncio.wait_for(endpoint.until_lost(), 5))
+        loop.run_until_complete(opening.__aexit__(None, None, None))
+
+
+def _receive_all(sock: socket.socket, received: list[bytes]) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            received.append(sock.recv(2000))

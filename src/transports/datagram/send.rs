@@ -309,8 +309,18 @@ fn flush(
             }
         }
     }
-    // The protocol may send again.
-    maybe_resume_protocol(py, this, inside, transport)?;
+    // The protocol may send again; what it raises leaves the loop, which may run again.
+    let told = maybe_resume_protocol(py, this, inside, transport);
+    told.and(after_flush(py, this, inside, transport))
+}
+
+/// What waits on after a flush, or is done.
+fn after_flush(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    transport: &DatagramTransport,
+) -> PyResult<()> {
     let (empty, lose, context) = transport.with(inside, |inner| {
         if !inner.queue.is_empty() {
             return (false, false, None);
