@@ -40,14 +40,18 @@ help:
 tools:
 	@command -v cargo >/dev/null || { echo "tokioloop needs Rust (cargo) 1.85 or later: see https://rustup.rs"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "tokioloop needs Python 3.10 or later: $(PYTHON) was not found"; exit 1; }
+	@command -v cc >/dev/null || { echo "tokioloop needs a C compiler to link with (cc): install gcc or clang"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 15))' || \
 	  { echo "tokioloop needs CPython 3.10 to 3.15: $(PYTHON) is $$($(PYTHON) -V 2>&1)"; exit 1; }
+	@$(PYTHON) -c 'import sys, sysconfig; sys.exit(sys.version_info < (3, 14) and bool(sysconfig.get_config_var("Py_GIL_DISABLED")))' || \
+	  { echo "tokioloop needs free-threaded CPython 3.14 or later: $(PYTHON) is $$($(PYTHON) -V 2>&1)"; exit 1; }
 
 linux:
 	@$(if $(ON_LINUX),:,echo "this needs Linux: the load generator (perf/load) uses epoll"; exit 1)
 
 $(PY): | tools
-	$(PYTHON) -m venv $(VENV)
+	@# An interpreter without pip would pass for a set-up environment next time.
+	$(PYTHON) -m venv $(VENV) || { rm -f $(PY); exit 1; }
 	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
 
 $(VENV)/.build-tools: pyproject.toml | $(PY)

@@ -101,13 +101,23 @@ def build_profile() -> str | None:
 
 
 def commit() -> str | None:
-    """The commit that was measured, where this is a clone."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        done = subprocess.run(command, cwd=processes.ROOT, capture_output=True, text=True)
-    except OSError:
+    """The commit that was measured, where this is a clone, and whether its code was changed."""
+    head = _git("rev-parse", "--short", "HEAD")
+    if not head:
         return None
-    return done.stdout.strip() or None
+    changed = _git("status", "--porcelain", "--", "src", "reactor", "python", "Cargo.toml")
+    return f"{head} with changes" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the repository; nothing where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=processes.ROOT, capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
 
 
 def _relative(word: str) -> str:

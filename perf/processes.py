@@ -22,6 +22,17 @@ from typing import Any
 
 PERF = Path(__file__).resolve().parent
 ROOT = PERF.parent
+# What a shell may have set for its own work, and what changes the speed of some loops only.
+UNWANTED = frozenset(
+    {
+        "PYTHONASYNCIODEBUG",
+        "PYTHONDEVMODE",
+        "PYTHONMALLOC",
+        "PYTHONTRACEMALLOC",
+        "RUST_LOG",
+        "TOKIOLOOP_CONSOLE",
+    }
+)
 
 
 class ServerFailed(Exception):
@@ -95,7 +106,8 @@ def running(
     environment: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run a server until the block ends; `wrapper` is a tracer to run it under."""
-    env = {**os.environ, "PYTHONHASHSEED": "0", **(environment or {})}
+    ours = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+    env = {**ours, "PYTHONHASHSEED": "0", **(environment or {})}
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             [*wrapper, *command], stdout=subprocess.PIPE, stderr=stderr, text=True, env=env

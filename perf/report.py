@@ -36,7 +36,9 @@ def read(directory: Path) -> Earlier:
         return Earlier()
     data = json.loads(path.read_text())
     meta, results = data["meta"], data["results"]
-    run = f"{meta['date']}, commit {meta['commit']}, {meta['machine']}"
+    run = f"{meta['date']}, commit {meta['commit']}, {meta['machine']}, `{meta['command']}`"
+    if meta.get("further"):
+        run += f", {meta['further']} rounds more of what was close"
     return Earlier(results, dict.fromkeys(results, run) | meta.get("earlier", {}))
 
 

@@ -1,13 +1,14 @@
 """Real web servers on a loop: uvicorn with httptools, and aiohttp.
 
-`GET /1024` answers 1 KB of plain text, `GET /10240` about 10 KB of JSON that is encoded for
-each request, as an application would.
+`GET /1024` answers so many bytes of plain text, `GET /10240` about 10 KB of JSON that is encoded
+for each request, as an application would.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -41,9 +42,15 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 def content(path: str) -> tuple[bytes, bytes]:
     """The content type and body of a path."""
-    if path == "/1024":
-        return b"text/plain", TEXT
-    return b"application/json", json.dumps(DOCUMENT).encode()
+    if path == "/10240":
+        return b"application/json", json.dumps(DOCUMENT).encode()
+    return b"text/plain", text(int(path[1:]))
+
+
+@functools.cache
+def text(size: int) -> bytes:
+    """Plain text of so many bytes."""
+    return b"x" * size
 
 
 async def _uvicorn() -> None:
@@ -58,6 +65,8 @@ async def _uvicorn() -> None:
         access_log=False,
         log_level="warning",
     )
+    # Imports its protocols before the first request rather than with it.
+    config.load()
     server.announce(server.place_of(listener))
     await uvicorn.Server(config).serve(sockets=[listener])
 
@@ -80,7 +89,6 @@ async def _aiohttp() -> None:
     await asyncio.get_running_loop().create_future()
 
 
-TEXT = b"x" * 1024
 # About 10 KB when encoded.
 DOCUMENT = [
     {"id": number, "name": f"item {number}", "price": number * 1.25, "tags": ["a", "b", "c"]}

@@ -135,6 +135,7 @@ pub(crate) fn slow_callback(seconds: Seconds) -> PyResult<u64> {
 /// Whether a loop was made with these options: a subclass may have a constructor of its
 /// own, which gives `__init__` others than `__new__` has seen.
 #[pyfunction]
+#[pyo3(signature = (event_loop, read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll, slow, stall_timeout, on_stall, /))]
 // One for each keyword.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn is_made_with(

@@ -22,7 +22,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERSIONS = range(10, 16)
-FREE_THREADED_SINCE = 13
+FREE_THREADED_SINCE = 14
 # Where pyenv and uv keep the interpreters that they have installed.
 MANAGERS = (
     Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions",

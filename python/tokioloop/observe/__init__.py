@@ -41,7 +41,7 @@ def dump_tasks(loop: Any = None, file: IO[str] | None = None) -> None:
 def metrics_text() -> str:
     """Return the figures of every open TokioLoop in Prometheus' exposition format.
 
-    Needs `pip install tokioloop[prometheus]`. A loop that another thread runs
+    Needs prometheus_client, the extra `prometheus`. A loop that another thread runs
     is asked, and left out when it does not answer within a second. On a loop's
     thread that loop waits meanwhile: beside loops of other threads, call it by
     `asyncio.to_thread`. Raises ImportError without prometheus_client.
@@ -60,7 +60,7 @@ def metrics_text() -> str:
 def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
     """Publish every loop's figures, and spans of slow callbacks, to OpenTelemetry.
 
-    Needs `pip install tokioloop[opentelemetry]`. Uses the global providers
+    Needs opentelemetry-api, the extra `opentelemetry`. Uses the global providers
     unless others are given; the same ones once more change nothing. Spans come
     from loops made with `slow_callback`. Raises ImportError without opentelemetry.
 
