@@ -111,7 +111,9 @@ def test_what_is_not_measured_anew_stays_with_its_date(tmp_path: Path) -> None:
     text = report.write(tmp_path, meta, merged, [WORKLOADS["proto"], WORKLOADS["udp"]]).read_text()
     proto, udp = text.split("## udp")
     assert "earlier run" not in proto
-    assert "Of an earlier run: 2026-01-02T03:04:05+00:00, commit abc, a processor." in udp
+    assert (
+        "Of an earlier run: 2026-01-02T03:04:05+00:00, commit abc, a processor, `python perf" in udp
+    )
     assert report.read(tmp_path).runs["udp"].startswith("2026-01-02")
     assert report.read(tmp_path / "none").results == {}
 

@@ -231,7 +231,7 @@ def test_inspect_takes_it_for_the_coroutine_it_stands_for(loop: Loop) -> None:
             assert inspect.iscoroutine(coroutine)
             assert isinstance(coroutine, types.CoroutineType)
             assert coroutine.cr_code.co_name == coroutine.__name__
-            assert coroutine.cr_origin is None
+            assert loop.get_debug() or coroutine.cr_origin is None
             if sys.version_info >= (3, 11):
                 assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
                 assert not coroutine.cr_suspended
