@@ -150,11 +150,10 @@ class SignalLoop(asyncio.SelectorEventLoop):
             self._signal_socket.close()
         else:
             with _setting:
-                is_in_use = self._signal_fd == _wakeup_fd
-                if is_in_use:
+                if self._signal_fd == _wakeup_fd:
                     _left_open.append(self._signal_socket)
-            if not is_in_use:
-                self._signal_socket.close()
+                else:
+                    self._signal_socket.close()
         self._signal_socket, self._signal_fd = None, -1
 
     def _fd_of_heir(self) -> int:

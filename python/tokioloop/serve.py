@@ -9,6 +9,7 @@ it the only one that decides when to stop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import signal
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_PORT = 65535
+# Seconds between two looks for a signal while threads end.
+_PATIENCE = 0.05
 
 
 def serve(
@@ -145,17 +148,25 @@ class _Worker:
     def stop(self) -> None:
         """Cancel `main`, or keep it from starting. Called by the supervising thread."""
         with self._lock:
+            if self._stopping:
+                return  # What `main` does in its end is not cancelled once more.
             self._stopping = True
             if self._running is not None:
                 loop, task = self._running
                 loop.call_soon_threadsafe(task.cancel)
 
-    def join(self) -> None:
-        """Wait for the thread, if it was started, and close what `main` has left open."""
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread, if it was started, and close what `main` has left open.
+
+        Returns whether it has ended; after `timeout` seconds it may not have.
+        """
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                return False
         for listener in self._listeners:
             listener.close()
+        return True
 
     def _run(self) -> None:
         try:
@@ -211,10 +222,26 @@ def _supervise(
             # that run end first, unless nobody is to wait for them any more.
             if not gives_up:
                 _stop(workers)
-                for worker in workers:
-                    worker.join()
+                _wait_for_the_end(workers, events, stopped_by)
             raise
     return stopped_by
+
+
+def _wait_for_the_end(
+    workers: list[_Worker],
+    events: queue.SimpleQueue[_Worker | signal.Signals],
+    stopped_by: signal.Signals | None,
+) -> None:
+    """Wait for all that run; the second signal does not."""
+    for worker in workers:
+        while not worker.join(timeout=_PATIENCE):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    event = events.get_nowait()
+                    if isinstance(event, signal.Signals):
+                        if stopped_by is not None:
+                            _give_up(event)
+                        stopped_by = event
 
 
 def _stop(workers: list[_Worker]) -> None:

@@ -7,12 +7,16 @@ use std::ffi::CString;
 use std::ptr;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
 use pyo3::{ffi, intern};
 
 use crate::coroutine::class::NativeCoroutine;
 use crate::py::Owned;
 use crate::py::native::getter;
+
+/// Before 3.11 a new frame stands above those that run.
+const HAS_FRAMES: bool = cfg!(Py_3_11);
 
 /// The attributes of the class.
 pub(super) fn attributes() -> Vec<ffi::PyGetSetDef> {
@@ -32,7 +36,8 @@ pub(super) fn attributes() -> Vec<ffi::PyGetSetDef> {
 
 /// What `isinstance` goes by; C code, which would read its memory, goes by the type.
 fn class(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
-    Ok(py.import("types")?.getattr(intern!(py, "CoroutineType"))?.into())
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    Ok(Owned::from(CLASS.import(py, "types", "CoroutineType")?.as_any()))
 }
 
 fn name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
@@ -68,6 +73,10 @@ fn origin(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
 
 /// That of asyncio's function.
 fn code(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
+    if !HAS_FRAMES && !t.has_ended() {
+        // asyncio would take one without a frame for done.
+        return Ok(Owned::none(py));
+    }
     Ok(stock_code(py, t.name())?.into())
 }
 
@@ -81,8 +90,7 @@ fn stock_code<'py>(py: Python<'py>, qualified: &str) -> PyResult<Bound<'py, PyAn
 
 /// A frame that has never run, until the coroutine has ended.
 fn frame(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    // Before 3.11 a new frame stands above those that run.
-    if t.has_ended() || !cfg!(Py_3_11) {
+    if t.has_ended() || !HAS_FRAMES {
         return Ok(Owned::none(py));
     }
     let stock = stock_code(py, t.name())?;

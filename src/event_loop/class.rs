@@ -265,6 +265,12 @@ impl EventLoop {
     /// child: its number and the waker's, to which the poller refers, are free
     /// there, and whoever has them next must not find them closed.
     fn _disown(&self) {
+        if self.cell.is_mine() {
+            // A callback forks: what waits behind it is its parent's to run and to send.
+            if let Ok(inside) = self.cell.try_enter() {
+                std::mem::forget(inside.with(LoopState::leave_turn));
+            }
+        }
         self.cell.disown();
         // SAFETY: a forked child has one thread, and no body of `with` forks.
         #[cfg(not(target_os = "linux"))]

@@ -11,7 +11,6 @@ use crate::event_loop::patience::Look;
 use crate::event_loop::run::take_signals;
 use crate::event_loop::{EventLoop, Inside, Source, io};
 use crate::logging;
-use crate::loop_cell::Refused;
 use crate::py::detached::detached;
 use crate::py::stop_iteration;
 use crate::ready::Ready;
@@ -96,10 +95,6 @@ pub(super) fn poll(
     inside: &Inside<'_>,
     pace: &mut Pace,
 ) -> PyResult<()> {
-    if this.event_loop.cell.is_disowned() {
-        // A callback has forked, and this is the child: it would take the events of its parent.
-        return Err(errors::refused(Refused::Forked, "run_forever"));
-    }
     logging::deliver(py)?;
     stop_iteration::forget_caught(py);
     if inside.with(|state| !state.corked.is_empty()) {

@@ -18,6 +18,7 @@ use crate::event_loop::native::This;
 use crate::event_loop::polling::{self, Pace};
 use crate::event_loop::{EventLoop, Inside, LoopState, Source, io, observer};
 use crate::logging;
+use crate::loop_cell::Refused;
 use crate::py::{Owned, stop_iteration};
 use crate::ready::Ready;
 use crate::report;
@@ -83,6 +84,10 @@ fn poll_and_run(
     pace: &mut Pace,
 ) -> PyResult<()> {
     let event_loop = this.event_loop;
+    if event_loop.cell.is_disowned() {
+        // A callback has forked, and this is the child: it would take its parent's events.
+        return Err(errors::refused(Refused::Forked, "run_forever"));
+    }
     if event_loop.inbox.has_pending() {
         event_loop.take_some_messages(py, inside);
     }

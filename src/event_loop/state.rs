@@ -98,6 +98,13 @@ impl LoopState {
         }
     }
 
+    /// Ends the turn where it is, and takes out what it would have come to.
+    pub(super) fn leave_turn(&mut self) -> (VecDeque<Ready>, Backlog, Vec<TransportRef>) {
+        self.left = 0;
+        let Self { ready, backlog, corked, .. } = self;
+        (std::mem::take(ready), std::mem::take(backlog), std::mem::take(corked))
+    }
+
     /// Takes out what the loop holds, to be dropped where any code may run.
     pub(super) fn empty(&mut self) -> Remains {
         self.fds = FdTable::default();

@@ -364,6 +364,36 @@ def test_a_second_signal_does_not_wait(debug: str) -> None:
     assert output_of(TOKIOLOOP, STUBBORN, environment) == expected
 
 
+INTERRUPTED = """
+import asyncio, contextlib, os, signal, warnings, tokioloop
+warnings.simplefilter("ignore", RuntimeWarning)
+
+class Reload(Exception):
+    pass
+
+def on_alarm(*_):
+    raise Reload
+
+async def main(index):
+    os.kill(os.getpid(), signal.SIGALRM)
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(60)
+    while True:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.01)
+
+signal.signal(signal.SIGALRM, on_alarm)
+try:
+    tokioloop.serve(main, threads=1)
+except SystemExit as exit:
+    print("gave up with", exit.code)
+"""
+
+
+def test_a_second_signal_does_not_wait_either_where_another_handler_has_raised() -> None:
+    assert output_of(TOKIOLOOP, INTERRUPTED) == f"gave up with {128 + signal.SIGTERM}\n"
+
+
 def test_what_another_handler_raises_ends_every_loop_first() -> None:
     class Reload(Exception):
         pass
@@ -372,11 +402,13 @@ def test_what_another_handler_raises_ends_every_loop_first() -> None:
         raise Reload
 
     cleaned_up = []
+    both = threading.Barrier(2)
 
     async def main(index: int, listener: socket.socket) -> None:
-        if index == 0:
-            asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGALRM)
         try:
+            await asyncio.get_running_loop().run_in_executor(None, both.wait, 10)
+            if index == 0:
+                os.kill(os.getpid(), signal.SIGALRM)
             await asyncio.get_running_loop().create_future()
         finally:
             cleaned_up.append(listener)

@@ -230,17 +230,18 @@ def test_inspect_takes_it_for_the_coroutine_it_stands_for(loop: Loop) -> None:
         for coroutine in (reader.read(1), reader.readline(), writer.drain()):
             assert inspect.iscoroutine(coroutine)
             assert isinstance(coroutine, types.CoroutineType)
-            assert coroutine.cr_code.co_name == coroutine.__name__
             assert loop.get_debug() or coroutine.cr_origin is None
             if sys.version_info >= (3, 11):
                 assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
                 assert not coroutine.cr_suspended
             coroutine.close()
+            assert coroutine.cr_code.co_name == coroutine.__name__
             assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
             assert coroutine.cr_frame is None
         task = asyncio.ensure_future(reader.read(1))
         await asyncio.sleep(0)
         coroutine = task.get_coro()
+        assert "done" not in repr(task)
         if sys.version_info >= (3, 11):
             assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
             frame = coroutine.cr_frame

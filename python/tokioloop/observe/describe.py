@@ -98,7 +98,8 @@ def _frame_of(link: Any) -> types.FrameType | None:
 def chain_lines(coroutine: Any) -> Iterator[str]:
     """Yield `file:line in function` for each link of an await chain, outermost first.
 
-    A coroutine that is written in Rust or C has no line, only a name.
+    A coroutine that is written in C has no line, only a name; one of tokioloop's has the line
+    where asyncio's own function begins (CPython 3.11 and later).
     """
     for link in await_chain(coroutine):
         frame = _frame_of(link)
