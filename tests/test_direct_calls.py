@@ -128,5 +128,6 @@ print("done")
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="nothing is specialised before 3.11")
 def test_the_interpreter_finds_the_methods_without_looking_them_up(flavour):
-    """In a program of its own: a class that was patched often enough has no version any more."""
+    """In a program of its own: the interpreter looks for a name first in the object of which
+    any loop of the process has had an attribute, as those with a clock of their own."""
     assert output_of(flavour, CALLS) == "done\n"

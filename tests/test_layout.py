@@ -44,8 +44,8 @@ UNSAFE_FILES = re.compile(
     # attributes as slots, the session of ssl, the buffers that it fills
     r"|src/tls/(slots|app_transport|openssl|plaintext|bio|writing)\.rs"
     r"|src/streams/\w+\.rs"  # the slots of asyncio's stream objects
-    r"|src/coroutine/\w+\.rs"  # coroutines as heap types
-    r"|src/sockets/\w+\.rs"  # sockets' fields and buffers, a method as a heap type
+    r"|src/coroutine/\w+\.rs"  # coroutines and the methods that return them, as heap types
+    r"|src/sockets/\w+\.rs"  # sockets' fields and buffers
 )
 
 

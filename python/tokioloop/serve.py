@@ -9,7 +9,6 @@ it the only one that decides when to stop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import queue
 import signal
@@ -235,13 +234,12 @@ def _wait_for_the_end(
     """Wait for all that run; the second signal does not."""
     for worker in workers:
         while not worker.join(timeout=_PATIENCE):
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    event = events.get_nowait()
-                    if isinstance(event, signal.Signals):
-                        if stopped_by is not None:
-                            _give_up(event)
-                        stopped_by = event
+            while not events.empty():
+                event = events.get()
+                if isinstance(event, signal.Signals):
+                    if stopped_by is not None:
+                        _give_up(event)
+                    stopped_by = event
 
 
 def _stop(workers: list[_Worker]) -> None:

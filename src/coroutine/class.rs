@@ -310,7 +310,7 @@ fn throw<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyRe
 
 fn close<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("close")?;
-    if t.take_if(Operation::is_new).is_some() || t.state.load(Ordering::Relaxed) == EMPTY {
+    if t.take_if(Operation::is_new).is_some() || t.has_ended() {
         return Ok(Owned::none(py));
     }
     let exit = py.get_type::<pyo3::exceptions::PyGeneratorExit>().call0()?;

@@ -160,12 +160,13 @@ fn wait(
     may_look: bool,
 ) -> std::io::Result<bool> {
     let wait = Wait { event_loop, timeout, started: clock::now() };
-    event_loop.observer.waiting(inside.with(|state| {
+    let turns = inside.with(|state| {
         if state.ready.is_empty() && state.ready.capacity() > ROOM {
             state.ready.shrink_to(ROOM);
         }
         state.metrics.turns
-    }));
+    });
+    event_loop.observer.waiting(turns);
     let learns = may_look && event_loop.options.busy_poll != Some(0);
     let result = match learns.then(|| inside.with(|state| state.patience.look())).flatten() {
         Some(how) => wait.look_first(py, inside, poller, how),

@@ -25,11 +25,11 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, call, context};
-use crate::ready::Ready;
 use crate::sockets::SharedSocket;
 use crate::transports::begin;
 use crate::transports::claim::claim;
 use crate::transports::descriptor::Descriptor;
+use crate::transports::flow::leave_writing;
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::shape::{Transport, TransportRef};
 
@@ -372,15 +372,6 @@ pub(crate) fn on_event(
         send::on_writable(py, this, inside, transport)?;
     }
     Ok(())
-}
-
-/// An exception leaves the loop: what it may send is sent when it runs again.
-#[cold]
-fn leave_writing(inside: &Inside<'_>, transport: &TransportRef<Inner>, ready: Readiness) {
-    let token = transport.get().with(inside, |inner| inner.token);
-    if let Some(token) = token.filter(|_| ready.writable()) {
-        inside.with(|state| state.ready.push_front(Ready::Io(token, Readiness::WRITABLE)));
-    }
 }
 
 /// asyncio's `_read_ready` or `_sendto_ready` has raised: the exception handler

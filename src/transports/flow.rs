@@ -1,13 +1,16 @@
-//! Flow control: `pause_writing` and `resume_writing` on the protocol.
+//! Flow control: `pause_writing` and `resume_writing` on the protocol, and room that is
+//! there while an exception leaves the loop.
 
 use pyo3::intern;
 use pyo3::prelude::*;
+use tokioloop_reactor::Readiness;
 
 use crate::event_loop::{Inside, This};
 use crate::py::{Owned, call};
+use crate::ready::Ready;
 use crate::transports::close;
 use crate::transports::interior::Interior;
-use crate::transports::shape::Transport;
+use crate::transports::shape::{Transport, TransportRef};
 
 /// Calls `pause_writing` when the queue has passed its high mark.
 pub(crate) fn maybe_pause_protocol<I: Interior>(
@@ -73,4 +76,18 @@ fn report<I: Interior>(
         return Err(error);
     }
     close::report(py, this, &transport.reference(), Some(protocol), error, message)
+}
+
+/// An exception leaves the loop in front of the second half of an event: what the transport
+/// may send is sent when it runs again.
+#[cold]
+pub(crate) fn leave_writing<I: Interior>(
+    inside: &Inside<'_>,
+    transport: &TransportRef<I>,
+    ready: Readiness,
+) {
+    let token = transport.get().with(inside, |inner| *inner.token());
+    if let Some(token) = token.filter(|_| ready.writable()) {
+        inside.with(|state| state.ready.push_front(Ready::Io(token, Readiness::WRITABLE)));
+    }
 }

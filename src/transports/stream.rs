@@ -14,10 +14,10 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, Source, This};
 use crate::py::native::Visitor;
 use crate::py::{Owned, bytes, context};
-use crate::ready::Ready;
 use crate::transports::claim::claim;
 pub(crate) use crate::transports::cork::{flush_corked, flush_overdue};
 use crate::transports::descriptor::{self, Descriptor};
+use crate::transports::flow::leave_writing;
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
@@ -373,15 +373,6 @@ pub(crate) fn on_event(
         write::on_writable(py, this, inside, transport)?;
     }
     Ok(())
-}
-
-/// An exception leaves the loop: what it may write is written when it runs again.
-#[cold]
-fn leave_writing(inside: &Inside<'_>, transport: &TransportRef, ready: Readiness) {
-    let token = transport.get().with(inside, |inner| inner.token);
-    if let Some(token) = token.filter(|_| ready.writable()) {
-        inside.with(|state| state.ready.push_front(Ready::Io(token, Readiness::WRITABLE)));
-    }
 }
 
 /// Whether a read that is queued already serves this event as well. It would

@@ -383,6 +383,8 @@ async def main(index):
         await asyncio.sleep(0.01)
 
 signal.signal(signal.SIGALRM, on_alarm)
+# What main sends after serve has given up is not to end the process.
+signal.signal(signal.SIGTERM, lambda *_: None)
 try:
     tokioloop.serve(main, threads=1)
 except SystemExit as exit:
