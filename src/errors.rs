@@ -1,4 +1,4 @@
-//! Errors of the system as Python exceptions, errno kept.
+//! System errors as Python exceptions with their errno, and the loop's own errors.
 
 use std::io;
 
@@ -15,24 +15,24 @@ pub(crate) fn os_error(py: Python<'_>, error: &io::Error) -> PyErr {
     let Some(errno) = error.raw_os_error() else {
         return PyOSError::new_err(error.to_string());
     };
-    // An instance at once: a PyErr that makes it when asked to takes a detour
-    // through the thread's error indicator.
+    // Make the instance here: a lazy `PyErr` takes a detour through the thread's
+    // error indicator.
     let made = text_of(py, errno)
         .and_then(|text| py.get_type::<PyOSError>().call1((errno, text)))
         .map(PyErr::from_value);
     made.unwrap_or_else(|failure| failure)
 }
 
-/// An exception as a `raise` statement makes it: one that is being handled becomes its
-/// context.
+/// Prepares an exception as a `raise` statement does: an exception that is being handled
+/// becomes its context.
 #[cold]
 pub(crate) fn raised(py: Python<'_>, error: PyErr) -> PyErr {
     let value = error.into_value(py).into_bound(py);
-    // Not yet made, as far as PyO3 knows: CPython sets the context where it is raised.
+    // To PyO3 this `PyErr` is lazy, so CPython sets the context when it is raised.
     PyErr::from_type(value.get_type(), value.into_any().unbind())
 }
 
-/// Numbers with a text that is kept; connections that end by a reset are many.
+/// Error numbers below this have their text cached: connection resets are frequent.
 const KNOWN: usize = 134;
 static TEXTS: [PyOnceLock<Py<PyString>>; KNOWN] = [const { PyOnceLock::new() }; KNOWN];
 
@@ -48,7 +48,7 @@ fn text_of(py: Python<'_>, errno: i32) -> PyResult<Bound<'_, PyString>> {
     }
 }
 
-/// A method that only the loop's thread may call was called by another.
+/// The error for a method that was called from a wrong thread or in a forked child.
 #[cold]
 pub(crate) fn refused(refused: Refused, method: &str) -> PyErr {
     PyRuntimeError::new_err(match refused {

@@ -1,4 +1,4 @@
-//! Classes that native code stands in for, as long as nobody changes them.
+//! Classes whose members native code may bypass as long as nobody changes them.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,20 +7,20 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// A class and those of its members that native code stands in for.
+/// A class and those of its members that native code bypasses.
 pub(crate) struct Guarded {
     class: Py<PyType>,
     members: Vec<(&'static str, Py<PyAny>)>,
-    /// Whether the members were asyncio's own when they were noted.
+    /// Whether the members were the original ones when they were noted.
     genuine: bool,
-    /// The version of the class that was found unmodified last; CPython gives
+    /// The last version of the class that was found unmodified; CPython gives
     /// a class a new version whenever it, or a base, is changed.
     version: AtomicU32,
 }
 
 impl Guarded {
-    /// Notes the members of a class; `is_genuine` says of each whether it is
-    /// what native code stands in for.
+    /// Notes the members of a class; `is_genuine` says whether a member is the
+    /// original one.
     ///
     /// # Errors
     /// AttributeError where the class lacks one.
@@ -56,22 +56,22 @@ impl Guarded {
         self.members.iter().map(|(name, _)| *name)
     }
 
-    /// Whether the class is as asyncio defines it.
+    /// Whether the class still has the original members.
     #[inline]
     pub(crate) fn is_unmodified(&self, py: Python<'_>) -> bool {
         let version = self.current_version();
         (version != 0 && version == self.version.load(Ordering::Relaxed)) || self.compare(py)
     }
 
-    /// The class has changed since the last look: whether one of our members.
+    /// The class has changed since the last check: whether our members are the same.
     #[cold]
     fn compare(&self, py: Python<'_>) -> bool {
         if !self.genuine {
             return false;
         }
         let class = self.class.bind(py);
-        // A look-up gives a changed class its new version; a change from here
-        // on gives it yet another.
+        // An attribute look-up gives a changed class its new version; any change
+        // after that gives it yet another one.
         let find = |name: &str| class.getattr(name);
         if self.members.first().is_none_or(|(name, _)| find(name).is_err()) {
             return false;

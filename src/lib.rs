@@ -1,11 +1,14 @@
 //! `tokioloop._core`: the loop's hot path over the reactor, as a Python module.
 //!
-//! `py/` and `loop_cell.rs` are the layer over CPython; `event_loop/` is the
-//! class that `TokioLoop` puts before CPython's own; `transports/` is what
-//! protocols talk to; `streams/` stands in for asyncio's streams over them,
-//! `tls/` for parts of its TLS; `sockets/` has the `sock_*` methods; what streams
-//! and sockets await is a `coroutine/`. Nothing here is reachable from Python but
-//! through the module's classes.
+//! - `py/`, `loop_cell.rs`: the layer over CPython
+//! - `event_loop/`: the native base class of `TokioLoop`; `handle/`: its callbacks
+//! - `transports/`: what protocols talk to
+//! - `streams/`: replaces asyncio's streams on top of transports; `tls/`: replaces
+//!   parts of its TLS
+//! - `sockets/`: the `sock_*` methods
+//! - `coroutine/`: what programs await on streams and sockets
+//!
+//! Python code reaches all of this only through the module's classes and functions.
 #![deny(unsafe_code)]
 
 mod coroutine;

@@ -1,10 +1,10 @@
-//! The way of the `log` facade's records to Python's `logging`.
+//! Passes the records of the `log` facade to Python's `logging`.
 //!
 //! `RUST_LOG` is read once, when the module is imported. While it is unset the
 //! facade's maximum is "off" and a log call costs one relaxed load. A record
 //! may arise where no Python code may run (inside the loop's state, or on a
-//! thread that is detached), so records queue up here, with their time, until
-//! the loop's thread next looks between callbacks.
+//! detached thread), so records queue here, with their time, until the loop's
+//! thread delivers them at a place where it may.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -46,7 +46,7 @@ pub(crate) fn install() {
     let Ok(text) = std::env::var(VARIABLE) else { return };
     let (filter, refused) = Filter::parse(&text);
     let level = filter.maximum();
-    // Fails when the module is imported a second time: the first one serves.
+    // Fails if the module is imported a second time; the first logger stays.
     if log::set_logger(Box::leak(Box::new(PythonLogger { filter }))).is_ok() {
         log::set_max_level(level);
         for directive in refused {
@@ -61,7 +61,7 @@ pub(crate) fn install() {
     }
 }
 
-/// Hands what has queued up to Python's `logging`. The caller is where any
+/// Hands the queued records to Python's `logging`. To be called only where any
 /// Python code may run.
 ///
 /// # Errors
@@ -73,7 +73,7 @@ pub(crate) fn deliver(py: Python<'_>) -> PyResult<()> {
 
 #[cold]
 fn deliver_queued(py: Python<'_>) -> PyResult<()> {
-    // What the handlers themselves cause to be logged waits for the next time.
+    // Records that the handlers themselves cause wait for the next delivery.
     let entries = {
         let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
         PENDING.store(false, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl Filter {
             match parsed {
                 Some(("", level)) => directives.push((String::new(), level)),
                 Some((target, level)) => {
-                    // Python's spelling of the name serves as well.
+                    // Python's spelling of the name is accepted as well.
                     let target = target.trim().replace('.', "::");
                     directives.push((public_target(&target), level));
                 }

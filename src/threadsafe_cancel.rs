@@ -1,10 +1,10 @@
 //! Cancelling a callback from another thread while the loop may be running it.
 //!
-//! The loop says that it runs a callback and then looks whether it was
-//! cancelled; the other thread says that it is cancelled and then looks whether
-//! it runs. Both steps are sequentially consistent, so at least one of them
-//! sees the other: either the callback is not run, or `cancel` waits for it.
-//! Where there is a GIL, these steps are taken with it, which orders them.
+//! The loop announces that it runs a callback and then checks whether it was
+//! cancelled; the other thread announces the cancellation and then checks whether
+//! the callback runs. All these steps are sequentially consistent, so at least one
+//! thread sees the other: either the callback is not run, or `cancel` waits for it.
+//! In builds with a GIL these steps happen with the GIL held, which orders them.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -17,8 +17,8 @@ use crate::py::interpreter;
 
 const ORDER: Ordering = if cfg!(Py_GIL_DISABLED) { Ordering::SeqCst } else { Ordering::Relaxed };
 
-/// How often the main thread looks for signals while it waits: a delay that nobody
-/// feels who has pressed a key.
+/// How often the main thread checks for signals while it waits; short enough that
+/// nobody who presses Ctrl-C notices.
 const BETWEEN_SIGNALS: Duration = Duration::from_millis(20);
 
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
@@ -44,8 +44,7 @@ pub(crate) fn end(running: &AtomicU16) {
     }
 }
 
-/// Adds to the number of calls under way; wraps, so that the largest number takes
-/// one away.
+/// Adds to the number of calls under way, wrapping: adding `u16::MAX` subtracts one.
 fn change(running: &AtomicU16, by: u16) {
     if cfg!(Py_GIL_DISABLED) {
         running.fetch_add(by, ORDER);
@@ -62,7 +61,7 @@ pub(crate) fn wait(py: Python<'_>, running: &AtomicU16) -> PyResult<()> {
     if running.load(ORDER) == 0 {
         return Ok(());
     }
-    // No signal ends a wait for the condition.
+    // A signal does not end a wait on the condition variable.
     let slice = interpreter::is_main_thread(py).then_some(BETWEEN_SIGNALS);
     let _waiter = Waiter::new();
     while !detached(py, || wait_for_end(running, slice)) {
@@ -71,7 +70,7 @@ pub(crate) fn wait(py: Python<'_>, running: &AtomicU16) -> PyResult<()> {
     Ok(())
 }
 
-/// Waits, for so long at most; whether the callback has returned.
+/// Waits, no longer than `most`; returns whether the callback has returned.
 fn wait_for_end(running: &AtomicU16, most: Option<Duration>) -> bool {
     let runs = |_: &mut ()| running.load(ORDER) != 0;
     let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);

@@ -42,7 +42,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def main_with_output() -> int:
-    """As `main`, for an output whose reader may leave early, as `head` does, or that is closed."""
+    """Run `main` with an output that is closed, or whose reader may leave early, as `head` does."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
@@ -50,7 +50,7 @@ def main_with_output() -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         output = select.poll()
-        # macOS tells of the end only where something was asked for.
+        # macOS reports the end only if some event was asked for.
         output.register(sys.stdout, select.POLLOUT)
         ended = select.POLLERR | select.POLLHUP | select.POLLNVAL
         if not any(events & ended for _, events in output.poll(0)):

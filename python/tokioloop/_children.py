@@ -1,8 +1,8 @@
-"""Children are watched by pidfd: no thread, no SIGCHLD handler, any loop's thread.
+"""Watches child processes by pidfd, which needs no thread and no SIGCHLD handler.
 
-Where the system has none (macOS, some sandboxes), asyncio's own way remains: a thread for each
-child. All of this but `supported` is called by the loop's thread; a loop that is closed before its
-children end closes their descriptors, in whatever thread that is.
+If the system has no pidfds (macOS, some sandboxes), asyncio's own way remains: a thread for each
+child. Everything here but `supported` is called on the loop's thread. A loop that is closed before
+its children end closes their descriptors, on whichever thread that happens.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if sys.version_info >= (3, 14):
 # What asyncio reports for a child that somebody else has waited for.
 _UNKNOWN_RETURNCODE = 255
 
-# What the system has answered.
+# The system's answer, once it has been asked.
 _supported: bool | None = None
 
 
 def supported() -> bool:
     """Whether this system can watch and reap a process by descriptor (Linux 5.4).
 
-    It is asked once, but for a process that has no descriptor left to ask with: that child is
+    The system is asked once. If this process has no descriptor left to ask with, the child is
     watched in asyncio's way, and the next one asks again.
     """
     global _supported
@@ -52,7 +52,7 @@ def _ask_system() -> bool:
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        # The kernel has understood the question: no child of its own.
+        # The kernel has understood the question: a process is no child of itself.
         return True
     finally:
         os.close(pidfd)
@@ -72,9 +72,9 @@ if sys.version_info >= (3, 14):
 
 
 def watch(loop: TokioLoop, transport: Any) -> None:
-    """Tell the transport of its process's end; reaps the process.
+    """Tell the transport when its process ends, and reap the process.
 
-    Raises OSError where descriptors have run out; the process is gone then.
+    Raises OSError if descriptors have run out; the process is killed and reaped then.
     """
     pid = transport.get_pid()
     try:
@@ -87,7 +87,7 @@ def watch(loop: TokioLoop, transport: Any) -> None:
     except OSError:
         process = transport.get_extra_info("subprocess")
         transport.close()
-        # It was killed just now: this holds the loop, but not for long.
+        # close() has just killed it: this blocks the loop, but not for long.
         process.wait()
         raise
 
@@ -103,7 +103,7 @@ class _Pidfd:
     def fileno(self) -> int:
         return self._number
 
-    # The interpreter may have ended before it.
+    # A default, since the module `os` may be gone when this runs at the interpreter's end.
     def __del__(self, _close: Any = os.close) -> None:
         _close(self._number)
 
@@ -111,8 +111,8 @@ class _Pidfd:
 def _ended(loop: TokioLoop, pidfd: _Pidfd, pid: int, transport: Any) -> None:
     loop._remove_reader(pidfd)
     try:
-        # By descriptor: where somebody else has waited for the child, its number
-        # may be that of another one by now.
+        # By descriptor: if other code has waited for the child, its number may be that of
+        # another one by now.
         result = os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED)
     except ChildProcessError:
         result = None
@@ -120,7 +120,7 @@ def _ended(loop: TokioLoop, pidfd: _Pidfd, pid: int, transport: Any) -> None:
         exited = result.si_code == os.CLD_EXITED
         transport._process_exited(result.si_status if exited else -result.si_status)
     elif (known := transport.get_extra_info("subprocess").returncode) is not None:
-        # Its transport has asked first: closing that does, to see whether to kill.
+        # The transport has polled the process first: its close() does, to see whether to kill.
         transport._process_exited(known)
     else:
         _unknown(pid, transport)

@@ -1,4 +1,4 @@
-"""What debug mode writes to asyncio's log, in asyncio's words."""
+"""What debug mode writes to asyncio's log, with asyncio's messages."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def report_slow_callback(loop: TokioLoop, handle: asyncio.Handle, seconds: float
 
 
 def report_slow_event(loop: TokioLoop, method: str, subject: Any, seconds: float) -> None:
-    """Report an event, for which there is no handle, by the one that asyncio would have.
+    """Report an event, which has no handle, as the handle that asyncio would have for it.
 
-    `subject` is a transport, or the tuple of what the method is called with.
+    `subject` is a transport, or the tuple of the method's arguments.
     """
     if isinstance(subject, tuple):
         text = f"<Handle {method}({', '.join(map(repr, subject))})>"
@@ -33,7 +33,7 @@ def report_slow_event(loop: TokioLoop, method: str, subject: Any, seconds: float
 
 
 def tell_of_connection(loop: TokioLoop, server: Any, address: Any, fd: int) -> None:
-    """Say that a connection was accepted."""
+    """Log that a connection was accepted."""
     logger = asyncio.selector_events.logger
     if not logger.isEnabledFor(logging.DEBUG):
         return
@@ -46,12 +46,12 @@ def tell_of_connection(loop: TokioLoop, server: Any, address: Any, fd: int) -> N
 
 
 def _report(text: str, seconds: float) -> None:
-    # As it is now: who replaces the module's logger sees what asyncio would tell it.
+    # Looked up each time: a logger that replaces asyncio's gets the report as well.
     asyncio.base_events.logger.warning("Executing %s took %.3f seconds", text, seconds)
 
 
 def _of_protocol(transport: Any) -> str:
-    """Whose methods a transport calls, unless it has told its protocol of the end."""
+    """Name the protocol of a transport, unless that was told of the connection's end."""
     from tokioloop.observe import describe
 
     protocol = describe.protocol_of(transport)

@@ -1,8 +1,8 @@
-"""What asyncio's loop keeps in private attributes, as views of the reactor.
+"""Views of the reactor, in place of the private attributes of asyncio's loop.
 
-Libraries look at `len(loop._ready)` and CPython's own code at `_scheduled` and
-`_selector`; the reactor has the queue, the timers and the watches. They may be looked at where
-the loop may be entered: another thread than a running loop's is refused.
+Libraries read `len(loop._ready)`, and CPython's own code `_scheduled` and `_selector`; the queue,
+the timers and the watches themselves are in the reactor. While a loop runs, only its thread may
+read them: another one gets a RuntimeError.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class WatchedDescriptors:
         self._loop = loop
 
     def get_key(self, fileobj: int) -> selectors.SelectorKey:
-        """Return the key of a watched descriptor; KeyError where it is none.
+        """Return the key of a watched descriptor; raise KeyError if it is not watched.
 
-        KeyError also for another thread: asyncio's pipes ask for their `repr`, which a log
-        line shows in any.
+        Another thread than the loop's gets a KeyError as well: the `repr` of asyncio's pipes
+        calls this, and any thread may log it.
         """
         try:
             reader, writer = self._loop._watched(fileobj)

@@ -1,4 +1,4 @@
-"""Every loop of this process; a forked child has those that it makes itself."""
+"""Every loop of this process; in a forked child only those that the child has made."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def register(loop: TokioLoop) -> None:
 
 
 def all_loops() -> list[TokioLoop]:
-    """Return every loop of this process that there is.
+    """Return every loop of this process that still exists.
 
-    Copying the set is one step, which loops that other threads make meanwhile
-    cannot disturb; iterating over it would be many.
+    Copying the set is atomic; an iteration over it would fail if another thread made a
+    loop meanwhile.
     """
     return [loop for reference in _loops.copy() if (loop := reference()) is not None]
 
@@ -31,11 +31,11 @@ def all_loops() -> list[TokioLoop]:
 def _disown_loops() -> None:
     """In a forked child: every loop belongs to the parent, and so do the signals it handles.
 
-    What is asked of all loops, who still wants a signal among it, is asked of the child's own.
+    From now on `all_loops` has the child's own only, also for the search for a signal's handler.
     """
     for loop in all_loops():
         loop._disown()
-        # What would wake it would wake the parent.
+        # A write to its socket would wake the parent.
         loop._signal_fd = -1
     _loops.clear()
 

@@ -27,10 +27,15 @@ def run(
     """Run a coroutine on a new TokioLoop and return its result.
 
     The same as `asyncio.run(main, debug=debug, loop_factory=loop_factory)`,
-    which needs Python 3.12; this works from 3.10 on. `loop_factory` is
-    `tokioloop.new_event_loop` unless another one is given. Raises RuntimeError when
-    a loop runs in this thread already; when `main` is no coroutine ValueError,
-    and from Python 3.14 on, which takes any awaitable, TypeError.
+    which needs Python 3.12; this works from 3.10 on.
+
+    main -- a coroutine; from Python 3.14 on any awaitable
+    debug -- bool: debug mode of the loop; None leaves the default
+    loop_factory -- callable without arguments that returns the loop;
+        `tokioloop.new_event_loop` by default
+
+    Raises what `main` raises, RuntimeError if a loop runs in this thread already, and
+    ValueError (TypeError from Python 3.14 on) for a `main` of another type.
 
     >>> import tokioloop
     >>> async def main():
@@ -48,7 +53,7 @@ def run(
 
 
 def _run_310(main: Coroutine[Any, Any, T], debug: bool | None, loop_factory: LoopFactory) -> T:
-    """As `asyncio.run` of Python 3.10, with another loop."""
+    """Do what `asyncio.run` of Python 3.10 does, with a loop from `loop_factory`."""
     from asyncio import coroutines, runners
 
     if asyncio._get_running_loop() is not None:
@@ -74,9 +79,9 @@ def _run_310(main: Coroutine[Any, Any, T], debug: bool | None, loop_factory: Loo
 def install() -> None:
     """Make TokioLoop the loop of `asyncio.run()` and `asyncio.new_event_loop()`.
 
-    Sets the event-loop policy of the process; deprecated, as policies are:
-    prefer `tokioloop.run()` or `loop_factory=`. From Python 3.12 on it warns so
-    itself (DeprecationWarning).
+    Sets the event-loop policy of the process. It is deprecated, as policies are: prefer
+    `tokioloop.run()` or `loop_factory=`. From Python 3.12 on it issues a
+    DeprecationWarning.
 
     >>> import asyncio, tokioloop
     >>> tokioloop.install()  # doctest: +SKIP
@@ -92,6 +97,6 @@ def install() -> None:
             stacklevel=2,
         )
     with warnings.catch_warnings():
-        # One warning, in tokioloop's words, is enough.
+        # The warning above is enough.
         warnings.simplefilter("ignore", DeprecationWarning)
         asyncio.set_event_loop_policy(EventLoopPolicy())

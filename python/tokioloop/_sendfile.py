@@ -1,7 +1,7 @@
 """`loop.sendfile` on a stream transport: sendfile(2) on the transport's own descriptor.
 
-The transport waits for room with the registration that it has, so no second
-descriptor is made and nobody else watches the first.
+The transport waits for room with its own registration, so the descriptor is neither
+duplicated nor watched by anything else.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["sendfile"]
 
-# asyncio's limit of one call: a length that every platform takes.
+# asyncio's limit for one call, in bytes: a length that every platform takes.
 LONGEST = sys.maxsize // 2 + 1
 
-# Before 3.14 it takes the count as well, and moves nothing for none.
+# Before 3.14 it takes the number of bytes sent as well, and does nothing if that is 0.
 _update_position: Any = asyncio.SelectorEventLoop._sock_sendfile_update_filepos
 _takes_count = "total_sent" in inspect.signature(_update_position).parameters
 
@@ -32,12 +32,12 @@ _takes_count = "total_sent" in inspect.signature(_update_position).parameters
 async def sendfile(
     loop: TokioLoop, transport: SocketTransport, file: Any, offset: int, count: int | None
 ) -> int:
-    """Send a part of a file behind what is queued; return the number of bytes.
+    """Send a part of a file after what is queued; return the number of bytes sent.
 
-    Neither reads nor takes writes meanwhile. However it ends, the transport is
-    as it was before and the file stands behind the last byte that was sent.
-    Raises SendfileNotAvailableError, before anything was sent, for what is no
-    file, and ConnectionError when the transport is closed meanwhile.
+    Meanwhile the transport neither reads nor accepts writes. However this ends, the
+    transport is as it was before, and the file's position is after the last byte sent.
+    Raises SendfileNotAvailableError, before anything is sent, if `file` is no file, and
+    ConnectionError if the transport is closed meanwhile.
     """
     resume_reading = transport.is_reading()
     transport.pause_reading()
@@ -65,9 +65,9 @@ async def _send(
     try:
         while True:
             _check_open(transport)
-            # Asked for each time: a file that was closed meanwhile raises, and
-            # one that has got its number is not sent. The socket may have been
-            # closed as well, behind the transport's back.
+            # Asked for each time: a file that was closed meanwhile raises, and another one
+            # that has its number by now is not sent. The socket may have been closed as
+            # well, behind the transport's back.
             number = file.fileno()
             try:
                 step = os.sendfile(sock.fileno(), number, offset, min(left, LONGEST))
@@ -76,7 +76,7 @@ async def _send(
                 continue
             except OSError as error:
                 if not sent:
-                    # Most likely a file of a kind that the call does not take.
+                    # Most likely the call does not support this kind of file.
                     raise exceptions.SendfileNotAvailableError("os.sendfile call failed") from None
                 if error.errno == errno.ENOTCONN:
                     raise ConnectionError("socket is not connected", errno.ENOTCONN) from error
@@ -87,7 +87,7 @@ async def _send(
                 left -= step
             if not (step and left):
                 return sent
-            # A peer that is fast must not keep the loop from the others.
+            # A fast peer must not starve the other connections.
             await asyncio.sleep(0)
     finally:
         _move_position(loop, file, offset, sent)
@@ -95,12 +95,12 @@ async def _send(
 
 def _check_open(transport: SocketTransport) -> None:
     if transport.is_closing():
-        # In asyncio's words, whoever has closed it.
+        # asyncio's message, whichever side has closed it.
         raise ConnectionError("Connection is closed by peer")
 
 
 def _size(file: Any) -> int:
-    """The size of what has a descriptor."""
+    """Return the size of a file that has a descriptor."""
     if not hasattr(os, "sendfile"):
         raise exceptions.SendfileNotAvailableError("os.sendfile() is not available")
     try:
@@ -114,7 +114,7 @@ def _size(file: Any) -> int:
 
 
 def _move_position(loop: Any, file: Any, offset: int, sent: int) -> None:
-    """Leave the file behind what was sent, for programs that read on from there."""
+    """Move the file's position after what was sent, for programs that read on from there."""
     try:
         number = file.fileno()
     except ValueError:

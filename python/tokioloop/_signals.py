@@ -1,15 +1,15 @@
 """Signals: the handlers of many loops, and the one wake-up descriptor of the process.
 
-C's signal handlers write a signal's number to that descriptor. asyncio's loops take it for
-themselves, and reset it when they are done, whoever else has handlers. Here it goes from loop to
-loop: the loop with handlers that the main thread runs has it, or else another one that has some.
-A loop that is told of a signal which another one handles passes it on.
+CPython's signal handler in C writes a signal's number to that descriptor. An asyncio loop takes it
+for itself, and resets it when it is done, even if another loop has handlers. Here it goes from loop
+to loop: the loop that the main thread runs has it if that has handlers, else another one that has
+some. A loop that receives a signal which only another one handles passes it on.
 
 Only the main thread may set the descriptor, and so add and remove handlers, whichever thread runs
-the loop; the socket is made with the loop for that reason. Between two lines of the main thread a
-KeyboardInterrupt may come up, which must leave no descriptor behind that is closed later. A loop
-with handlers that another thread closes leaves its socket open until the main thread sets the
-descriptor again.
+the loop. For that reason the socket is made with the loop. A KeyboardInterrupt may come between any
+two lines of the main thread, and must not leave a descriptor set that is closed later. If another
+thread closes a loop with handlers, its socket stays open until the main thread sets the descriptor
+again.
 """
 
 from __future__ import annotations
@@ -29,27 +29,28 @@ from tokioloop._signatures import in_place_of
 
 __all__ = ["SignalLoop", "is_main_thread"]
 
-# What was set last: only the main thread could ask the system.
+# The descriptor that was set last; only the main thread could ask the interpreter for it.
 _wakeup_fd = -1
-# A signal handler of the program's, which may add another one, runs between any two lines.
+# Reentrant: a handler of the program's, which may add another one, runs between any two lines.
 _setting = threading.RLock()
-# Sockets of closed loops that C may still write to: closed, their numbers would be another file's.
+# Sockets of closed loops to which signals may still be written. If they were closed, their numbers
+# could become those of other files.
 _left_open: list[socket.socket] = []
-# A number that no file has, and that does not stand for none.
+# A number that no file has, and that does not mean "none" as -1 does.
 _NO_DESCRIPTOR = -2
 
 
 class SignalLoop(asyncio.SelectorEventLoop):
-    """What a loop has to do with signals."""
+    """The part of a loop that handles signals."""
 
     _signal_handlers: dict[int, asyncio.Handle]
     _signal_socket: socket.socket | None
-    # Its number, which the collector may have closed before the loop.
+    # The socket's number. The collector may have closed the socket before the loop.
     _signal_fd: int
     _watch_signals: Callable[[int], None]
 
     def _open_signal_socket(self) -> None:
-        """Make what C signal handlers write to; the last step of making a loop."""
+        """Make the sockets that signals are written to; the last step of making a loop."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
@@ -62,7 +63,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
 
     @property
     def _csock(self) -> socket.socket:
-        """The socket that C signal handlers write to."""
+        """The socket that signals are written to."""
         if self._signal_socket is None:
             raise RuntimeError("Event loop is closed")
         return self._signal_socket
@@ -72,20 +73,20 @@ class SignalLoop(asyncio.SelectorEventLoop):
             super().run_forever()
             return
         ours = self._csock.fileno()
-        # Nobody's, until it is known.
+        # There is nothing to give back until the previous descriptor is known.
         previous, is_foreign = -1, False
         try:
             previous = _set_wakeup_fd(ours)
             is_foreign = self._is_foreign(previous)
             if previous not in (-1, ours) and not self._signal_handlers:
-                # Somebody else listens for signals and this loop has no handlers:
-                # theirs stays, and the interrupted poll still returns at once.
+                # Other code listens for signals and this loop has no handlers: their
+                # descriptor stays. A signal interrupts the poll, which then returns at once.
                 _give_back(previous)
             super().run_forever()
         finally:
             current = _set_wakeup_fd(self._fd_of_heir())
             if current not in (ours, -1):
-                # Somebody has set another one during the run: it stays.
+                # Other code has set another one during the run: it stays.
                 _give_back(current)
             elif is_foreign:
                 _give_back(previous)
@@ -96,7 +97,8 @@ class SignalLoop(asyncio.SelectorEventLoop):
         try:
             super().add_signal_handler(sig, callback, *args)
         finally:
-            # asyncio's method has taken it for this loop, or, refused by the system, for nobody.
+            # asyncio's method has set the descriptor to this loop's, or to none if the system has
+            # refused the signal.
             if is_main_thread():
                 current = _set_wakeup_fd(self._fd_of_heir())
                 if self._is_foreign(current):
@@ -113,8 +115,8 @@ class SignalLoop(asyncio.SelectorEventLoop):
             if is_taken:
                 return self._signal_handlers.pop(sig, None) is not None
             return super().remove_signal_handler(sig)
-        # Its own, for as long as it is not known whose it will be; none where it is closed, or
-        # its parent's in a forked child.
+        # This loop's own, until it is known which loop's it will be. None if this one is closed,
+        # or is the parent's in a forked child.
         previous = _set_wakeup_fd(-1 if self._signal_fd == -1 else self._csock.fileno())
         try:
             if is_taken:
@@ -133,17 +135,17 @@ class SignalLoop(asyncio.SelectorEventLoop):
         for loop in all_loops():
             other = loop._signal_socket
             if sig in loop._signal_handlers and other is not None:
-                # As C would. What finds no room, or no loop, is lost there, too.
+                # As the handler in C would, which also loses a signal if there is no room.
                 with contextlib.suppress(OSError):
                     other.send(bytes((sig,)))
 
     def _close_signal_socket(self) -> None:
-        """Close what C writes to; the last step of close()."""
+        """Close the socket that signals are written to; the last step of close()."""
         if self._signal_socket is None:
             return
         if is_main_thread():
-            # After a run that was interrupted before it could, or with handlers that
-            # CPython leaves alone as the interpreter ends.
+            # The descriptor may still be this loop's: if a run was interrupted before it gave
+            # it up, or with handlers that CPython leaves in place as the interpreter ends.
             current = _set_wakeup_fd(self._fd_of_heir())
             if current not in (self._signal_fd, -1):
                 _give_back(current)
@@ -157,7 +159,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
         self._signal_socket, self._signal_fd = None, -1
 
     def _fd_of_heir(self) -> int:
-        """The descriptor of the loop that signals are to wake now, -1 where there is none."""
+        """Return the descriptor of the loop that signals are to wake now, or -1 for none."""
         running: Any = asyncio._get_running_loop()
         if not isinstance(running, SignalLoop) or running._is_inherited():
             running = None
@@ -167,7 +169,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
         return -1 if theirs is None else theirs.fileno()
 
     def _is_inherited(self) -> bool:
-        """Whether this is the parent's, in a forked child: what wakes it wakes the parent."""
+        """Whether this is the parent's loop in a forked child: waking it would wake the parent."""
         return self._signal_socket is not None and self._signal_fd == -1
 
     def _check_process(self, method: str) -> None:
@@ -178,7 +180,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
             )
 
     def _is_foreign(self, fd: int) -> bool:
-        """Whether a wake-up descriptor is that of no loop of ours."""
+        """Whether a wake-up descriptor belongs to none of our loops."""
         if fd in (-1, self._signal_fd):
             return False
         return all(loop._signal_socket is None or loop._signal_fd != fd for loop in all_loops())
@@ -191,10 +193,10 @@ def _has_handlers(loop: SignalLoop | None) -> bool:
 
 
 def is_main_thread() -> bool:
-    """Whether this thread may have handlers of signals.
+    """Whether this thread may set signal handlers.
 
-    Before 3.13 the main thread of `threading` is the one that has imported it first, which in
-    an embedded interpreter may be another one than the interpreter's own.
+    Before 3.13 the main thread of `threading` is the one that imported it first, which in an
+    embedded interpreter may not be the interpreter's main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -203,14 +205,14 @@ def is_main_thread() -> bool:
     try:
         signal.set_wakeup_fd(_NO_DESCRIPTOR)
     except ValueError:
-        return False  # What it says of the thread comes before what it says of the number.
+        return False  # It checks the thread before the number.
     except OSError:
         pass
     return True
 
 
 def _renew_lock() -> None:
-    """In a forked child: the thread that has held it is not there."""
+    """Run in a forked child, where a thread that held the lock does not exist."""
     global _setting
     _setting = threading.RLock()
 
@@ -219,7 +221,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _set_wakeup_fd(fd: int) -> int:
-    """Set the wake-up descriptor, and return the one of before; -1 if its loop is closed."""
+    """Set the wake-up descriptor and return the previous one, or -1 if its loop is closed."""
     global _wakeup_fd
     with _setting:
         previous = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
@@ -232,6 +234,6 @@ def _set_wakeup_fd(fd: int) -> int:
 
 
 def _give_back(fd: int) -> None:
-    """Set the wake-up descriptor of somebody else again, who may have closed it meanwhile."""
+    """Restore the wake-up descriptor of other code, which may have closed it meanwhile."""
     with contextlib.suppress(OSError, ValueError):
         _set_wakeup_fd(fd)

@@ -1,4 +1,4 @@
-"""Methods that stand in the place of asyncio's, for people and for type checkers."""
+"""Overrides that look like asyncio's methods, to people and to type checkers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 def in_place_of(method: _Method) -> Callable[[Callable[..., Any]], _Method]:
     """Give a method the name, the documentation and the signature of the one that it overrides.
 
-    As `functools.wraps`, of which type checkers would say that the method is an object to be
-    called with the loop, and by which they would lose the overloads.
+    This is `functools.wraps` with another type. With its own, type checkers would take the method
+    for an object that is called with the loop, and would lose the overloads.
     """
     return functools.wraps(method)  # type: ignore[return-value]

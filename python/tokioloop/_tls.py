@@ -1,8 +1,8 @@
-"""TLS: asyncio's protocol and transport, with the native steps before them.
+"""TLS: asyncio's protocol and transport, with native classes before them in the method order.
 
-Everything that does not run per record is asyncio's own code, but for the way of a
-server's connection to its handshake: the loop accepts it as it does one without TLS.
-CPython 3.10 has another, older protocol, which is used as it is.
+Everything that does not run per record is asyncio's own code, except how a server's
+connection gets to its handshake: the loop accepts it like one without TLS.
+CPython 3.10 has another, older protocol, which is used unchanged.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if sys.version_info >= (3, 11):
 
     @_core.own_methods
     class SSLTransport(_core.TlsTransport, sslproto._SSLProtocolTransport):
-        """What a protocol over TLS talks to."""
+        """The transport of a protocol over TLS."""
 
-        # What asyncio's constructor assigns: so there is no dictionary.
+        # What asyncio's constructor assigns; as a slot, it needs no dictionary.
         __slots__ = ("_closed",)
 
-        # asyncio's own, but that another thread is refused before anything happens: it
+        # asyncio's methods, but another thread is refused before it does anything: it
         # would change the session while the loop uses it.
 
         def close(self) -> None:
@@ -36,7 +36,7 @@ if sys.version_info >= (3, 11):
             except RuntimeError:
                 if not (self._loop.is_running() and _core.called_by_finalizer()):
                     raise
-                # The collector runs in any thread.
+                # The collector runs finalizers on any thread.
                 self._loop.call_soon_threadsafe(self.close)
                 return
             super().close()
@@ -89,7 +89,7 @@ if sys.version_info >= (3, 11):
         )
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # asyncio's class has these, which slots hide.
+            # Attributes of asyncio's class, which the slots hide.
             self._handshake_start_time: float | None = None
             self._handshake_timeout_handle: asyncio.TimerHandle | None = None
             self._shutdown_timeout_handle: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ if sys.version_info >= (3, 11):
             return self._app_transport
 
         def _step_failed(self, error: BaseException) -> None:
-            """What asyncio does about an exception in one of the native steps."""
+            """Do what asyncio does about an exception in one of the steps that are native."""
             try:
                 raise error
             except Exception as exc:
@@ -119,9 +119,9 @@ else:
 
 
 class _Arrival:
-    """Stands where asyncio has a task that awaits the handshake of a server's connection.
+    """Replaces the task with which asyncio awaits the handshake of a server's connection.
 
-    The protocol calls it as it would the future that the task awaits.
+    The protocol calls it like the future that the task would await.
     """
 
     __slots__ = ("loop", "protocol", "transport")
@@ -142,7 +142,7 @@ class _Arrival:
 
     def _failed(self, error: BaseException) -> None:
         self.transport.close()
-        # asyncio says nothing of a failed handshake outside of debug mode.
+        # asyncio reports a failed handshake in debug mode only.
         if self.loop.get_debug():
             self.loop.call_exception_handler(
                 {
@@ -157,7 +157,7 @@ class _Arrival:
 def handshaking(
     loop: asyncio.AbstractEventLoop, sslcontext: Any, **timeouts: float | None
 ) -> Callable[[asyncio.BaseProtocol], asyncio.BaseProtocol]:
-    """Return what a listener calls for each new protocol: the answer does its handshake."""
+    """Return a function that makes the handshake's protocol around each new protocol."""
 
     def arrive(protocol: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
         arrival = _Arrival(loop, protocol)
@@ -171,7 +171,7 @@ def handshaking(
 def end_arrivals(transports: Iterable[Any]) -> None:
     """Abort the connections whose handshake a server still waits for.
 
-    asyncio does so when the tasks are cancelled that wait.
+    asyncio does so when the tasks that wait are cancelled.
     """
     for transport in transports:
         protocol = transport.get_protocol()
@@ -180,7 +180,7 @@ def end_arrivals(transports: Iterable[Any]) -> None:
         waiter: Any = protocol._waiter
         if isinstance(waiter, _Arrival):
             transport.abort()
-            # The loop runs nothing any more.
+            # Called here, because the loop runs no callbacks any more.
             transport._call_connection_lost(None)
 
 

@@ -1,4 +1,4 @@
-"""The cold half of the transports: what runs per connection at most."""
+"""The cold half of the transports: code that runs once per connection at most."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DatagramTransport(_core.DatagramTransport, asyncio.DatagramTransport):
                 self._sock.close()
 
     def _callback_failed(self, name: str, exc: BaseException) -> None:
-        """Report an exception as that of the handle which asyncio would have."""
+        """Report an exception as asyncio would: as that of a handle of the method."""
         callback = getattr(self, name)
         description = format_helpers._format_callback_source(callback, ())
         handle = asyncio.Handle(callback, (), self._loop)
@@ -69,11 +69,11 @@ class DatagramTransport(_core.DatagramTransport, asyncio.DatagramTransport):
 
 
 def _describe(transport: Any, name: str) -> str:
-    """The text of asyncio's own transports, which programs log and search."""
+    """Return the `repr` of asyncio's own transports, which programs log and search."""
     try:
         finished = transport._finished
     except RuntimeError:
-        # A log line in another thread may show any object; the state is the loop's.
+        # Any thread may log the transport, but only the loop's may read its state.
         return f"<{name} of another thread>"
     info = [name]
     if finished:
@@ -89,10 +89,10 @@ def _describe(transport: Any, name: str) -> str:
 
 
 def _is_abandoned(transport: Any) -> bool:
-    """Whether nobody closed a transport that goes away."""
+    """Whether a transport that is being deallocated was never closed."""
     try:
         return not transport._finished
     except RuntimeError:
-        # Never filled, or dropped by a thread that must not look: the
+        # It was never filled, or is dropped on a thread that may not read its state. The
         # descriptor is closed with the object either way.
         return False

@@ -1,8 +1,8 @@
-"""`TokioLoop`: the Rust loop before CPython's own.
+"""`TokioLoop`: the Rust loop on top of CPython's own.
 
-Whatever is hot is in `_core.EventLoop`, which comes first in the method order.
-Everything else is the code of the running CPython, reached through the hooks
-that this file fills: it holds nothing that runs per message.
+The hot path is in `_core.EventLoop`, which comes first in the method order. Everything
+else is the code of the running CPython, connected by the hooks that this file
+implements. Nothing in this file runs per message.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tokioloop.observe.loop_methods import ObservedLoop
 
 __all__ = ["TokioLoop", "new_event_loop"]
 
-# What the making of a future asks of the loop.
+# The methods of the loop that making a future calls.
 _OF_FUTURES = frozenset({"create_future", "get_debug"})
 
 
@@ -37,42 +37,45 @@ _OF_FUTURES = frozenset({"create_future", "get_debug"})
 class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop on a mio reactor.
 
-    Keyword arguments; what trades latency or CPU time for something else is off
-    by default:
+    Keyword arguments. The read options, `slow_callback` and `stall_timeout` are off by
+    default. Two adaptive optimisations are on: `write_batch_timeout=0.0` and
+    `busy_poll=0` switch them off.
 
-    read_batch_bytes -- hold received data back until a connection has so many
-        bytes (0 to 262144), at most for `read_batch_timeout`
-    read_batch_timeout -- hold received data back for so many seconds (0.0 to
-        1.0), or until `read_batch_bytes` have come if that is not 0; neither holds
-        back what came over TLS or is received into a `BufferedProtocol`'s own memory
-    write_batch_timeout -- send small writes when the turn of the loop ends,
-        one connection after the other, or after so many seconds when a callback
-        returns (0.0 to 1.0). By default what is scheduled in a turn of many
-        callbacks does so, for 0.002 seconds; with 0.0 that writes at once, too
-    busy_poll -- look for events for so many microseconds (0 to 1000000) before
-        each sleep. By default only for what has proved to come sooner than a
-        sleep takes, for at most 50: an answer of a thread, or the request of a
-        connection just accepted; with 0 it sleeps at once
-    slow_callback -- report callbacks that take this many seconds (up to 3600.0)
-        to the logger `tokioloop.slow`, without debug mode
-    stall_timeout -- report the stack of a callback that holds the loop for so
-        many seconds (up to 3600.0) while it does, to `tokioloop.stall` and to
-        `on_stall`, a function of one argument that a thread of its own calls
+    read_batch_bytes -- int, 0 to 262144: hold received data back until a connection has
+        this many bytes, for `read_batch_timeout` at most
+    read_batch_timeout -- float, seconds, 0.0 to 1.0: hold received data back for this
+        long, or until `read_batch_bytes` have come if that is not 0. Neither applies to
+        data over TLS, or received into the memory of a `BufferedProtocol`
+    write_batch_timeout -- float or None, seconds, 0.0 to 1.0: how long small writes may
+        wait for the end of the loop's turn, so that they leave together. None (default):
+        only callbacks scheduled in a crowded turn wait, for at most 0.002. 0.0: every
+        lone write leaves at once
+    busy_poll -- int or None, microseconds, 0 to 1000000: how long to poll without
+        sleeping before each sleep. None (default): only after a thread's answer or a new
+        connection, for at most 50, while that proves worthwhile. 0: never
+    slow_callback -- float, seconds, up to 3600.0: report callbacks that take this long to
+        the logger `tokioloop.slow`, without debug mode. 0.0 (default): never
+    stall_timeout -- float, seconds, up to 3600.0: when a callback has held the loop for
+        this long, report its stack to the logger `tokioloop.stall` and to `on_stall`.
+        0.0 (default): never
+    on_stall -- callable or None: called with a `Stall` (`seconds`, `stack`, `task`,
+        `gil`), on the thread that watches the loop
 
-    Raises ValueError for a value outside of its range, TypeError for one of
-    another type, OSError where the system has no descriptors left.
+    Raises ValueError for a value out of its range and for `on_stall` without
+    `stall_timeout`, TypeError for a value of another type, OSError if the system has no
+    descriptors left.
 
     >>> import asyncio
-    >>> loop = TokioLoop()
+    >>> loop = TokioLoop(write_batch_timeout=0.0, busy_poll=0)
     >>> loop.run_until_complete(asyncio.sleep(0, "done"))
     'done'
     >>> loop.close()
     """
 
-    # What CPython's constructors and ours assign. As these are slots, a loop has no
-    # dictionary until something else is assigned, or somebody asks for it; until then
-    # the interpreter calls methods without a look-up (on 3.13 a tenth of what
-    # sock_recv() costs).
+    # The attributes that CPython's constructors and ours assign. As they are slots, a loop
+    # has no dictionary until another attribute is assigned or `__dict__` is read. Until
+    # then the interpreter calls methods without a look-up, which saves a tenth of what
+    # sock_recv() costs on 3.13.
     __slots__ = (
         *("_asyncgens", "_asyncgens_shutdown_called", "_old_agen_hooks"),
         *("_coroutine_origin_tracking_enabled", "_coroutine_origin_tracking_saved_depth"),
@@ -95,10 +98,10 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         stall_timeout: float = 0.0,
         on_stall: Callable[[Any], object] | None = None,
     ) -> None:
-        # The finalizer asks, also where the options are refused.
+        # The finalizer reads these, even if the options are refused.
         self._signal_socket: socket.socket | None = None
         self._signal_fd = -1
-        # The options were taken by __new__, which a subclass may have given others.
+        # __new__ has taken the options already, and a subclass may have given it others.
         options = (read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll)
         observed = (slow_callback, stall_timeout, on_stall)
         none_given = (*options, *observed) == (0, 0.0, None, None, 0.0, 0.0, None)
@@ -147,31 +150,46 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     def run_forever(self) -> None:
         """Run until stop() is called.
 
-        Signals wake the loop at once: in the main thread the interpreter's
-        wake-up descriptor is this loop's for the length of the run, unless it is
-        somebody else's and this loop has no signal handlers.
+        In the main thread, signals wake the loop at once: for the length of the run the
+        interpreter's wake-up descriptor (`signal.set_wakeup_fd`) is this loop's, unless
+        other code has set it and this loop has no signal handlers.
+
+        Raises RuntimeError if the loop is closed or runs already, or if this thread runs
+        another one. A SystemExit or KeyboardInterrupt out of a callback ends the run and
+        is raised here.
+
+        >>> loop = new_event_loop()
+        >>> handle = loop.call_soon(loop.stop)
+        >>> loop.run_forever()
+        >>> loop.close()
         """
         if type(self).time is not _TIME:
             self._custom_clock = True
         if type(self).call_at is not _CALL_AT:
             self._custom_timers = True
-        # Here, because CPython 3.13.0 forgets the outer run when it refuses an inner one.
+        # Checked here, because CPython 3.13.0 forgets the outer run when it refuses an inner one.
         self._check_closed()
         self._check_running()
         super().run_forever()
 
     def _close_self_pipe(self) -> None:
-        """Nothing to close before the handlers are removed; see close()."""
+        """Close nothing yet: the signal handlers are removed first; see close()."""
 
     def close(self) -> None:
         """Close the loop; callbacks that wait are dropped.
 
-        Raises RuntimeError while the loop runs, and in a forked child for a loop of
-        the parent. A thread other than the main one cannot remove signal handlers,
-        and gets a ValueError for the first one, as in asyncio; the loop is closed then,
-        and a second call, in the main thread, removes the others. Transports
-        that are open stay so, and their protocols are not told, as in asyncio; a server's
-        TLS handshakes that are under way are ended.
+        As in asyncio, open transports stay open and their protocols are not told. A
+        server's TLS handshakes that are under way are ended.
+
+        Raises RuntimeError while the loop runs, and in a forked child for a loop of the
+        parent. As in asyncio, only the main thread can remove signal handlers: another
+        one gets a ValueError for the first of them. The loop is closed then, and a second
+        call, in the main thread, removes the others.
+
+        >>> loop = new_event_loop()
+        >>> loop.close()
+        >>> loop.is_closed()
+        True
         """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
@@ -191,7 +209,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         if self.is_closed():
             return
         if self._is_inherited():
-            # The parent's loop is not the child's to close: only what it has inherited goes.
+            # A forked child must not close its parent's loop, only the socket it has inherited.
             self._csock.close()
         else:
             super().__del__()
@@ -218,7 +236,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
 
     @_transports.setter
     def _transports(self, value: object) -> None:
-        """The reactor knows the transports."""
+        """CPython's constructor assigns a mapping; the reactor has the transports."""
 
     def _add_callback_signalsafe(self, handle: asyncio.Handle) -> None:
         self._add_callback(handle)
@@ -267,7 +285,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
     start_tls = _tls.start_tls
 
     if sys.version_info < (3, 14):
-        # asyncio's own, but for who watches: that is a `_watcher` of the loop only from 3.14 on.
+        # asyncio's own, except for the watcher, which is the loop's `_watcher` only from 3.14 on.
         async def _make_subprocess_transport(
             self,
             protocol: Any,
@@ -331,7 +349,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         return await super().create_datagram_endpoint(protocol_factory, *args, sock=sock, **kwargs)
 
     def _note_caller(self, sock: Any) -> None:
-        """What a caller has handed in is the caller's to close where the call fails."""
+        """Remember a socket that the caller has passed in: if the call fails, it stays open."""
         if isinstance(sock, socket.socket):
             self._sockets_of_callers.add(sock)
 
@@ -341,8 +359,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         try:
             return await super()._create_connection_transport(sock, *args, **kwargs)
         except BaseException:
-            # A protocol factory that raises leaves a socket of ours to nobody;
-            # one that was handed in stays with its owner, as in asyncio.
+            # If the protocol factory raises, nobody else would close a socket of ours. One
+            # that was passed in stays with its owner, as in asyncio.
             if sock not in self._sockets_of_callers:
                 sock.close()
             raise
@@ -359,7 +377,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         self, protocol_factory: Any, *args: Any, start_serving: bool = True, **kwargs: Any
     ) -> asyncio.Server:
         if start_serving:
-            # asyncio fails when it begins to serve, before it says in debug mode that it does.
+            # On a closed loop asyncio raises when it begins to serve, before debug mode logs it.
             self._check_closed()
         self._note_caller(kwargs.get("sock"))
         server = await super().create_server(protocol_factory, *args, start_serving=False, **kwargs)
@@ -376,9 +394,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         return await self._begin_serving(server, start_serving)
 
     async def _begin_serving(self, server: asyncio.Server, start_serving: bool) -> asyncio.Server:
-        """Serve, as asyncio does; but a cancelled call leaves no server behind."""
+        """Begin to serve as asyncio does, but leave no server behind if the call is cancelled."""
         if sys.version_info >= (3, 13):
-            # In the place of a WeakSet, before there is a client.
+            # Replaces a WeakSet, before there is a client.
             server._clients = _core.Clients()
         if start_serving:
             try:
@@ -391,7 +409,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         return server
 
     def _let_go_of_callers_sockets(self, server: Any) -> None:
-        """Stop accepting from what callers have handed in, which stays open as in asyncio."""
+        """Stop accepting on sockets that callers have passed in, which stay open as in asyncio."""
         for sock in self._sockets_of_callers.intersection(server._sockets or ()):
             server._sockets.remove(sock)
             # The caller may have closed it already.
@@ -430,7 +448,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         handshake = None
         if sslcontext:
             if sys.version_info < (3, 11):
-                # The older protocol is used as it is, and so is what accepts for it.
+                # asyncio's older protocol is used unchanged, and so is its code for accepting.
                 super()._start_serving(
                     *(protocol_factory, sock, sslcontext, server, max(backlog, 1)),
                     ssl_handshake_timeout,
@@ -446,8 +464,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
 
     def _stop_serving(self, sock: socket.socket) -> None:
         if self._thread_id not in (None, threading.get_ident()):
-            # Server.close() in another thread has let go of the socket by now:
-            # to refuse would leave it open for ever.
+            # Server.close() on another thread has given up the socket by now: if this were
+            # refused, it would stay open for ever.
             self.call_soon_threadsafe(self._stop_serving, sock)
             return
         self._unlisten(sock.fileno())
@@ -459,7 +477,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         return await sendfile(self, transp, file, offset, count)
 
 
-# As it was made: a subclass, or whoever patches the class, may have another.
+# The original methods: a subclass, or a patch of the class, may have others.
 _TIME = TokioLoop.time
 _CALL_AT = TokioLoop.call_at
 

@@ -18,12 +18,14 @@ __all__ = ["EventLoopPolicy", "TokioEventLoopPolicy"]
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from asyncio import DefaultEventLoopPolicy as _BasePolicy
 else:
-    # Looking the public name up would warn at import, before anybody asked.
+    # Looking up the public name would warn on import, before a policy is used.
     from asyncio.unix_events import _DefaultEventLoopPolicy as _BasePolicy
 
 
 class EventLoopPolicy(_BasePolicy):
     """A policy whose loops are `TokioLoop`s; all else is the default policy's.
+
+    From Python 3.14 on, making one issues a DeprecationWarning.
 
     >>> import asyncio, warnings
     >>> warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,9 +1,9 @@
 """`serve`: one loop per thread, all behind the same ports.
 
-The loops share nothing but the interpreter: each has its own listening sockets, which the kernel
-fills in turn (SO_REUSEPORT), so no connection ever crosses a thread. The calling thread runs no
-loop. It waits for what the workers and the signal handlers tell it through one queue, which makes
-it the only one that decides when to stop.
+The loops share nothing but the interpreter: each has its own listening sockets, over which the
+kernel spreads the connections (SO_REUSEPORT), so no connection ever crosses a thread. The calling
+thread runs no loop. It gets the messages of the workers and the signal handlers from one queue, so
+it alone decides when to stop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_PORT = 65535
-# Seconds between two looks for a signal while threads end.
+# Seconds between two checks for a signal while threads end.
 _PATIENCE = 0.05
 
 
@@ -48,32 +48,32 @@ def serve(
 
     main -- coroutine function, called as `main(index, *listeners)` on each loop: index counts
         the threads from 0, and there is one listening socket for each address of `sockets`
-    threads -- how many loops; by default one per processor that this process may use
+    threads -- int: how many loops; by default one per processor that this process may use
     sockets -- `(host, port)` pairs to listen on. Every loop gets a socket of its own for each,
         and the kernel spreads the connections over them. Port 0 picks one free port, the same
-        for all loops: `listener.getsockname()` tells it. Of a name with several addresses it is
-        the first one: `""` is `0.0.0.0` alone on Linux, `("::", port)` IPv6 alone
-    backlog -- connections that may wait for each of the sockets
-    loop_factory -- makes each loop, in its thread: `partial(TokioLoop, busy_poll=50)`
-    debug -- debug mode of the loops, as in `asyncio.run`
+        for all loops: `listener.getsockname()` returns it. If a name has several addresses, the
+        first is used: `""` is `0.0.0.0` alone on Linux. `("::", port)` is IPv6 alone
+    backlog -- int: connections that may wait for each of the sockets
+    loop_factory -- makes each loop, on its thread: `partial(TokioLoop, busy_poll=50)`
+    debug -- bool: debug mode of the loops, as in `asyncio.run`
 
     Returns the results by index, None for a `main` that was cancelled.
 
     Nothing is restarted. When a `main` returns, its loop ends and the others go on. When one
-    raises, the others are cancelled and waited for, and the exception is raised here; those that
-    other threads raised meanwhile come at the end of its chain of contexts.
+    raises, the others are cancelled and waited for, and the exception is raised here. Exceptions
+    of other threads are added at the end of its chain of contexts.
 
-    In the main thread SIGINT and SIGTERM, where the process does not ignore them (a shell makes its
-    background jobs ignore SIGINT), stop all loops: every `main` is cancelled, in the order
-    of the threads, then each loop finishes its other tasks, asynchronous generators and executor
-    as `asyncio.run` does. Afterwards SIGINT raises KeyboardInterrupt, and SIGTERM lets `serve`
+    On the main thread, SIGINT and SIGTERM stop all loops, unless the process ignores them (a shell
+    makes its background jobs ignore SIGINT): every `main` is cancelled, in the order of the
+    threads, then each loop finishes its other tasks, asynchronous generators and executor as
+    `asyncio.run` does. Afterwards SIGINT raises KeyboardInterrupt, and SIGTERM lets `serve`
     return. A second signal does not wait: it raises KeyboardInterrupt or SystemExit at once.
 
-    With the GIL on everything works, but the loops take turns: one RuntimeWarning says so.
+    With the GIL everything works, but the loops take turns: a RuntimeWarning says so.
 
-    Raises ValueError where `threads` is less than 1, RuntimeError inside of a running loop,
-    OverflowError for a port out of range, OSError where an address cannot be listened on, or by a
-    system without SO_REUSEPORT. On macOS the port is shared, but the kernel does not spread the
+    Raises ValueError if `threads` is less than 1, RuntimeError if called from a running loop,
+    OverflowError for a port out of range, OSError if an address cannot be listened on or the
+    system has no SO_REUSEPORT. On macOS the port is shared, but the kernel does not spread the
     connections evenly.
 
     >>> import warnings
@@ -136,7 +136,7 @@ class _Worker:
         self._thread = threading.Thread(
             target=self._run, name=f"tokioloop-serve-{index}", daemon=True
         )
-        # Guards the two below: `stop` may come before, while or after the loop is there.
+        # Guards the two below: `stop` may be called before, while or after the loop exists.
         self._lock = threading.Lock()
         self._stopping = False
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
@@ -148,7 +148,7 @@ class _Worker:
         """Cancel `main`, or keep it from starting. Called by the supervising thread."""
         with self._lock:
             if self._stopping:
-                return  # What `main` does in its end is not cancelled once more.
+                return  # What `main` does as it ends is not cancelled again.
             self._stopping = True
             if self._running is not None:
                 loop, task = self._running
@@ -190,7 +190,7 @@ class _Worker:
         try:
             return await self._main(self._index, *self._listeners)
         finally:
-            # The loop is about to end, and may be closed when `stop` comes.
+            # The loop is about to end, and may be closed when `stop` is called.
             with self._lock:
                 self._running = None
 
@@ -217,8 +217,8 @@ def _supervise(
                 if event.error is not None:
                     _stop(workers)
         except BaseException:
-            # The system has no thread left, or a handler of another signal has raised: those
-            # that run end first, unless nobody is to wait for them any more.
+            # The system has no thread left, or a handler of another signal has raised. The
+            # threads that run end first, unless a second signal has given them up.
             if not gives_up:
                 _stop(workers)
                 _wait_for_the_end(workers, events, stopped_by)
@@ -231,7 +231,7 @@ def _wait_for_the_end(
     events: queue.SimpleQueue[_Worker | signal.Signals],
     stopped_by: signal.Signals | None,
 ) -> None:
-    """Wait for all that run; the second signal does not."""
+    """Wait for all threads that run, until a second signal comes."""
     for worker in workers:
         while not worker.join(timeout=_PATIENCE):
             while not events.empty():
@@ -248,7 +248,7 @@ def _stop(workers: list[_Worker]) -> None:
 
 
 def _give_up(number: signal.Signals) -> None:
-    """The second signal: the threads are left to the end of the process."""
+    """Do what the second signal does: leave the threads to the end of the process."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)

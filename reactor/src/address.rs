@@ -8,11 +8,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 pub enum Address {
     /// IPv4 or IPv6.
     Inet(SocketAddr),
-    /// A Unix path; it starts with a NUL byte where it is abstract, and is
-    /// empty where the socket has no name.
+    /// A Unix path. It starts with a NUL byte if the name is abstract and is
+    /// empty if the socket has no name.
     Unix(Box<[u8]>),
-    /// A family that asyncio has no form for, or none: macOS accepts a client
-    /// that has left already, without its address.
+    /// A family that asyncio cannot represent, or no address at all: on macOS,
+    /// accepting a client that has already disconnected yields none.
     Other,
 }
 
@@ -55,9 +55,9 @@ impl Address {
                 let header = std::mem::offset_of!(libc::sockaddr_un, sun_path);
                 let length = (length as usize).saturating_sub(header).min(unix.sun_path.len());
                 let path: Vec<u8> = unix.sun_path.iter().take(length).map(|&c| c as u8).collect();
-                // A path in the file system ends at its NUL, an abstract name
-                // (NUL first) at the length that the kernel tells. Only Linux
-                // has those: elsewhere a NUL comes first where there is no name.
+                // A file system path ends at its NUL, an abstract name (NUL
+                // first) at the length that the kernel returned. Only Linux has
+                // abstract names; elsewhere a leading NUL means no name.
                 let end = match path.first() {
                     Some(0) if cfg!(target_os = "linux") => path.len(),
                     _ => path.iter().position(|&c| c == 0).unwrap_or(path.len()),

@@ -77,8 +77,8 @@ fn search(guess: Nanos, when_seconds: f64) -> Nanos {
 }
 
 /// The last instant that a clock reading `now_seconds` has reached: the largest
-/// n with `to_seconds(n) <= now_seconds`. For clocks that are not this one,
-/// whose readings are compared with [`deadline`]s.
+/// n with `to_seconds(n) <= now_seconds`. For comparing the readings of some
+/// other clock with [`deadline`]s.
 ///
 /// ```
 /// use tokioloop_reactor::clock;

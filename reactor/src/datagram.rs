@@ -1,8 +1,8 @@
-//! Receiving and sending of datagrams, many with one call where the system
-//! can.
+//! Receiving and sending datagrams; on Linux one call receives many.
 //!
-//! The functions borrow the descriptor; its owner is the transport above. Only
-//! this file sees `WouldBlock` and `Interrupted`: above it they are states.
+//! The functions borrow the descriptor, which the transport above owns.
+//! Callers never see `WouldBlock`, which becomes an ordinary result, or
+//! `Interrupted`, which is retried.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -16,11 +16,11 @@ use crate::sys;
 /// Most datagrams that one batch takes.
 pub const DATAGRAMS_PER_BATCH: usize = 64;
 
-/// What a batch's slots share: 64 of the longest UDP datagrams. The pages of a
-/// slot are touched only by a datagram that reaches them.
+/// The memory that a batch's slots share: room for 64 of the longest UDP
+/// datagrams. A page becomes resident only when a datagram reaches it.
 const MEMORY_BYTES: usize = DATAGRAMS_PER_BATCH * SLOT_BYTES_INET;
 
-/// Fewest slots that one call offers: each costs the kernel a look, so an
+/// The fewest slots that one call offers. A header is filled in for each, so an
 /// endpoint that gets one datagram at a time should not pay for a full batch.
 #[cfg(target_os = "linux")]
 const FEWEST_OFFERED: usize = 4;
@@ -28,15 +28,15 @@ const FEWEST_OFFERED: usize = 4;
 /// No UDP datagram is longer.
 const SLOT_BYTES_INET: usize = 64 * 1024;
 
-/// What asyncio receives of any other datagram at most.
+/// The most that asyncio receives of any other datagram.
 const SLOT_BYTES_OTHER: usize = 256 * 1024;
 
 /// How long a datagram may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Longest {
-    /// What the length field of an IP packet can tell: 64 KiB.
+    /// The most that the length field of an IP packet can express: 64 KiB.
     Inet,
-    /// What the sender's buffer holds; asyncio takes 256 KiB of it.
+    /// As much as the sender's buffer holds; like asyncio we take 256 KiB of it.
     Other,
 }
 
@@ -49,19 +49,19 @@ impl Longest {
     }
 }
 
-/// Memory that datagrams are received into, one slot each; one such set serves
+/// Memory that datagrams are received into, one slot each; one batch serves
 /// every endpoint of a loop.
 pub struct DatagramBatch {
     memory: Box<[MaybeUninit<u8>]>,
     senders: Box<[RawAddress]>,
     lengths: [usize; DATAGRAMS_PER_BATCH],
-    /// The length of a slot, as the last call divided the memory.
+    /// The length of a slot in the last call.
     slot: usize,
     /// How many slots that call has filled.
     filled: usize,
-    /// Whether it left datagrams behind, as far as it can tell.
+    /// Whether the kernel may hold more datagrams.
     more: bool,
-    /// How many slots the next call offers; follows what the last ones took.
+    /// How many slots the next call offers; adapts to what the last calls received.
     #[cfg(target_os = "linux")]
     offered: usize,
     #[cfg(target_os = "linux")]
@@ -69,7 +69,7 @@ pub struct DatagramBatch {
 }
 
 impl DatagramBatch {
-    /// Reserves the memory; its pages are touched by what is received.
+    /// Reserves the memory; its pages become resident as data is received.
     pub fn new() -> Self {
         Self {
             memory: Box::new_uninit_slice(MEMORY_BYTES),
@@ -85,12 +85,12 @@ impl DatagramBatch {
         }
     }
 
-    /// Receives what waits, as far as the slots suffice; returns how many
-    /// datagrams came. None means that an edge will tell of the next one.
+    /// Receives the waiting datagrams that there are slots for, and returns how
+    /// many. After 0, an edge will announce the next one.
     ///
     /// # Errors
-    /// What the socket has to report, as an ICMP answer to something it sent;
-    /// never `WouldBlock` or `Interrupted`. The socket goes on.
+    /// The socket's pending error, such as an ICMP answer to something it sent;
+    /// never `WouldBlock` or `Interrupted`. The socket stays usable.
     pub fn receive(&mut self, fd: BorrowedFd<'_>, longest: Longest) -> io::Result<usize> {
         self.slot = longest.bytes();
         self.filled = 0;
@@ -125,7 +125,7 @@ impl DatagramBatch {
         Ok(count)
     }
 
-    /// One call each: no call of this system takes many.
+    /// One datagram per call: this system has no call that receives many.
     #[cfg(not(target_os = "linux"))]
     fn receive_once(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let Some((space, sender)) =
@@ -138,8 +138,8 @@ impl DatagramBatch {
         Ok(1)
     }
 
-    /// Whether the last call stopped for want of slots, so that no edge will
-    /// tell of what may be left.
+    /// Whether the last call ran out of slots: datagrams may be left then, and
+    /// no edge will announce them.
     pub fn may_have_more(&self) -> bool {
         self.more
     }
@@ -152,7 +152,8 @@ impl DatagramBatch {
         let length = *self.lengths.get(index)?;
         let start = index * self.slot;
         let space = self.memory.get(start..start + length.min(self.slot))?;
-        // SAFETY: the kernel has filled so many bytes of this slot.
+        // SAFETY: `lengths` holds what the kernel reported, and `filled` limits the
+        // index to the last call, so the kernel has written these bytes.
         let data = unsafe { std::slice::from_raw_parts(space.as_ptr().cast(), space.len()) };
         Some((data, self.senders.get(index)?))
     }
@@ -170,12 +171,12 @@ impl fmt::Debug for DatagramBatch {
     }
 }
 
-/// Sends one datagram, to the peer that the socket is connected to where there
-/// is no address; returns whether the kernel had room for it.
+/// Sends one datagram, without an address to the connected peer; returns whether
+/// the kernel had room for it.
 ///
 /// # Errors
-/// What became of this datagram or an earlier one; never `WouldBlock` or
-/// `Interrupted`. The socket goes on.
+/// The error of this datagram, or a pending one of an earlier datagram; never
+/// `WouldBlock` or `Interrupted`. The socket stays usable.
 // HOT: udp
 #[inline]
 pub fn send(fd: BorrowedFd<'_>, data: &[u8], to: Option<&RawAddress>) -> io::Result<bool> {
@@ -210,7 +211,7 @@ mod tests {
         (socket, address)
     }
 
-    /// Receives so many datagrams, after which nothing is left.
+    /// Receives `total` datagrams and checks that none is left.
     fn drain(
         batch: &mut DatagramBatch,
         socket: &UdpSocket,
@@ -316,7 +317,7 @@ mod tests {
         if cfg!(target_os = "linux") {
             assert!(!refused.unwrap());
         } else {
-            // There it is an error, as of asyncio's own send.
+            // macOS reports an error instead, as it does to asyncio.
             assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::ENOBUFS));
         }
     }

@@ -79,11 +79,11 @@ impl<T> Inbox<T> {
         self.wake_parked()
     }
 
-    /// For items that are kept elsewhere: returns whether the caller must wake the poll.
+    /// For an item in a queue of the caller's: returns whether the caller must wake the poll.
     ///
-    /// Something must order this call, and the queuing of the item before it, against the loop's
-    /// look at that queue and its [`park`](Self::park) after it: a lock that is held around each.
-    /// [`push`](Self::push) needs none.
+    /// The caller must hold a lock around queuing the item and this call, and the loop must hold
+    /// the same lock around checking that queue and [`park`](Self::park). [`push`](Self::push)
+    /// needs no lock.
     #[inline]
     #[must_use = "on true the poll sleeps until the caller wakes it"]
     pub fn wake_parked(&self) -> bool {
@@ -127,7 +127,7 @@ impl<T> Inbox<T> {
     }
 
     /// Whether a notification waits for the next [`park`](Self::park), which will be refused. Called
-    /// by a loop thread that looks for work instead of blocking.
+    /// by a loop thread that spins instead of blocking.
     #[inline]
     pub fn is_notified(&self) -> bool {
         self.state.load(Ordering::Relaxed) == NOTIFIED
@@ -200,9 +200,9 @@ mod sync {
     pub(super) use loom::sync::atomic::{AtomicU8, Ordering, fence};
     use loom::sync::{Mutex, atomic::AtomicUsize};
 
-    /// A queue no stronger than `SegQueue`: whether it is empty is told by relaxed counters that
-    /// order nothing else, so that the inbox's own fences have to carry the proof. (With the lock
-    /// alone every fence could be left out and no model would notice.)
+    /// A queue no stronger than `SegQueue`: `is_empty` reads relaxed counters that order nothing
+    /// else, so that the inbox's own fences have to carry the proof. (With the lock alone every
+    /// fence could be left out and no model would notice.)
     pub(super) struct Queue<T> {
         items: Mutex<VecDeque<T>>,
         pushed: AtomicUsize,

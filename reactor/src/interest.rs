@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// Urgent data is told of beside other data: reads stop at it.
+/// Includes urgent data, because a read stops at its mark.
 #[cfg(target_os = "linux")]
 const READABLE: mio::Interest = mio::Interest::READABLE.add(mio::Interest::PRIORITY);
 #[cfg(not(target_os = "linux"))]
 const READABLE: mio::Interest = mio::Interest::READABLE;
 
-/// A set of directions to be told about.
+/// A set of directions to watch.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Interest(u8);
 
@@ -22,19 +22,19 @@ impl Interest {
     /// Both directions.
     pub const BOTH: Self = Self(3);
 
-    /// Whether reading is part of it.
+    /// Whether the set contains reading.
     #[inline]
     pub fn readable(self) -> bool {
         self.0 & 1 != 0
     }
 
-    /// Whether writing is part of it.
+    /// Whether the set contains writing.
     #[inline]
     pub fn writable(self) -> bool {
         self.0 & 2 != 0
     }
 
-    /// Whether nothing is part of it.
+    /// Whether the set is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -47,14 +47,14 @@ impl Interest {
         Self(self.0 | other.0)
     }
 
-    /// This set less the other's directions.
+    /// This set without the other's directions.
     #[inline]
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// mio's form; none for the empty set.
+    /// mio's form; None for the empty set.
     pub(crate) fn to_mio(self) -> Option<mio::Interest> {
         match (self.readable(), self.writable()) {
             (true, true) => Some(READABLE | mio::Interest::WRITABLE),

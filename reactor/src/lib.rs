@@ -1,9 +1,9 @@
 //! The poll loop under tokioloop, usable without Python.
 //!
 //! One thread owns a [`Poller`], its [`Timers`], the [`Sources`] that events
-//! belong to and the [`ReadRing`] that they are read into. Other threads reach
-//! it through an [`Inbox`] and the poller's waker, and through nothing else.
-//! What a turn does with these parts is decided by the layer above.
+//! belong to and the [`ReadRing`] that data is received into. Other threads
+//! reach it only through an [`Inbox`] and the poller's waker. The layer above
+//! decides what a turn does with these parts.
 #![deny(missing_docs, missing_debug_implementations)]
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Accepting connections in batches.
+//! Accepting connections.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -6,27 +6,28 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::address::Address;
 use crate::sys;
 
-/// What one try to accept brought.
+/// The outcome of one attempt to accept.
 #[derive(Debug)]
 pub enum Accepted {
-    /// A connection, owned by the receiver from now on.
+    /// A connection and its peer; the caller owns the descriptor.
     Connection(OwnedFd, Address),
-    /// A client that left before it was accepted; try on.
+    /// The client disconnected before it was accepted, or a signal interrupted
+    /// the call; try again.
     Gone,
-    /// Nobody waits; an event will tell.
+    /// No connection waits; an event will announce the next one.
     Blocked,
-    /// Descriptors or memory have run out: leave the listener alone for a
-    /// while, because it stays readable.
+    /// Descriptors or memory have run out. The listener stays readable, so leave
+    /// it alone for a while.
     Exhausted(io::Error),
-    /// A connection could not be had (accept(2): errors of its network are told
-    /// here, and a firewall's refusal); others may wait behind it.
+    /// This connection failed: accept(2) reports network errors that were already
+    /// pending on it, and a firewall's refusal. Others may be waiting.
     Failed(io::Error),
 }
 
 /// Accepts once.
 ///
 /// # Errors
-/// What says that the descriptor is no listener (any more).
+/// EBADF, EINVAL or ENOTSOCK: the descriptor is not a listener (any more).
 pub fn accept(fd: BorrowedFd<'_>) -> io::Result<Accepted> {
     match sys::accept(fd) {
         Ok((connection, peer)) => Ok(Accepted::Connection(connection, peer)),

@@ -23,7 +23,7 @@ use crate::token::Token;
 const EVENTS_PER_TURN: usize = 1024;
 #[cfg(target_os = "linux")]
 const NANOS_PER_MILLI: u64 = 1_000_000;
-/// A day, as asyncio waits at most: kevent refuses a wait of some years.
+/// A day, asyncio's longest wait: kevent refuses a timeout of some years.
 #[cfg(not(target_os = "linux"))]
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -59,7 +59,7 @@ impl Poller {
         Ok(Self { poll, events: Events::with_capacity(EVENTS_PER_TURN), waker, poll_fd })
     }
 
-    /// What other threads wake the poll with.
+    /// The waker with which other threads end a wait.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
@@ -93,8 +93,8 @@ impl Poller {
     /// Ends an edge-triggered registration.
     ///
     /// # Errors
-    /// What the kernel says, ENOENT and EBADF where the descriptor was closed
-    /// before; the registration is gone in any case.
+    /// The kernel's: ENOENT or EBADF if the descriptor was closed before. The
+    /// registration is gone in any case.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
         log::debug!("descriptor {fd} deregistered");
         self.poll.registry().deregister(&mut SourceFd(&fd))
@@ -126,21 +126,22 @@ impl Poller {
     }
 
     /// Watches a socket edge-triggered in both directions, whether or not it is
-    /// watched already. What is ready now is told by the next wait in any case.
+    /// watched already. The next wait reports what is ready now, even if an
+    /// earlier one has reported it.
     ///
     /// # Errors
-    /// What the kernel says: EPERM for what is no socket, EBADF, ENOMEM.
+    /// What the kernel says: EPERM for what cannot be polled, EBADF, ENOMEM.
     pub fn keep(&self, fd: RawFd, token: Token) -> io::Result<()> {
         log::debug!("descriptor {fd} kept as {token:?}");
         sys::watch_edges(self.poll_fd, fd, token.to_bits())
     }
 
-    /// Waits for events or the end of the timeout, or ends for nothing where
-    /// that is far away: the caller looks at the clock and comes back.
+    /// Waits for events or the timeout. It may return early without an event: the
+    /// caller checks the clock and calls again.
     ///
     /// # Errors
-    /// `Interrupted` after a signal: the caller lets Python handle it and comes
-    /// back with the time that is left.
+    /// `Interrupted` after a signal: the caller lets Python handle it and waits
+    /// again for the time that is left.
     pub fn wait(&mut self, timeout: Timeout) -> io::Result<()> {
         let duration = match timeout {
             Timeout::Now => Some(Duration::ZERO),
@@ -150,7 +151,7 @@ impl Poller {
         self.poll.poll(&mut self.events, duration)
     }
 
-    /// What the last wait brought, the waker's own events left out.
+    /// The events of the last wait, without the waker's.
     #[inline]
     pub fn events(&self) -> impl Iterator<Item = (Token, Readiness)> {
         self.events.iter().filter_map(|event| {
@@ -165,9 +166,10 @@ impl Poller {
         self.events.is_empty()
     }
 
-    /// mio rounds a timeout up to milliseconds, which would make every timer
-    /// late by up to one. So mio waits for the whole milliseconds only, and
-    /// what is left of less than one is slept on the poll descriptor itself.
+    /// Returns how long mio is to wait. mio rounds a timeout up to milliseconds,
+    /// which would make every timer late by up to one. So it waits for whole
+    /// milliseconds only; less than one is waited for here, on the poll
+    /// descriptor itself.
     #[cfg(target_os = "linux")]
     fn sleep_until_last_milli(&self, deadline: Nanos) -> io::Result<Duration> {
         let rest = deadline.saturating_sub(clock::now());
@@ -213,7 +215,7 @@ mod tests {
         (a, b)
     }
 
-    /// What a wait brings of each source: kqueue tells of its directions apart.
+    /// What a wait reports for each source; kqueue reports each direction separately.
     fn ready(poller: &mut Poller) -> Vec<(Token, Readiness)> {
         poller.wait(Timeout::At(clock::now() + 2_000_000)).unwrap();
         let mut found: Vec<(Token, Readiness)> = Vec::new();

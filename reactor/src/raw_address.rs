@@ -1,5 +1,5 @@
-//! A socket address in the kernel's own form: what `recvfrom` wrote, and what
-//! `sendto` takes, without a detour.
+//! A socket address in the kernel's own form, as `recvfrom` writes it and
+//! `sendto` takes it, so that replying needs no conversion.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -12,7 +12,7 @@ use crate::address::Address;
 pub(crate) const CAPACITY: libc::socklen_t =
     mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
 
-/// An address of any family; equal where the kernel's bytes are.
+/// An address of any family; equal if the kernel's bytes are.
 #[derive(Clone, Copy)]
 pub struct RawAddress {
     storage: libc::sockaddr_storage,
@@ -26,21 +26,21 @@ impl RawAddress {
         Self { storage: unsafe { MaybeUninit::zeroed().assume_init() }, length: 0 }
     }
 
-    /// Whether the kernel told no address at all.
+    /// Whether the kernel gave no address at all.
     #[inline]
     pub fn is_none(&self) -> bool {
         self.length == 0
     }
 
-    /// The bytes that count.
+    /// The bytes that are in use.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         let length = self.length.min(CAPACITY) as usize;
-        // SAFETY: the storage is initialised and at least this long.
+        // SAFETY: the storage was zeroed when it was made and has CAPACITY bytes.
         unsafe { std::slice::from_raw_parts((&raw const self.storage).cast(), length) }
     }
 
-    /// The address in a form to be looked into.
+    /// The parsed address.
     pub fn to_address(&self) -> Address {
         Address::from_storage(&self.storage, self.length)
     }
@@ -51,7 +51,7 @@ impl RawAddress {
         (&raw const self.storage).cast()
     }
 
-    /// How many bytes of it count.
+    /// How many of its bytes are in use.
     #[inline]
     pub(crate) fn length(&self) -> libc::socklen_t {
         self.length

@@ -1,25 +1,24 @@
-//! The buffers that all connections of a loop are read into.
+//! The buffer that all connections of a loop are read into.
 
 use std::fmt;
 use std::mem::MaybeUninit;
 
-/// Bytes that one `recv` can take before more room has to be found.
+/// The default size; to receive more at once needs other memory.
 pub const READ_RING_BYTES: usize = 64 * 1024;
 
-/// Memory that is reused for each read of each connection, so that an idle
-/// connection owns no buffer and a read allocates nothing: 64 KiB unless told
-/// otherwise.
+/// A buffer that is reused for every read of every connection, so that an idle
+/// connection owns no buffer and a read allocates nothing.
 pub struct ReadRing {
     memory: Box<[MaybeUninit<u8>]>,
 }
 
 impl ReadRing {
-    /// Reserves the memory; its pages are touched by the first reads.
+    /// Reserves [`READ_RING_BYTES`]; the pages become resident with the first reads.
     pub fn new() -> Self {
         Self::with_capacity(READ_RING_BYTES)
     }
 
-    /// The same with room for `bytes`.
+    /// As [`ReadRing::new`], with room for `bytes`.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { memory: Box::new_uninit_slice(bytes) }
     }
@@ -30,7 +29,7 @@ impl ReadRing {
         &mut self.memory
     }
 
-    /// What the last read left at the start.
+    /// The first `length` bytes, as the last read has written them.
     ///
     /// # Safety
     /// The last read into [`ReadRing::space`] returned at least `length`.

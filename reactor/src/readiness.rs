@@ -1,4 +1,4 @@
-//! What an event says of a source.
+//! What an event says about its source.
 
 /// Directions that are ready, and whether the peer has ended its side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -7,22 +7,22 @@ pub struct Readiness(u8);
 impl Readiness {
     /// There is something to read: data, an end of file or an error.
     pub const READABLE: Self = Self(1);
-    /// There is room to write, or an error that a write will tell.
+    /// There is room to write, or an error that a write will report.
     pub const WRITABLE: Self = Self(2);
     /// The peer has ended its side or the connection failed: a short read does
     /// not mean that everything has been read, because no other edge follows.
     pub const READ_CLOSED: Self = Self(4);
 
-    /// Urgent data is on its way or here: a read stops at its mark, so a short
-    /// one does not mean that everything has been read.
+    /// Urgent data was announced or has arrived: a read stops at its mark, so a
+    /// short one does not mean that everything has been read.
     pub const URGENT: Self = Self(16);
 
-    /// Readable still: the rest of an event whose source has given way to the
-    /// others.
+    /// Still readable: a read that an earlier event left over, because other
+    /// sources were to have their turn.
     pub const AGAIN: Self = Self(1 | 8);
 
-    /// Collects what mio says of one event. An error or a hang-up makes both
-    /// directions ready: whoever acts first gets the errno from its call.
+    /// Translates one of mio's events. An error or a hang-up makes both
+    /// directions ready: the call that comes first gets the errno.
     #[cfg(target_os = "linux")]
     #[inline]
     pub(crate) fn of(event: &mio::event::Event) -> Self {
@@ -43,9 +43,9 @@ impl Readiness {
         Self(bits)
     }
 
-    /// Collects what mio says of one event. kqueue tells of each direction by a
-    /// filter of its own, so one says nothing of the other: a closed sending
-    /// side may be our own shutdown, after which the peer goes on.
+    /// Translates one of mio's events. kqueue has a filter for each direction, so
+    /// an event says nothing about the other one: a closed sending side may be
+    /// our own shutdown, after which the peer may go on sending.
     #[cfg(not(target_os = "linux"))]
     #[inline]
     pub(crate) fn of(event: &mio::event::Event) -> Self {
@@ -88,13 +88,13 @@ impl Readiness {
         self.0 & 4 != 0
     }
 
-    /// Whether urgent data makes short reads mean nothing.
+    /// Whether more data may follow a short read because of urgent data.
     #[inline]
     pub fn urgent(self) -> bool {
         self.0 & 16 != 0
     }
 
-    /// Whether a short read means nothing, for whichever reason.
+    /// Whether more data may follow a short read, for any reason.
     #[inline]
     pub fn hides_data(self) -> bool {
         self.0 & (4 | 16) != 0

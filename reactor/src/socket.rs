@@ -1,7 +1,7 @@
-//! Single tries on a socket that Python code owns and may do anything with.
+//! Single attempts on a socket that Python code owns and may do anything with.
 //!
-//! None of them waits, whatever the socket's mode: a wait here would hold the
-//! whole loop. The caller says which descriptor it means by its number.
+//! Sending and receiving never wait, whatever the socket's mode: a wait would
+//! block the whole loop.
 
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::address::Address;
 use crate::sys;
 
-/// Receives once; none where there is nothing yet.
+/// Receives once; None if there is nothing yet.
 ///
 /// # Errors
 /// What the kernel says; never `WouldBlock` or `Interrupted`.
@@ -20,7 +20,7 @@ pub fn receive(fd: BorrowedFd<'_>, space: &mut [MaybeUninit<u8>]) -> io::Result<
     attempt(|| sys::recv(fd, space))
 }
 
-/// Sends once; none where there is no room.
+/// Sends once; None if there is no room.
 ///
 /// # Errors
 /// As for [`receive`].
@@ -30,8 +30,8 @@ pub fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<Option<usize>> {
     attempt(|| sys::send_now(fd, data))
 }
 
-/// Accepts once; none where nobody waits. The connection is non-blocking; the
-/// listening socket has to be, too.
+/// Accepts once; None if no connection waits. The connection is non-blocking; the
+/// listening socket must be, too.
 ///
 /// # Errors
 /// As for [`receive`].
@@ -40,14 +40,15 @@ pub fn accept(fd: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Address)>> {
 }
 
 /// Whether a short read or write of this socket means that the kernel has no
-/// more data or room: true of TCP. Others hand out a message at a time, or may
-/// stop between two of them, as Unix sockets do that pass descriptors.
+/// more data or room. True of TCP, which only Linux lets us recognise. Other
+/// sockets return one message at a time, or stop early, as Unix sockets do after
+/// data that came with descriptors.
 pub fn is_plain_stream(fd: BorrowedFd<'_>) -> bool {
     sys::is_tcp(fd)
 }
 
 /// Whether there is room to write now, or an error that says there never will
-/// be: so a connection that was begun is no longer under way.
+/// be. Either means that a pending connect has ended.
 pub fn has_room(fd: BorrowedFd<'_>) -> bool {
     sys::is_writable(fd)
 }

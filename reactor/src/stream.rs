@@ -1,8 +1,9 @@
-//! Reading and writing of a connected stream: what each result of the kernel
-//! means for the next step.
+//! Reading and writing a connected stream: what each result of the kernel means
+//! for the next step.
 //!
-//! The functions borrow the descriptor; its owner is the transport above. Only
-//! this file sees `WouldBlock` and `Interrupted`: above it they are states.
+//! The functions borrow the descriptor, which the transport above owns.
+//! Callers never see `WouldBlock`, which becomes an ordinary result, or
+//! `Interrupted`, which is retried.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
@@ -14,29 +15,29 @@ use crate::write_queue::WriteQueue;
 /// Chunks that one `sendmsg` takes; more follow with the next call.
 const SLICES_PER_SEND: usize = 64;
 
-/// What a read brought.
+/// The result of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// So many bytes. `drained` tells that the kernel has no more for now, so
-    /// that the next `recv` can be saved.
+    /// Some bytes.
     Data {
         /// How many bytes.
         length: usize,
-        /// Whether an edge will announce the next ones.
+        /// Whether the kernel has no more for now and an edge will announce the
+        /// next ones. That saves a `recv`.
         drained: bool,
     },
     /// The peer has ended its side.
     Eof,
-    /// Nothing for now; an edge will tell.
+    /// Nothing for now; an edge will announce data.
     Blocked,
 }
 
-/// How far a flush came.
+/// How far a flush got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flushed {
     /// The queue is empty.
     All,
-    /// The kernel's buffer is full; an edge will tell when it has room.
+    /// The kernel's buffer is full; an edge will announce room.
     Blocked,
 }
 
@@ -45,11 +46,11 @@ pub enum Flushed {
 pub enum Kind {
     /// TCP: the kernel's queue is empty, or its buffer full.
     Tcp,
-    /// A Unix socket: the same, but that a read also stops behind data that
-    /// something was sent along with, and before another process's where the
-    /// senders are to be told.
+    /// A Unix socket: the same, except that a read also stops after data that came
+    /// with ancillary data (such as descriptors), and before another process's
+    /// data if the socket asks for the senders' credentials.
     Unix,
-    /// Any other, which may know messages: nothing.
+    /// Any other socket, which may preserve message boundaries: nothing.
     Other,
 }
 
@@ -58,14 +59,14 @@ pub enum Kind {
 /// A short read of a stream socket means that the kernel's queue is empty
 /// (epoll(7), "Questions and answers", 9), and the next arrival raises a new
 /// edge. That does not hold once the peer has ended its side, when no further
-/// edge comes, nor beside urgent data (both `hidden`), nor where [`Kind`] says
-/// otherwise.
+/// edge comes, nor with urgent data (`hidden` stands for both), nor where [`Kind`]
+/// says otherwise.
 ///
 /// # Errors
 /// The connection's error; never `WouldBlock` or `Interrupted`.
 // HOT: proto
-// The one path of TCP is small, and always part of the read that it belongs to: without
-// the attribute it is a call, for 60 instructions per message.
+// Inlined by force: the path for TCP is small, and as a function call it costs 60
+// instructions per message.
 #[inline(always)]
 pub fn receive(
     fd: BorrowedFd<'_>,
@@ -148,9 +149,9 @@ pub fn flush<B: AsRef<[u8]>>(
         };
         queue.advance(sent);
         if sent < offered {
-            // A short write means a full buffer: an edge follows, so the call
-            // that would only say EAGAIN is saved. Where it may mean something
-            // else only a refusal counts.
+            // A short write means a full buffer: an edge follows, which saves
+            // the call that would only return EAGAIN. On other kinds of sockets
+            // it may mean something else, so only a refusal counts.
             if sent == 0 || kind != Kind::Other {
                 return Ok(Flushed::Blocked);
             }
@@ -159,8 +160,8 @@ pub fn flush<B: AsRef<[u8]>>(
     Ok(Flushed::All)
 }
 
-/// Sends from several chunks with one call; how much went out of how much.
-// Never inlined: the list of slices is larger than all else that a flush needs.
+/// Sends several chunks with one call; returns the bytes sent and the bytes offered.
+// Never inlined: the array of slices needs more stack than the rest of a flush.
 #[inline(never)]
 fn send_joined<B: AsRef<[u8]>>(
     fd: BorrowedFd<'_>,
@@ -204,7 +205,7 @@ mod tests {
         let mut space = [MaybeUninit::uninit(); 8];
         b.write_all(b"hello").unwrap();
         let received = receive(a.as_fd(), Kind::Unix, false, &mut space).unwrap();
-        // Elsewhere nothing tells whether a descriptor came along.
+        // Other systems do not report whether a descriptor came along.
         let drained = cfg!(target_os = "linux");
         assert_eq!(received, Received::Data { length: 5, drained });
         b.write_all(b"hello again").unwrap();

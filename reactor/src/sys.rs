@@ -1,6 +1,7 @@
-//! Every raw system call of the reactor, and the only unsafe code in it.
+//! Every raw system call of the reactor. Unsafe code is here and in the files for
+//! memory that the kernel fills (`address`, `raw_address`, `read_ring`, `datagram`).
 //!
-//! Each function is one call with its result turned into `io::Result`; policy
+//! Most functions are one call with its result turned into `io::Result`; policy
 //! (retry, short reads, ownership) lives in the callers. `WouldBlock` and
 //! `Interrupted` are returned like any other error.
 #![allow(unsafe_code)]
@@ -24,20 +25,20 @@ macro_rules! check {
     }};
 }
 
-/// A send on a closed peer is an error of the call, never a SIGPIPE, and none waits.
+/// A send to a closed peer fails instead of raising SIGPIPE, and no send waits.
 #[cfg(target_os = "linux")]
 const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 /// CPython ignores SIGPIPE, and macOS has no such flag.
 #[cfg(not(target_os = "linux"))]
 const SEND_FLAGS: libc::c_int = 0;
 
-/// The clock of Python's `time.monotonic()`, which stands still on a sleeping Mac.
+/// The clock of Python's `time.monotonic()`, which stops while a Mac sleeps.
 #[cfg(target_os = "macos")]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
 #[cfg(not(target_os = "macos"))]
 const MONOTONIC: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
-/// Nanoseconds of that clock.
+/// Reads that clock, in nanoseconds.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
     let mut now = MaybeUninit::<libc::timespec>::uninit();
@@ -57,8 +58,8 @@ pub fn thread_id() -> usize {
 }
 
 /// Receives into memory that need not be initialised; returns how many bytes
-/// at its start now are. It never waits: whoever shares the open file, a child
-/// for example, may make it a blocking one.
+/// at its start now are. It never waits, even if another process that shares the
+/// open file, such as a child, has made it blocking.
 #[inline]
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let n = check!(libc::recv(
@@ -70,15 +71,15 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Re
     Ok(n as usize)
 }
 
-/// Receives from a stream that is no TCP; also tells whether something came beside the
-/// data, descriptors or the sender's credentials, behind which the kernel stops.
+/// Receives from a stream that is not TCP. Also returns whether ancillary data
+/// (descriptors or the sender's credentials) came with it: the kernel ends a read there.
 #[cfg(target_os = "linux")]
 pub(crate) fn recv_beside(
     fd: BorrowedFd<'_>,
     buffer: &mut [MaybeUninit<u8>],
 ) -> io::Result<(usize, bool)> {
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: an all-zero msghdr is valid: no name, no room for what comes beside.
+    // SAFETY: an all-zero msghdr is valid: no name, no room for ancillary data.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     message.msg_iov = &raw mut slice;
     message.msg_iovlen = 1;
@@ -86,7 +87,7 @@ pub(crate) fn recv_beside(
     Ok((n as usize, message.msg_flags & libc::MSG_CTRUNC != 0))
 }
 
-/// As above; here nothing tells, so there may always have been something.
+/// As above. This system does not report ancillary data, so the answer is always yes.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn recv_beside(
     fd: BorrowedFd<'_>,
@@ -103,15 +104,15 @@ pub(crate) fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     Ok(n as usize)
 }
 
-/// What a failed send on a connection means.
+/// Translates the error of a failed send on a connection.
 #[cfg(not(target_os = "macos"))]
 #[inline(always)]
 fn send_error(error: io::Error) -> io::Error {
     error
 }
 
-/// As above. While a connection is torn down macOS may answer EPROTOTYPE; asked
-/// again, it says what has become of the connection.
+/// As above. macOS may answer EPROTOTYPE while a connection is torn down. EINTR
+/// makes the caller retry, which gets the connection's real error.
 #[cfg(target_os = "macos")]
 #[cold]
 fn send_error(error: io::Error) -> io::Error {
@@ -126,11 +127,11 @@ fn send_error(error: io::Error) -> io::Error {
 #[cfg(target_os = "linux")]
 pub(crate) use self::send as send_now;
 
-/// As above. MSG_DONTWAIT does not keep a send from waiting on macOS, so a
-/// descriptor that waits is made one that does not for the length of the call.
-/// To ask for room first would not do: a message goes whole or not at all, and
-/// the call returns once all of a stream's data has gone. Whoever else sends or
-/// receives on the same open file meanwhile may be refused instead of waiting.
+/// As above. On macOS MSG_DONTWAIT does not keep a send from waiting, so a
+/// blocking descriptor is made non-blocking for the length of the call. Polling
+/// for room first would not suffice: a message is sent whole or not at all, and a
+/// blocking send on a stream returns only when all data is sent. Others who use
+/// the same open file meanwhile may get EAGAIN instead of waiting.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     let mode = check!(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
@@ -139,7 +140,7 @@ pub(crate) fn send_now(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     }
     check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, mode | libc::O_NONBLOCK))?;
     let result = send(fd, data);
-    // What has been sent counts, whatever becomes of the mode.
+    // The send's result counts, even if the mode cannot be restored.
     let _ = check!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, mode));
     result
 }
@@ -150,15 +151,15 @@ pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
     check!(libc::poll(&mut entry, 1, 0)).is_ok_and(|found| found > 0)
 }
 
-/// Waits for something to read: macOS may deliver over loopback a little after
-/// the call that has sent it.
+/// Waits for something to read: over loopback macOS may deliver data a little
+/// after the call that sent it.
 #[cfg(test)]
 pub(crate) fn await_readable(fd: BorrowedFd<'_>) {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     assert!(check!(libc::poll(&mut entry, 1, 10_000)).is_ok_and(|found| found > 0));
 }
 
-/// Whether a descriptor is a TCP socket.
+/// Whether a descriptor is known to be a TCP socket.
 pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
     #[cfg(target_os = "linux")]
     {
@@ -169,13 +170,13 @@ pub(crate) fn is_tcp(fd: BorrowedFd<'_>) -> bool {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        // Neither the family nor the protocol can be asked for.
+        // This system has no option for the family or the protocol.
         let _ = fd;
         false
     }
 }
 
-/// An option of the socket level that is an `int`.
+/// Reads an `int` option of level SOL_SOCKET.
 #[cfg(target_os = "linux")]
 fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
@@ -234,15 +235,15 @@ pub(crate) fn receive_from(
     Ok(n as usize)
 }
 
-/// What `recvmmsg` wants to be told, kept between calls.
+/// The arrays that `recvmmsg` takes, kept between calls.
 #[cfg(target_os = "linux")]
 pub(crate) struct MessageHeaders<const N: usize> {
     headers: Box<[libc::mmsghdr; N]>,
     vectors: Box<[libc::iovec; N]>,
 }
 
-// SAFETY: the pointers inside are written anew for each call and mean nothing
-// between two of them.
+// SAFETY: `receive` writes the pointers inside anew before each call, and nobody
+// uses them between calls.
 #[cfg(target_os = "linux")]
 unsafe impl<const N: usize> Send for MessageHeaders<N> {}
 
@@ -289,7 +290,7 @@ impl<const N: usize> MessageHeaders<N> {
     }
 }
 
-/// Reads from a socket or a pipe, in the mode that it has.
+/// Reads from a socket or a pipe; waits if the descriptor is blocking.
 fn read(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let n = check!(libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()))?;
     Ok(n as usize)
@@ -345,8 +346,8 @@ fn name(fd: BorrowedFd<'_>, call: NameCall) -> io::Result<Address> {
     Ok(Address::from_storage(unsafe { storage.assume_init_ref() }, length))
 }
 
-/// What the kernel has counted on a TCP connection. Its beginning and its end
-/// are numbered, and so counted, as a byte each.
+/// The kernel's byte counts of a TCP connection. SYN and FIN each take a sequence
+/// number and count as a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpBytes {
     /// Bytes that the peer has acknowledged.
@@ -355,7 +356,7 @@ pub struct TcpBytes {
     pub received: u64,
 }
 
-/// Asks the kernel what it has counted; None for what is not TCP.
+/// Reads the kernel's counts; None if the socket is not TCP or the kernel is too old.
 #[cfg(target_os = "linux")]
 pub fn tcp_bytes(fd: BorrowedFd<'_>) -> Option<TcpBytes> {
     /// `struct tcp_info` of linux/tcp.h up to `tcpi_bytes_received`, in words:
@@ -373,7 +374,7 @@ pub fn tcp_bytes(fd: BorrowedFd<'_>) -> Option<TcpBytes> {
         &raw mut length
     ))
     .ok()?;
-    // Kernels before 4.2 know less and say so by the length.
+    // Kernels before 4.2 fill in less, and the length says so.
     if (length as usize) < mem::size_of_val(&info) {
         return None;
     }
@@ -445,8 +446,9 @@ pub(crate) fn wait_briefly(poll: RawFd, nanos: u64) -> io::Result<()> {
 
 /// Watches a descriptor level-triggered, which mio cannot: `add_reader` and
 /// `add_writer` promise a call per turn for as long as the condition holds.
-/// `known` tells whether the kernel is thought to have the descriptor already;
-/// both mistakes (closed or reused behind our back) are mended here.
+/// `known` says whether the caller believes the descriptor to be in the poll
+/// already. If it was closed or reused behind our back the caller is wrong, and
+/// the other operation is tried.
 #[cfg(target_os = "linux")]
 pub(crate) fn watch_level(
     poll: RawFd,
@@ -477,8 +479,8 @@ pub(crate) fn watch_level(
 }
 
 /// Watches a socket edge-triggered in both directions, and for urgent data.
-/// Where the kernel has the socket already, the watch becomes this one, and
-/// what is ready now is told again.
+/// If the socket is in the poll already, this replaces its registration, and
+/// the next wait reports again what is ready now.
 #[cfg(target_os = "linux")]
 pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
     let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
@@ -526,14 +528,14 @@ pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, was: Interest) -> io::Result
     let change = |filter, was: bool| {
         if was { kevent_change(poll, fd, filter, libc::EV_DELETE, 0) } else { Ok(()) }
     };
-    // One that is gone already does not keep the other one.
+    // The second is deleted even if the first is gone already.
     let read = change(libc::EVFILT_READ, was.readable());
     let write = change(libc::EVFILT_WRITE, was.writable());
     read.and(write)
 }
 
-/// Adds a descriptor's filters, all of them or none: whoever gets the error
-/// takes nothing to be watched, and would never delete what is.
+/// Adds a descriptor's filters, all or none: after an error the caller assumes
+/// that nothing is watched, and would never delete a filter that is left.
 #[cfg(not(target_os = "linux"))]
 fn add_filters(
     poll: RawFd,

@@ -4,14 +4,14 @@
 //! items and knows where each entry is, so that a cancelled timer is taken out at once instead of
 //! waiting for its deadline as a tombstone. Most timers of a server are timeouts that never fire:
 //! their cost is what counts. Two shortcuts keep those out of the heap. The newest timer waits
-//! beside it until another one comes: an operation under a timeout is often over before that. And
-//! timers that come in the order of their deadlines, as those of one timeout do, stand in a queue
-//! ([`run`]), whose ends are taken off in O(1).
+//! beside it until another one is inserted: an operation with a timeout has often ended by then.
+//! And timers that are inserted in the order of their deadlines, as those of a fixed timeout are,
+//! go into a queue ([`run`]), which removes from either end in O(1).
 //!
 //! Between calls these hold:
 //! - every entry names a live slot, and that slot's position names the entry;
-//! - an entry never sorts before its parent, by deadline and then by order of insertion;
-//! - no entry of the run sorts before another that stands before it;
+//! - in the heap, no entry sorts before its parent, by deadline and then by order of insertion;
+//! - the run is sorted in the same order;
 //! - heap, run and slot table each use about a quarter of their memory or more, or are small.
 //!
 //! Owned by one thread. Reads no clock and runs no callback.
@@ -156,7 +156,7 @@ impl<T> Timers<T> {
         })
     }
 
-    /// Finds the place of an entry that is the newest no more.
+    /// Puts an entry that is no longer the newest into the run or the heap.
     #[inline]
     fn settle(&mut self, entry: Entry) {
         if let Some(number) = self.run.push(entry) {
@@ -263,7 +263,7 @@ impl<T> fmt::Debug for Timers<T> {
     }
 }
 
-/// Names one timer for its removal; worth nothing once the timer has gone.
+/// Identifies one timer for removal; stale once the timer has fired or was removed.
 ///
 /// The generation is the low half of the insertion count, so a stale key is recognised until the
 /// same slot is taken again exactly 2^32 insertions later.
@@ -287,7 +287,7 @@ impl TimerKey {
     }
 }
 
-/// What the heap moves about: 24 bytes, four children in two cache lines.
+/// What the heap moves around: 24 bytes, so that four children span two cache lines.
 #[derive(Clone, Copy)]
 struct Entry {
     deadline: Nanos,
@@ -303,10 +303,9 @@ impl Entry {
     }
 }
 
-/// Gives back what is not needed of a large allocation of which less than a quarter is used.
+/// Shrinks a large allocation of which less than a quarter is used.
 ///
-/// Twice the number of entries stays, so memory that was given back is not asked for again before
-/// that number has doubled.
+/// Room for twice the entries stays, so it does not grow again before their number has doubled.
 #[inline]
 fn shrink_when_sparse<E>(entries: &mut Vec<E>) {
     let capacity = entries.capacity();
@@ -315,11 +314,11 @@ fn shrink_when_sparse<E>(entries: &mut Vec<E>) {
     }
 }
 
-/// The position of the newest timer, which neither heap nor run reaches.
+/// The position of the newest timer; no heap position or run number has this value.
 const OUTSIDE: u32 = u32::MAX;
 
 /// Children per entry: half the levels of a binary heap for two more comparisons at each.
 const ARITY: usize = 4;
 
-/// Entries that are kept however few timers wait (about 2.5 KB in all).
+/// The capacity that stays however few timers wait (about 2.5 KB in all).
 const KEPT_CAPACITY: usize = 64;

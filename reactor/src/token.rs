@@ -1,17 +1,18 @@
-//! Names of sources that outlive them safely.
+//! Names of sources that may safely outlive them.
 
 use std::fmt;
 
 use slab::Slab;
 
-/// Half of a `usize` names the slot, the other half its use.
+/// Half of a `usize` is the slot, the other half the generation.
 const INDEX_BITS: u32 = usize::BITS / 2;
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 
-/// The name of one registration: a slot and which use of it.
+/// The name of one registration: a slot and a generation, which tells the uses of
+/// the slot apart.
 ///
 /// A token is never trusted: after its source has gone it finds nothing, even
-/// when the slot or the descriptor number serves again.
+/// if the slot or the descriptor number is reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Token(usize);
 
@@ -75,8 +76,8 @@ impl<T> Sources<T> {
 
     /// Keeps a source and names it.
     pub fn insert(&mut self, source: T) -> Token {
-        // A counter for all slots: a token is reused only after it wrapped and
-        // fell on the same slot again.
+        // One counter for all slots: a token repeats only if the counter has
+        // wrapped and meets the same slot again.
         self.generation = (self.generation + 1) & INDEX_MASK;
         let generation = self.generation;
         Token::new(self.slots.insert(Slot { generation, source }), generation)
@@ -92,7 +93,7 @@ impl<T> Sources<T> {
         }
     }
 
-    /// The source for a change, unless it has gone.
+    /// The source, to be changed, unless it has gone.
     #[inline]
     pub fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         match self.slots.get_mut(token.index()) {

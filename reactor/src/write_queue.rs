@@ -14,7 +14,7 @@ use std::io::IoSlice;
 /// A queue of byte chunks with a read position.
 ///
 /// Most connections are idle, and an idle connection's queue is two words: the byte count, which
-/// also answers [`is_empty`](Self::is_empty) without a look at the heap, and a pointer to the rest.
+/// also answers [`is_empty`](Self::is_empty) without a heap access, and a pointer to the rest.
 /// The rest is kept while it is small, so that a head and a body per turn allocate nothing, and
 /// given back when a large burst has been sent.
 ///
@@ -72,7 +72,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         }
     }
 
-    /// Notes that the first `n` bytes were sent and drops the chunks that are through.
+    /// Notes that the first `n` bytes were sent and drops the chunks that are sent completely.
     ///
     /// `n` beyond the end is a bug of the caller; it empties the queue.
     #[inline]
@@ -115,7 +115,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         pending.chunks.front()?.as_ref().get(pending.offset..)
     }
 
-    /// What is left of the first chunk where there is no second.
+    /// What is left of the first chunk, if it is the only one.
     #[inline]
     pub fn only(&self) -> Option<&[u8]> {
         let pending = self.pending.as_deref()?;
@@ -136,7 +136,7 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         filled
     }
 
-    /// The chunks as they were given, the first one with the bytes that were sent.
+    /// The chunks as they were given; the first one includes bytes that were sent.
     pub fn iter(&self) -> impl Iterator<Item = &B> {
         self.pending.iter().flat_map(|pending| &pending.chunks)
     }

@@ -1,7 +1,6 @@
 //! The object that `await reader.read(n)` or `await loop.sock_recv(sock, n)`
-//! awaits: a coroutine whose body is Rust. It costs no frame of the
-//! interpreter, and returns through `am_send` where the interpreter asks that
-//! way.
+//! awaits: a coroutine whose body is Rust. It needs no interpreter frame, and where the
+//! interpreter calls `am_send`, it returns its result without a StopIteration.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
@@ -27,27 +26,28 @@ use crate::py::{Args, Owned, stop_iteration};
 #[repr(C)]
 pub(crate) struct NativeCoroutine {
     ob_base: ffi::PyObject,
-    /// Whether there is an operation inside, and whose it is meanwhile: one of the
+    /// Whether there is an operation inside, and whether a thread is using it: one of the
     /// constants below.
     state: AtomicU8,
-    /// Qualified name of the method; a thin pointer, of which null is None.
+    /// Qualified name of the method; a thin pointer, so that zeroed memory is None.
     name: Cell<Option<&'static &'static str>>,
     operation: UnsafeCell<MaybeUninit<Operation>>,
 }
 
-/// Nothing is inside: not yet, or no longer.
+/// No operation is inside, not yet or no longer.
 const EMPTY: u8 = 0;
 /// An operation that waits for its next step.
 const FILLED: u8 = 1;
-/// A thread has the operation for a step, out of everybody's sight: to the
-/// collector, too, there is none meanwhile.
+/// A thread runs a step of the operation. Nobody else may access it meanwhile; the
+/// collector does not visit it either.
 const RUNNING: u8 = 2;
-/// A thread looks at the operation, for some instructions and without a call into
-/// Python. Only without the GIL does another thread ever find this.
+/// A thread reads the operation, for a few instructions and without a call into Python.
+/// Another thread can see this state only without the GIL.
 const LOOKED_AT: u8 = 3;
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-/// A `drain` ends before the next `read` begins, and so on.
+/// Memory of the last finished coroutine for the next: `drain` ends before the next
+/// `read` begins, so one is enough.
 static RESERVE: Reserve = Reserve::new();
 
 impl NativeCoroutine {
@@ -69,7 +69,7 @@ impl NativeCoroutine {
 
     #[inline]
     fn put(&self, operation: Operation) {
-        // SAFETY: empty, and nobody looks into an empty one.
+        // SAFETY: the state is EMPTY, in which nobody accesses the operation.
         unsafe { (*self.operation.get()).write(operation) };
         self.state.store(FILLED, Ordering::Release);
     }
@@ -79,8 +79,9 @@ impl NativeCoroutine {
         self.name.get().map_or("", |name| *name)
     }
 
-    /// Has the operation for itself, in the state `to`, until it sets another one;
-    /// otherwise the state that is in the way. Who looks is waited for.
+    /// Changes the state from FILLED to `to`. The caller then has the operation for itself
+    /// until it sets another state. An error is the state that prevents that; a thread
+    /// that only reads is waited for.
     #[inline]
     fn seize(&self, to: u8) -> Result<(), u8> {
         loop {
@@ -107,28 +108,28 @@ impl NativeCoroutine {
         if cfg!(Py_GIL_DISABLED) {
             return self.look(Operation::is_new) == Some(false);
         }
-        // SAFETY: filled, and with the GIL nobody else is at it between two calls.
+        // SAFETY: FILLED, and the GIL keeps other threads from changing that meanwhile.
         self.state.load(Ordering::Relaxed) == FILLED
             && !unsafe { (*self.operation.get()).assume_init_ref() }.is_new()
     }
 
-    /// Looks at the operation as it is between two steps; `body` must not call into
-    /// Python.
+    /// Reads the operation between two steps; None if there is none or it is running.
+    /// `body` must not call into Python.
     pub(super) fn look<R>(&self, body: impl FnOnce(&Operation) -> R) -> Option<R> {
         self.seize(LOOKED_AT).ok()?;
-        // SAFETY: it was filled, and all others wait meanwhile.
+        // SAFETY: `seize` has found it FILLED and keeps all others out.
         let result = body(unsafe { (*self.operation.get()).assume_init_ref() });
         self.state.store(FILLED, Ordering::Release);
         Some(result)
     }
 
-    /// Takes the operation out between two steps, if it is one that `wanted` says
-    /// yes to, without a call into Python.
+    /// Takes the operation out between two steps, if `wanted` accepts it, which must not
+    /// call into Python.
     fn take_if(&self, wanted: impl FnOnce(&Operation) -> bool) -> Option<Operation> {
         self.seize(LOOKED_AT).ok()?;
-        // SAFETY: it was filled, and all others wait meanwhile.
+        // SAFETY: `seize` has found it FILLED and keeps all others out.
         let takes = wanted(unsafe { (*self.operation.get()).assume_init_ref() });
-        // SAFETY: as above, and empty from now on.
+        // SAFETY: as above; the state becomes EMPTY, so it is not used again.
         let taken = takes.then(|| unsafe { (*self.operation.get()).assume_init_read() });
         self.state.store(if takes { EMPTY } else { FILLED }, Ordering::Release);
         taken
@@ -147,7 +148,7 @@ impl NativeCoroutine {
             return Err(refused(state));
         }
         let mut under_way = UnderWay { coroutine: self, ended: true };
-        // SAFETY: it was filled, and nobody else looks into one that runs.
+        // SAFETY: `seize` has found it FILLED, and nobody else accesses a RUNNING one.
         let result = unsafe { (*self.operation.get()).assume_init_mut() }.resume(py, input);
         under_way.ended = !matches!(result, Ok(Step::Yield(_)));
         result
@@ -173,8 +174,8 @@ impl Drop for UnderWay<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.ended {
-            // SAFETY: the step has left the operation whole, and nobody looks
-            // into one that runs.
+            // SAFETY: the step has left the operation initialized, and nobody else accesses
+            // a RUNNING one.
             unsafe { (*self.coroutine.operation.get()).assume_init_drop() };
         }
         let state = if self.ended { EMPTY } else { FILLED };
@@ -226,7 +227,7 @@ unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
         }
     });
     let Some(value) = returned else { return object };
-    // SAFETY: the None of above is given back.
+    // SAFETY: `object` is the reference to None that the closure returned.
     let is_none = unsafe {
         ffi::Py_DECREF(object);
         value.as_ptr() == ffi::Py_None()
@@ -273,7 +274,7 @@ unsafe extern "C" fn repr(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     })
 }
 
-/// What `send` and `throw` answer with: a value, or StopIteration.
+/// What `send` and `throw` return, or raise as a StopIteration.
 fn value_or_stop(py: Python<'_>, step: Step) -> PyResult<Owned> {
     match step {
         Step::Yield(object) => Ok(object),
@@ -333,7 +334,7 @@ fn await_<'py>(_: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyRe
     Ok(unsafe { Owned::from_borrowed((&raw const *t).cast_mut().cast()) })
 }
 
-/// Makes the class and has it known as a coroutine.
+/// Makes the class and registers it as a `collections.abc.Coroutine`.
 fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     type T = NativeCoroutine;
     let class = native::make_class::<NativeCoroutine>(
@@ -351,7 +352,7 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(class)
 }
 
-// SAFETY: zero is valid: it says that there is no operation inside.
+// SAFETY: all zeros are valid: the state is EMPTY and the name None.
 unsafe impl NativeClass for NativeCoroutine {
     const NAME: &'static CStr = c"tokioloop._core.NativeCoroutine";
     const BASE_SIZE: usize = offset_of!(Self, state);
@@ -371,9 +372,9 @@ unsafe impl NativeClass for NativeCoroutine {
     }
 
     fn traverse(&self, visitor: &mut Visitor) {
-        // The collector has stopped all other threads, none of them amid a look.
+        // The collector has stopped all other threads, none of them in LOOKED_AT.
         if self.state.load(Ordering::Relaxed) == FILLED {
-            // SAFETY: filled, and nobody changes it meanwhile.
+            // SAFETY: FILLED, and no other thread changes it meanwhile.
             unsafe { (*self.operation.get()).assume_init_ref() }.traverse(visitor);
         }
     }
@@ -385,15 +386,15 @@ unsafe impl NativeClass for NativeCoroutine {
     }
 
     unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
+        // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
         // SAFETY: the memory is whole until it is freed.
         if let Some(operation) = unsafe { &*this }.take() {
             forget(operation);
         }
-        // SAFETY: objects die on attached threads.
+        // SAFETY: CPython deallocates objects on attached threads.
         stop_iteration::forget_value(unsafe { Python::assume_attached() });
-        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        // SAFETY: the object is dead and untracked, and its operation was taken out.
         unsafe { RESERVE.free(this.cast()) };
     }
 }
@@ -406,11 +407,11 @@ fn forget(operation: Operation) {
     operation.abandon();
 }
 
-/// What CPython says of a coroutine that nobody has awaited. An exception that
-/// is on its way meanwhile stays.
+/// Issues CPython's warning for a coroutine that nobody has awaited. An exception that is
+/// being raised meanwhile is kept.
 #[cold]
 fn warn_never_awaited(name: &str) {
-    // SAFETY: objects die on attached threads.
+    // SAFETY: CPython deallocates and clears objects on attached threads.
     let py = unsafe { Python::assume_attached() };
     let underway = PyErr::take(py);
     let text = format!("coroutine '{name}' was never awaited");

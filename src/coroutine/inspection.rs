@@ -1,6 +1,6 @@
-//! What `inspect`, asyncio's own tools and debuggers look at in a coroutine. A native
-//! one has no frame of the interpreter; who asks gets one that stands at the beginning of
-//! asyncio's function, whose place it takes.
+//! The attributes of a coroutine that `inspect`, asyncio's own tools and debuggers read. A
+//! native one has no interpreter frame. `cr_frame` makes one that is at the beginning of
+//! the asyncio function which the coroutine replaces.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -15,7 +15,8 @@ use crate::coroutine::class::NativeCoroutine;
 use crate::py::Owned;
 use crate::py::native::getter;
 
-/// Before 3.11 a new frame stands above those that run.
+/// Whether frames are made. Before 3.11 a new one would have the running frame as its
+/// caller.
 const HAS_FRAMES: bool = cfg!(Py_3_11);
 
 /// The attributes of the class.
@@ -34,7 +35,8 @@ pub(super) fn attributes() -> Vec<ffi::PyGetSetDef> {
     ]
 }
 
-/// What `isinstance` goes by; C code, which would read its memory, goes by the type.
+/// `isinstance` trusts this attribute. C code checks the type instead, and so does not
+/// read the memory as that of CPython's coroutine.
 fn class(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     Ok(Owned::from(CLASS.import(py, "types", "CoroutineType")?.as_any()))
@@ -44,7 +46,7 @@ fn name(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     Ok(last(t.name()).into_pyobject(py)?.into_any().into())
 }
 
-/// The name without those of what it is in.
+/// The last part of a qualified name.
 fn last(qualified: &str) -> &str {
     qualified.rsplit('.').next().unwrap_or(qualified)
 }
@@ -71,10 +73,10 @@ fn origin(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
     Ok(Owned::none(py))
 }
 
-/// That of asyncio's function.
+/// The code of asyncio's function.
 fn code(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     if !HAS_FRAMES && !t.has_ended() {
-        // asyncio would take one without a frame for done.
+        // asyncio takes a coroutine that has code but no frame for a finished one.
         return Ok(Owned::none(py));
     }
     Ok(stock_code(py, t.name())?.into())
@@ -88,7 +90,7 @@ fn stock_code<'py>(py: Python<'py>, qualified: &str) -> PyResult<Bound<'py, PyAn
     function.getattr(intern!(py, "__code__"))
 }
 
-/// A frame that has never run, until the coroutine has ended.
+/// A frame that has never run; None once the coroutine has ended.
 fn frame(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     if t.has_ended() || !HAS_FRAMES {
         return Ok(Owned::none(py));
@@ -98,7 +100,7 @@ fn frame(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
     let line = stock.getattr(intern!(py, "co_firstlineno"))?.extract()?;
     let function = CString::new(last(t.name()))?;
     let globals = PyDict::new(py);
-    // SAFETY: strings that end, copied by the call.
+    // SAFETY: C strings, which the call copies.
     let code = unsafe { ffi::PyCode_NewEmpty(file.as_ptr(), function.as_ptr(), line) };
     // SAFETY: a new reference, or null with an exception.
     let code = unsafe { Owned::from_result(py, code.cast()) }?;

@@ -1,9 +1,9 @@
-//! A method that returns a native coroutine, and looks to `inspect` like the
-//! `async def` that it takes the place of.
+//! A method that returns a native coroutine, and looks to `inspect` like the `async def`
+//! that it replaces.
 //!
-//! Its signature, its code's flags and its texts are those of asyncio's own
-//! function, so `inspect.iscoroutinefunction(loop.sock_recv)` holds. Calls find
-//! it as they find any method: without an object for the bound one.
+//! Its signature, its code's flags and its docstring are those of asyncio's own function,
+//! so `inspect.iscoroutinefunction(loop.sock_recv)` holds. As with any method, a call
+//! makes no object for the bound method.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int, c_void};
@@ -17,8 +17,8 @@ use pyo3::{Borrowed, ffi};
 use crate::py::native::{self, NativeClass, Visitor};
 use crate::py::{Args, Owned};
 
-/// What a call does with its receiver and the arguments behind it: a coroutine, or none
-/// where asyncio's function has to be called. The receiver may be any object.
+/// Makes the coroutine of a call from its receiver and the arguments after it. None if
+/// asyncio's function has to be called instead. The receiver may be any object.
 pub(crate) type Body =
     for<'a, 'py> fn(Borrowed<'a, 'py, PyAny>, Args<'a, 'py>) -> PyResult<Option<Owned>>;
 
@@ -51,7 +51,7 @@ impl CoroutineMethod {
         )
     }
 
-    /// A method in the place of asyncio's function.
+    /// Makes a method that replaces asyncio's function `stock`.
     ///
     /// # Errors
     /// What Python raises while the class of such methods is made; MemoryError.
@@ -59,7 +59,7 @@ impl CoroutineMethod {
         // SAFETY: made by `make_class`.
         let object = unsafe { native::new_instance(Self::class(stock.py())?) }?;
         let this = object.as_ptr().cast::<Self>();
-        // SAFETY: an instance, which nobody else has seen, with nothing in it.
+        // SAFETY: a new instance with zeroed fields, which nobody else has seen.
         unsafe {
             (*this).vectorcall = Some(vectorcall);
             (*this).body = Some(body);
@@ -70,8 +70,8 @@ impl CoroutineMethod {
     }
 }
 
-/// Loops in several threads call the method: without the GIL they would contend
-/// for its count of references.
+/// Defers reference counting without the GIL: loops on several threads call the method,
+/// and would contend for its count.
 fn share(object: &Owned) {
     #[cfg(all(Py_GIL_DISABLED, Py_3_14))]
     {
@@ -102,7 +102,7 @@ unsafe extern "C" fn vectorcall(
         if count > 0 {
             // SAFETY: at least one value was passed, which lives as long as the call.
             let receiver = unsafe { Borrowed::from_ptr(py, *values) };
-            // SAFETY: the values behind the receiver, and the keywords'.
+            // SAFETY: the values after the receiver, and those of the keywords.
             let args = unsafe { Args::new(py, values.add(1), count - 1, names) };
             if let Some(body) = this.body {
                 if let Some(coroutine) = body(receiver, args)? {
@@ -148,14 +148,15 @@ unsafe extern "C" {
     ) -> *mut ffi::PyObject;
 }
 
-/// What the method itself lacks is asyncio's function's.
+/// Attributes that the method itself lacks come from asyncio's function.
 unsafe extern "C" fn getattro(
     this: *mut ffi::PyObject,
     name: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython reads attributes on attached threads.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: live strings. The class has texts of its own under these names.
+    // The class has values of its own for these two, which would hide the function's.
+    // SAFETY: live strings.
     let of_class = [c"__doc__", c"__module__"]
         .iter()
         .any(|text| unsafe { ffi::PyUnicode_CompareWithASCIIString(name, text.as_ptr()) } == 0);
@@ -189,7 +190,7 @@ unsafe extern "C" fn repr(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     })
 }
 
-// SAFETY: zero is valid: no function and no object.
+// SAFETY: all zeros are valid: no function and no object.
 unsafe impl NativeClass for CoroutineMethod {
     const NAME: &'static CStr = c"tokioloop._core.CoroutineMethod";
     const BASE_SIZE: usize = offset_of!(Self, vectorcall);
@@ -197,8 +198,8 @@ unsafe impl NativeClass for CoroutineMethod {
     const DICT: Option<usize> = None;
     const SUBCLASSABLE: bool = false;
     const VECTORCALL: Option<usize> = Some(offset_of!(Self, vectorcall));
-    // The interpreter keeps in mind where it has found a method only if the method's
-    // class cannot be changed.
+    // The interpreter specialises calls of a method only if the method's class is
+    // immutable.
     const FLAGS: std::ffi::c_ulong = ffi::Py_TPFLAGS_HAVE_VECTORCALL
         | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
         | ffi::Py_TPFLAGS_IMMUTABLETYPE;
@@ -217,15 +218,15 @@ unsafe impl NativeClass for CoroutineMethod {
         visitor.maybe(&self.stock);
     }
 
-    // Nothing in it refers back to it: asyncio's function is no part of a cycle.
+    // Nothing in it refers back to it: asyncio's function is not part of a cycle.
     fn clear(&self) {}
 
     unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
+        // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
-        // SAFETY: dead, so its reference goes with it.
+        // SAFETY: the memory is whole until it is freed, and nobody else refers to it.
         drop(unsafe { (*this).stock.take() });
-        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        // SAFETY: the object is dead and untracked, and its value was dropped.
         unsafe { native::free(this.cast()) };
     }
 }

@@ -1,5 +1,5 @@
-//! Coroutines whose body is Rust: one class for all of them, so that whatever
-//! takes a coroutine takes them alike.
+//! Coroutines whose body is Rust: one class for all of them, so that code which takes
+//! coroutines treats them alike.
 
 mod class;
 mod inspection;

@@ -59,7 +59,7 @@ impl Operation {
         }
     }
 
-    /// Ends it where it stands: nobody will resume it any more.
+    /// Ends it where it is: nobody will resume it any more.
     pub(crate) fn abandon(self) {
         match self {
             Self::Stream(operation) => operation.abandon(),

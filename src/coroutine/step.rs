@@ -1,5 +1,5 @@
-//! One step of a native coroutine: what goes in, what comes out, and how it is
-//! handed on to something else that is awaited.
+//! One step of a native coroutine: its input, its outcome, and how it is passed on to
+//! something else that is awaited.
 #![allow(unsafe_code)]
 
 use pyo3::ffi;
@@ -14,7 +14,7 @@ pub(crate) enum Input<'a> {
     Throw(&'a Bound<'a, PyAny>),
 }
 
-/// Where a step has ended.
+/// How a step has ended.
 pub(crate) enum Step {
     Yield(Owned),
     Return(Owned),
@@ -23,7 +23,7 @@ pub(crate) enum Step {
 /// Passes an input on to what is awaited.
 ///
 /// # Errors
-/// What comes out of it.
+/// What that raises.
 #[inline]
 pub(crate) fn pass(py: Python<'_>, iterator: &Owned, input: Input<'_>) -> PyResult<Step> {
     match input {

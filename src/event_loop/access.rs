@@ -1,4 +1,4 @@
-//! Entering a loop, what is asked of it on hot paths, and its end.
+//! Entering a loop, reading its flags on hot paths, and emptying it at its end.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,8 @@ use crate::errors;
 use crate::event_loop::{EventLoop, Inside, LoopState};
 
 impl EventLoop {
-    /// Enters, or says which method was called from a wrong thread.
+    /// Enters, or raises an error that names `method`: it was called from a wrong
+    /// thread or in a forked child.
     #[inline]
     pub(crate) fn enter(&self, py: Python<'_>, method: &str) -> PyResult<Inside<'_>> {
         self.cell.enter(py).map_err(|refused| errors::refused(refused, method))
@@ -51,9 +52,9 @@ impl EventLoop {
         runner != 0 && runner != u64::from(me)
     }
 
-    /// Empties the state. What it held is dropped after the state is whole
-    /// again, and open to other threads: dropping may run any code, which may
-    /// wait for them.
+    /// Empties the state. Its former contents are dropped only once the state is
+    /// consistent and other threads may enter: dropping may run any code, which
+    /// may wait for them.
     pub(super) fn clear(&self, py: Python<'_>, inside: Inside<'_>) {
         let dropped = inside.with(LoopState::empty);
         self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -63,7 +64,7 @@ impl EventLoop {
             drop(message);
         }
         if let Ok(inside) = self.cell.try_enter() {
-            // Of nothing but memory.
+            // Dead handles: dropping them only frees memory.
             drop(inside.with(|state| state.handles.drain()));
         }
         drop(self.shared_handles.drain(py));

@@ -1,15 +1,15 @@
-//! Events that are left for the next turn, because this one has received enough.
+//! Postpones socket events once a turn has received 256 KB that the program keeps.
 //!
-//! What a stream reader is fed lies there until its task runs, after all events
-//! of the turn. Where messages are large and connections many, the first of them
-//! has left the processor's caches by then, and the memory of each is a new one.
-//! So a turn stops to serve events once so much is waiting, and runs the tasks;
-//! the rest of the events follows, in order, in the next turns, which poll less
-//! often meanwhile. Messages that nobody keeps do not count, nor do small ones, and
-//! what is copied to the buffer of a reader that nobody waits for.
+//! Data fed to a stream reader stays there until its task runs, after all events
+//! of the turn. With many large messages the first ones have left the CPU caches
+//! by then, and each needs new memory. So the turn stops serving events and runs
+//! callbacks; the remaining events queue here, in order, and the next turns serve
+//! them, polling less often until the queue is empty. Not counted are small
+//! messages, those that the program drops at once, and those that are copied into
+//! the buffer of a reader that no task waits for.
 //!
-//! The read of a transport that goes on reading lies here as well: asyncio's next poll
-//! tells of it, so that what is scheduled by then runs first.
+//! When a transport resumes reading, its read queues here as well: asyncio's next
+//! poll would report it, so callbacks that are scheduled by then run first.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,24 +18,26 @@ use tokioloop_reactor::{Readiness, Token};
 
 use crate::ready::Ready;
 
-/// Bytes of kept messages that a turn receives: a part of any second-level cache.
+/// Bytes of kept messages after which a turn postpones events: a fraction of any
+/// second-level cache.
 const ENOUGH: usize = 256 * 1024;
 
-/// What waits for the next turn.
+/// Events that wait for a later turn.
 #[derive(Default)]
 pub(crate) struct Backlog {
     events: VecDeque<(Token, Readiness)>,
-    /// Bytes that this turn has received and somebody has kept.
+    /// Bytes that this turn has received and the program has kept.
     kept: usize,
-    /// Whether events line up here.
+    /// Whether events are postponed: queued here instead of served.
     on: bool,
-    /// Entries of the turn that had not run when they began to.
+    /// Entries of this turn that had not run yet when that began.
     pub(crate) left: usize,
 }
 
 impl Backlog {
-    /// A turn begins; the answer is how many of the entries that are due run
-    /// before any event has to line up.
+    /// Begins a turn with `due` entries. Returns how many of them run without
+    /// passing through [`line_up`](Self::line_up): all, or none while events wait
+    /// here already.
     #[inline]
     pub(crate) fn begin(&mut self, due: usize) -> usize {
         self.kept = 0;
@@ -44,7 +46,8 @@ impl Backlog {
         due - self.left
     }
 
-    /// Somebody has kept a message, in a turn of which so many entries are left.
+    /// The program has kept a message. `left` entries of the turn are still to run;
+    /// if the turn has received enough they are moved to `self.left`.
     #[inline]
     pub(crate) fn keep(&mut self, bytes: usize, left: &mut usize) {
         self.kept += bytes;
@@ -54,13 +57,13 @@ impl Backlog {
         }
     }
 
-    /// Whether events line up.
+    /// Whether events are postponed.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.on
     }
 
-    /// Takes an event in that is not to be served now; what is, is given back.
+    /// Queues the entry if it is an event to be postponed, else gives it back.
     pub(crate) fn line_up(&mut self, entry: Ready) -> Option<Ready> {
         match entry {
             Ready::Io(token, ready) if self.on => {
@@ -71,12 +74,12 @@ impl Backlog {
         }
     }
 
-    /// Takes the read of a transport in, for the next turn.
+    /// Queues a transport's read for the next turn.
     pub(crate) fn read_later(&mut self, token: Token) {
         self.events.push_back((token, Readiness::AGAIN));
     }
 
-    /// The next event, where this turn has not received enough.
+    /// The next postponed event, unless this turn has received enough.
     pub(crate) fn next(&mut self) -> Option<Ready> {
         if !self.on || self.kept >= ENOUGH {
             return None;
@@ -142,7 +145,7 @@ mod tests {
         assert!((1..=3).all(|number| backlog.line_up(event(number)).is_none()));
         assert!(backlog.next().is_none(), "this turn has received enough");
         assert_eq!((backlog.begin(1), backlog.left), (0, 1));
-        // What comes meanwhile is behind what waits.
+        // A new event queues after those that wait.
         assert!(backlog.line_up(event(4)).is_none());
         assert_eq!(number(backlog.next()), Some(1));
         backlog.keep(ENOUGH, &mut left);

@@ -1,15 +1,14 @@
 //! Threads that send faster than the loop runs wait for it to catch up.
 //!
-//! A callback that waits in the inbox costs its memory until it runs. Where threads
-//! send without a pause, and share the interpreter with the loop, it gets to run so
-//! seldom that the queue grows by millions, each of them in memory that no cache
-//! holds. So a thread that finds the loop far behind lets it run: it waits, detached,
-//! until most of the queue is gone.
+//! A callback in the inbox takes memory until it runs. If threads that share the
+//! interpreter with the loop send without a pause, the loop runs so seldom that the
+//! queue grows by millions of callbacks, too many for any cache. So a thread that
+//! finds the loop far behind waits, detached, until most of the queue is gone.
 //!
-//! The wait is short and never needed: a loop that is kept from running (by a long
-//! callback, by a lock that the sender holds) makes it end in vain, and then nobody
-//! begins to wait before the loop has taken messages. A thread that runs an asyncio
-//! event loop itself never waits.
+//! The wait is short, and nothing depends on it. If the loop is kept from running (by
+//! a long callback, by a lock that the sender holds), the wait times out, and no
+//! thread begins another one before the loop has taken messages. A thread that runs
+//! an asyncio event loop itself never waits.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -22,21 +21,21 @@ use crate::event_loop::EventLoop;
 use crate::imports::Imports;
 use crate::py::detached::detached;
 
-/// Messages that may wait before their senders do.
+/// Senders wait if more messages than this are queued.
 const MOST: usize = 8192;
-/// Messages with which the senders go on.
+/// They go on once no more messages than this are left.
 const FEW: usize = 2048;
-/// A thread looks how many messages wait at each so many that it sends, to whichever
-/// loop: a prime number, so that who sends to several in turn looks at each.
+/// A thread checks the queue at every 61st message that it sends. Prime, so that a
+/// thread that alternates between loops checks each of them.
 const LOOK_EVERY: u32 = 61;
-/// The longest wait; the interpreter's own threads wait as long for each other.
+/// The longest wait; as long as the GIL's default switch interval.
 const LONGEST: Duration = Duration::from_millis(5);
 
 /// Where the senders of a loop wait.
 #[derive(Default)]
 pub(crate) struct Backpressure {
     waiting: AtomicUsize,
-    /// A wait has ended in vain, and the loop has taken nothing since.
+    /// A wait has timed out, and the loop has taken no message since.
     in_vain: AtomicBool,
     /// How often a thread has waited.
     waits: AtomicU64,
@@ -45,12 +44,12 @@ pub(crate) struct Backpressure {
 }
 
 thread_local! {
-    /// Messages until the next look.
+    /// Messages until this thread's next check.
     static LEFT: Cell<u32> = const { Cell::new(LOOK_EVERY) };
 }
 
 impl EventLoop {
-    /// Lets the loop catch up with the calling thread, which has sent a message.
+    /// Called by a thread that has sent a message: waits if the loop is far behind.
     #[inline]
     pub(crate) fn let_catch_up(&self, py: Python<'_>) {
         let left = LEFT.get() - 1;
@@ -73,7 +72,7 @@ impl EventLoop {
     }
 }
 
-/// Whether the calling thread runs an event loop of which asyncio knows.
+/// Whether the calling thread runs an event loop that asyncio knows of.
 fn runs_a_loop(py: Python<'_>) -> bool {
     let running = Imports::get(py).and_then(|imports| imports.running_loop.bind(py).call0());
     !running.is_ok_and(|running| running.is_none())
@@ -100,10 +99,11 @@ impl Backpressure {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// The loop has taken messages, and so many are left.
+    /// The loop has taken messages; `left` counts those that remain.
     #[inline]
     pub(crate) fn taken(&self, left: impl FnOnce() -> usize) {
-        // Read first: senders read what lies beside it.
+        // Load first: a needless store would take the cache line away from senders,
+        // which read the fields next to it.
         if self.in_vain.load(Ordering::Relaxed) {
             self.in_vain.store(false, Ordering::Relaxed);
         }

@@ -1,10 +1,9 @@
-//! Futures without a call of their class.
+//! Makes futures without calling their class.
 //!
-//! All that `asyncio.Future.__init__` does for a loop that is not in debug mode
-//! is to keep a reference to it; the rest of a fresh future is zero. Where the
-//! reference is kept is nobody's interface. So it is found out, by a look at a
-//! future that the class has made; if there is more in it than that, futures are
-//! made by the class.
+//! Outside of debug mode `asyncio.Future.__init__` only stores a reference to the
+//! loop; the rest of a fresh future is zero. Where the reference is stored is
+//! private to CPython, so it is learned from a future that the class has made. If
+//! that future holds anything else, the class makes all futures.
 #![allow(unsafe_code)]
 
 use std::slice;
@@ -15,16 +14,16 @@ use pyo3::types::PyType;
 
 use crate::py::{Owned, native};
 
-/// How a fresh future looks.
+/// The memory of a fresh future.
 pub(crate) struct BlankFuture {
     class: Py<PyType>,
-    /// Which word behind the object's header is the loop.
+    /// Which word after the object's header refers to the loop.
     word: usize,
 }
 
 impl BlankFuture {
-    /// Looks at a future that its class has just made for this loop. None where
-    /// there is anything in it but the loop.
+    /// Examines a future that its class has just made for this loop. None if it
+    /// holds anything but the loop.
     pub(crate) fn learn(future: &Bound<'_, PyAny>, event_loop: &Bound<'_, PyAny>) -> Option<Self> {
         let class = future.get_type();
         // SAFETY: a type object is alive, and these fields of it never change.
@@ -37,8 +36,8 @@ impl BlankFuture {
             return None;
         }
         let words = size.checked_sub(size_of::<ffi::PyObject>())? / size_of::<usize>();
-        // SAFETY: the memory of an object of that size behind its header, which
-        // was zero before `__init__`; no other thread knows the object.
+        // SAFETY: the generic allocator has given the object that many bytes after its
+        // header and zeroed them; no other thread knows the object.
         let content = unsafe {
             slice::from_raw_parts(future.as_ptr().add(1).cast::<*const ffi::PyObject>(), words)
         };

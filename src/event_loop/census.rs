@@ -1,5 +1,5 @@
-//! What a loop has to do, for reports and for asyncio's private attributes:
-//! each connection, watch, timer and callback.
+//! Lists what a loop holds, for reports and for asyncio's private attributes:
+//! connections, watches, timers and callbacks.
 
 use std::collections::VecDeque;
 
@@ -87,11 +87,11 @@ pub(crate) fn watches(event_loop: &Bound<'_, EventLoop>) -> PyResult<Vec<(i32, b
         .collect())
 }
 
-/// A descriptor, whether it is waited for to be writable, the future, and a weak
-/// reference to the socket.
+/// A descriptor, whether the call waits for it to be writable (else readable), the
+/// future, and a weak reference to the socket.
 type SocketWait = (i32, bool, Py<PyAny>, Py<PyAny>);
 
-/// The futures that `sock_recv` and its kin wait with.
+/// The futures on which `sock_*` calls wait.
 #[pyfunction]
 pub(crate) fn socket_waits(event_loop: &Bound<'_, EventLoop>) -> PyResult<Vec<SocketWait>> {
     let py = event_loop.py();
@@ -164,8 +164,8 @@ pub(super) fn open_transports(slf: &Bound<'_, EventLoop>) -> PyResult<Vec<Py<PyA
     Ok(open.iter().map(|transport| transport.as_py().clone_ref(py)).collect())
 }
 
-/// Drops every callback that waits, but no event: the poll tells of each only once, so
-/// that its source would be deaf without it.
+/// Drops every waiting callback, but no event: the poll reports each event only once,
+/// so its source would never be served again.
 pub(crate) fn clear_ready(slf: &Bound<'_, EventLoop>) -> PyResult<()> {
     let inside = slf.get().enter(slf.py(), "_ready")?;
     let callbacks = inside.with(|state| {

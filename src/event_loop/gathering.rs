@@ -1,29 +1,28 @@
-//! Whether what a callback writes leaves with the turn or at once.
+//! Whether a callback's small writes are sent at once or at the end of the turn.
 //!
-//! A write that is sent at once is with its peer soonest. Where many tasks wait
-//! for their step, sending between the steps is what keeps the others waiting:
-//! the kernel's code and the program's take each other's place in the caches for
-//! every response, and a peer on the same machine is woken for each of them. So
-//! a crowded turn gathers the small writes of its tasks, and of all else that was
-//! scheduled; `cork` sends them. A protocol that answers when its socket becomes
-//! readable writes at once: such callbacks are too short to gain by that. So does
-//! everybody in a turn of few callbacks, and where callbacks take long: a response
-//! would wait for one of them.
+//! Sending at once reaches the peer soonest. But if many tasks wait for their step,
+//! sending between the steps delays the others: for every response, the kernel's
+//! code and the program's evict each other from the caches, and a peer on the same
+//! machine is woken. So a crowded turn gathers the small writes of its tasks and
+//! other scheduled callbacks, and `cork` sends them. Still sent at once are the writes
+//! of a protocol while its socket's event is served (such callbacks are too short to
+//! gain), and all writes in a turn of few callbacks, or of long ones, where a
+//! response would have to wait for another callback.
 
 use tokioloop_reactor::clock;
 
-/// Fewer callbacks than that are no crowd.
+/// A turn with fewer callbacks is not crowded.
 const CROWD: usize = 8;
-/// Nanoseconds of a mean callback above which its turn is no crowd either.
+/// Nor is a turn while callbacks take longer than this on average, in nanoseconds.
 const TOO_LONG: u64 = 250_000;
 
-/// What a loop knows of its turns.
+/// What a loop has learned about its turns.
 #[derive(Default)]
 pub(crate) struct Gathering {
-    /// Whether small writes of the running callback leave at the turn's end.
+    /// Whether small writes of the running callback are sent at the turn's end.
     pub(crate) on: bool,
     crowded: bool,
-    /// Nanoseconds of a callback in turns of many, the latest ones counting most.
+    /// Nanoseconds per callback in turns of many: a moving average.
     mean: u64,
     started: u64,
 }
@@ -40,20 +39,19 @@ impl Gathering {
         }
     }
 
-    /// A callback runs that was scheduled, as the step of a task is.
+    /// A scheduled callback begins, such as a task's step.
     #[inline]
     pub(crate) fn enter(&mut self) {
         self.on = self.crowded;
     }
 
-    /// An event is served, or nothing runs: what is written then would find no
-    /// end of a turn.
+    /// An event is served, or the turn is over and nothing would send what is gathered.
     #[inline]
     pub(crate) fn leave(&mut self) {
         self.on = false;
     }
 
-    /// All have run.
+    /// All callbacks of the turn have run.
     #[inline]
     pub(crate) fn end(&mut self, callbacks: usize) {
         if callbacks >= CROWD {
@@ -67,7 +65,8 @@ impl Gathering {
 mod tests {
     use super::*;
 
-    /// Whether tasks and events gather behind turns of that kind, in a last one.
+    /// Whether tasks and events gather in a turn of `callbacks` that follows `turns`,
+    /// each given as its number of callbacks and their nanoseconds.
     fn behind(turns: &[(usize, u64)], callbacks: usize) -> (bool, bool) {
         let mut gathering = Gathering::default();
         for &(count, each) in turns {

@@ -1,8 +1,8 @@
-//! The queue of what other threads send.
+//! The queue of messages from other threads.
 //!
-//! With the GIL it is a plain one: who sends and who takes holds the GIL, and so
-//! does the loop when it announces that it is about to block. Without, it is the
-//! reactor's [`Inbox`], for which each message pays some atomic instructions.
+//! With the GIL it is a plain queue: sending and taking happen with the GIL held,
+//! and so does the loop's announcement that it is about to block. Without the GIL
+//! it is the reactor's [`Inbox`], which costs each message some atomic instructions.
 
 use pyo3::prelude::*;
 use tokioloop_reactor::Inbox;
@@ -22,20 +22,20 @@ mod with_gil {
     use super::{Inbox, Message, Python};
     use crate::py::GilCell;
 
-    /// Room for so many messages is kept.
+    /// The capacity that an empty queue keeps.
     const ROOM: usize = 4096;
 
     #[derive(Default)]
     pub(crate) struct Mailbox {
         queue: GilCell<VecDeque<Message>>,
-        /// How many wait, for those without the GIL.
+        /// The queue's length, for readers without the GIL.
         length: AtomicUsize,
-        /// Whether the loop must be woken.
+        /// Holds no messages; decides only whether the loop must be woken.
         state: Box<Inbox<()>>,
     }
 
     impl Mailbox {
-        /// Adds a message; whether the caller must wake the poll.
+        /// Adds a message; returns whether the caller must wake the poll.
         #[inline]
         pub(crate) fn push(&self, py: Python<'_>, message: Message) -> bool {
             self.queue.with(py, |queue| {
@@ -103,7 +103,7 @@ mod without_gil {
     #[derive(Default)]
     pub(crate) struct Mailbox(Box<Inbox<Message>>);
 
-    /// What needs no GIL in either build is the inbox's own.
+    /// Gives access to the methods that take no `Python` token in either build.
     impl Deref for Mailbox {
         type Target = Inbox<Message>;
 
@@ -114,7 +114,7 @@ mod without_gil {
     }
 
     impl Mailbox {
-        /// Adds a message; whether the caller must wake the poll.
+        /// Adds a message; returns whether the caller must wake the poll.
         #[inline]
         pub(crate) fn push(&self, _py: Python<'_>, message: Message) -> bool {
             self.0.push(message)

@@ -1,4 +1,4 @@
-//! What other threads send to a loop, and how it is woken for it.
+//! Messages from other threads to a loop, and waking the loop for them.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -10,9 +10,9 @@ use crate::event_loop::{EventLoop, Inside, run, scheduling};
 use crate::handle::{HandleRef, Released};
 use crate::ready::Ready;
 
-/// So many messages are queued for a turn; the others wait for the next one. Where
-/// threads send faster than the loop runs, the queue of callbacks stays short, and
-/// the loop polls in between.
+/// How many messages a turn takes; the others wait for the next one. If threads send
+/// faster than the loop runs, this keeps the queue of callbacks short and lets the
+/// loop poll in between.
 const MESSAGES_PER_TURN: usize = 1024;
 
 /// One message.
@@ -40,8 +40,8 @@ impl EventLoop {
         if self.inbox.push(py, message) {
             self.wake(py);
         }
-        // A message refers to its loop: one that came behind the loop's last
-        // look would keep it alive for ever.
+        // A message refers to its loop: one that arrives after the loop has emptied
+        // the inbox for the last time would keep it alive for ever.
         if self.closed.load(Ordering::SeqCst) {
             while let Some(late) = self.inbox.pop(py) {
                 drop(late);
@@ -51,8 +51,8 @@ impl EventLoop {
         }
     }
 
-    /// Takes what came behind the last look of a run, or without one, to where the
-    /// collector sees it.
+    /// Takes the messages that arrived at the end of a run or outside of one, so that
+    /// the collector sees what they hold.
     pub(crate) fn take_late_messages(&self, py: Python<'_>) {
         if let Ok(inside) = self.cell.try_enter() {
             let cancelled = self.take_messages(py, &inside);
@@ -78,16 +78,15 @@ impl EventLoop {
         }
     }
 
-    /// Takes over what other threads have sent, for a turn: the rest is as well
-    /// off where it is, and need not be copied.
+    /// Takes over as many messages as one turn takes; the rest stays in the inbox.
     #[cold]
     pub(crate) fn take_some_messages(&self, py: Python<'_>, inside: &Inside<'_>) {
         drop(self.take(py, inside, MESSAGES_PER_TURN));
     }
 
-    /// Takes over all that other threads have sent by now, for what is to come
-    /// after it. Threads that go on sending do not keep it from ending. What comes
-    /// back is to be dropped.
+    /// Takes over all messages that have been sent by now, so that what the caller
+    /// queues next comes after them. Threads that go on sending do not prolong it.
+    /// The caller drops what is returned.
     #[cold]
     pub(crate) fn take_messages(&self, py: Python<'_>, inside: &Inside<'_>) -> Vec<Cancelled> {
         self.take(py, inside, self.inbox.pending())

@@ -1,8 +1,8 @@
 //! What a loop counts: plain numbers that its own thread adds to.
 //!
-//! Counters and the lateness of timers are always kept, because the readings of
-//! the clock that they need are taken anyway. Durations of callbacks and turns
-//! need readings of their own and are kept only while somebody observes.
+//! Counters and the lateness of timers are always kept: the loop takes the clock
+//! readings that they need anyway. Durations of callbacks and turns need readings
+//! of their own and are kept only while somebody observes.
 
 use std::ops::AddAssign;
 
@@ -63,7 +63,7 @@ pub(crate) struct Metrics {
     pub(crate) turns: u64,
     pub(crate) polls: Counter,
     pub(crate) blocking_polls: Counter,
-    /// Looks for events before sleeping.
+    /// How often a wait spun before sleeping.
     pub(crate) looks: Counter,
     pub(crate) events: Counter,
     pub(crate) callbacks: Counter,
@@ -83,8 +83,8 @@ pub(crate) struct Metrics {
     pub(crate) loop_lag: Histogram,
     /// While observed: from the start of a callback to its end.
     pub(crate) callback_duration: Histogram,
-    /// While observed: all callbacks of a turn, which is what an event that
-    /// comes meanwhile has to wait for, or longer where events are left over.
+    /// While observed: all callbacks of a turn. An event that arrives meanwhile waits
+    /// up to that long, or longer if events are postponed (`backlog`).
     pub(crate) turn_duration: Histogram,
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn metrics<'py>(event_loop: &Bound<'py, EventLoop>) -> PyResult<Bound
                 Source::Datagram(transport) => endpoints.push(transport.clone_ref(py)),
                 Source::Listener(_) => open.listeners += 1,
                 Source::Watch(_) => open.watches += 1,
-                // Between two calls nothing is watched that anybody knows of.
+                // A socket that is only kept between two calls counts as not watched.
                 Source::Socket(kept) => open.watches += usize::from(!kept.is_idle()),
                 Source::Signals(_) => {}
             }

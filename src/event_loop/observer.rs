@@ -1,7 +1,7 @@
-//! What looks at a loop while it runs: the watcher of stalls, which reads one
-//! number, whoever wants each callback measured, and debug mode.
+//! Observing a loop while it runs: for the stall watcher, which reads one number,
+//! for code that wants each callback measured, and for debug mode.
 //!
-//! Nobody observes by default, and a turn then pays a load and a store.
+//! By default nobody observes, and a turn pays a load and a store.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -26,23 +26,24 @@ const DEBUGGING: u8 = 2;
 /// What other threads may read, and what they want measured.
 pub(crate) struct Observer {
     /// Changes with each turn; odd while callbacks run, even while the loop
-    /// waits. Whoever finds the same odd number again has found a stall.
+    /// waits. Reading the same odd number twice means a stall.
     pulse: AtomicU64,
-    /// `MEASURING` and `DEBUGGING`: why a turn is not a plain one, in one byte.
+    /// The flags `MEASURING` and `DEBUGGING`, in one byte so that a turn checks both
+    /// at once.
     looks: AtomicU8,
-    /// Each callback is told to `_callback_ran`.
+    /// Each callback is reported to `_callback_ran`.
     accounting: AtomicBool,
-    /// Nanoseconds from which on a callback is told to it anyway.
+    /// Callbacks that take at least this many nanoseconds are reported anyway.
     slow: AtomicU64,
 }
 
 impl Observer {
-    /// Whether callbacks of so many nanoseconds are slow (0: none).
+    /// Whether callbacks are slow from exactly `slow` nanoseconds on (0: never).
     pub(crate) fn reports_from(&self, slow: u64) -> bool {
         self.slow.load(Ordering::Relaxed) == if slow == 0 { NEVER } else { slow }
     }
 
-    /// Nobody looks, unless for callbacks that take `slow` nanoseconds (0: none).
+    /// Reports nothing but callbacks of at least `slow` nanoseconds (0: nothing).
     pub(crate) fn new(slow: u64) -> Self {
         let slow = if slow == 0 { NEVER } else { slow };
         Self {
@@ -115,7 +116,7 @@ pub(crate) fn observe(event_loop: &Bound<'_, EventLoop>, measuring: bool, accoun
 /// Runs the callbacks of a turn that is measured, or in debug mode.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 #[cold]
 pub(crate) fn run_observed(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     if this.event_loop.observer.is_measuring() {
@@ -125,7 +126,7 @@ pub(crate) fn run_observed(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
     }
 }
 
-/// Runs the callbacks of a turn with a look at the clock after each.
+/// Runs the callbacks of a turn and reads the clock after each.
 fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     let observer = &this.event_loop.observer;
     let accounting = observer.accounting.load(Ordering::Relaxed);
@@ -141,7 +142,7 @@ fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
         inside.with(|state| state.metrics.callback_duration.record(duration));
         if let Some(subject) = subject.filter(|_| duration >= limit) {
             tell(py, this, &subject, duration, duration >= slow)?;
-            // The report is nobody's callback.
+            // The time of the report does not count for the next callback.
             ended = clock::now();
         }
         started = ended;
@@ -150,8 +151,8 @@ fn run_measured(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
     Ok(())
 }
 
-/// The object that says what an entry is: its callback, transport or protocol factory.
-/// It is looked for before the run, in which a handle that is cancelled forgets it.
+/// The object that identifies an entry: its callback, transport or protocol factory.
+/// Taken before the entry runs, because a handle that is cancelled drops its callback.
 fn subject(py: Python<'_>, inside: &Inside<'_>, entry: &Ready) -> Option<Owned> {
     match entry {
         Ready::Handle(handle) => handle.get().callback(py),

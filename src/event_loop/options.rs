@@ -5,18 +5,18 @@ use pyo3::prelude::*;
 
 use crate::event_loop::EventLoop;
 
-/// Most that is delivered at once, and so most that can be held back.
+/// The most that is delivered at once, and so the most that can be held back.
 const MAX_BATCH_BYTES: i64 = 256 * 1024;
 /// Seconds; holding data back for longer is a queue, not a batch.
 const MAX_BATCH_TIMEOUT: f64 = 1.0;
 /// Microseconds.
 const MAX_BUSY_POLL: i64 = 1_000_000;
 
-/// Seconds; who waits longer wants another tool.
+/// Seconds; noticing anything longer is another tool's work.
 const MAX_OBSERVED: f64 = 3600.0;
 
-/// A whole number as the caller gave it; one beyond what a word holds is as good as the
-/// word's end, which is out of every range.
+/// A whole number as the caller gave it. One that does not fit becomes the nearest
+/// `i64`, which is outside of every option's range.
 #[derive(Clone, Copy)]
 pub(crate) struct Whole(i64);
 
@@ -32,14 +32,14 @@ impl<'py> FromPyObject<'_, 'py> for Whole {
     }
 }
 
-/// Seconds as the caller gave them; a whole number beyond every float is infinite.
+/// Seconds as the caller gave them; a whole number too large for a float is infinite.
 #[derive(Clone, Copy)]
 pub(crate) struct Seconds(f64);
 
 impl Seconds {
     pub(crate) const ZERO: Self = Self(0.0);
 
-    /// Of seconds that were checked.
+    /// In nanoseconds; call it after the range check.
     fn nanos(self) -> u64 {
         (self.0 * 1e9) as u64
     }
@@ -54,7 +54,7 @@ impl<'py> FromPyObject<'_, 'py> for Seconds {
     }
 }
 
-/// The end that a number is beyond, if that is why it could not be taken.
+/// The end of the type's range that a number exceeds, if that is why it did not convert.
 #[cold]
 fn beyond<T, R>(
     given: Borrowed<'_, '_, PyAny>,
@@ -75,11 +75,12 @@ pub(crate) struct Options {
     pub(crate) read_batch_bytes: usize,
     /// Nanoseconds after which they are delivered anyway.
     pub(crate) read_batch_timeout: u64,
-    /// Nanoseconds that written data waits at most for the end of the turn; 0 is
-    /// for what leaves at once, None for what does so but in crowded turns.
+    /// Nanoseconds that every small write waits at most for the end of the turn.
+    /// None: writes wait in crowded turns only; 0: not even then. Either way, a
+    /// transport that writes several times in a callback is corked (`cork`).
     pub(crate) write_batch_timeout: Option<u64>,
-    /// Nanoseconds for which each wait looks for events before it sleeps. None: it
-    /// looks only for what has proved to come soon (`patience`); 0: not even then.
+    /// Nanoseconds for which each wait spins before it sleeps. None: it spins only
+    /// where that has proved worthwhile (`patience`); 0: never.
     pub(crate) busy_poll: Option<u64>,
 }
 
@@ -117,7 +118,7 @@ impl Options {
         })
     }
 
-    /// Whether data is held back at all.
+    /// Whether received data is held back.
     pub(crate) fn batches(&self) -> bool {
         self.read_batch_timeout > 0
     }
@@ -132,8 +133,8 @@ pub(crate) fn slow_callback(seconds: Seconds) -> PyResult<u64> {
     Ok(seconds.nanos())
 }
 
-/// Whether a loop was made with these options: a subclass may have a constructor of its
-/// own, which gives `__init__` others than `__new__` has seen.
+/// Whether a loop was made with these options: the constructor of a subclass may pass
+/// other options to `__init__` than `__new__` has seen.
 #[pyfunction]
 #[pyo3(signature = (event_loop, read_batch_bytes, read_batch_timeout, write_batch_timeout, busy_poll, slow, stall_timeout, on_stall, /))]
 // One for each keyword.
@@ -155,7 +156,7 @@ pub(crate) fn is_made_with(
     Ok(event_loop.options == options && event_loop.observer.reports_from(slow_callback(slow)?))
 }
 
-/// Checks what the watcher of stalls takes, which is written in Python.
+/// Checks the options of the stall watcher, which is written in Python.
 ///
 /// # Errors
 /// ValueError that names the option and its range, TypeError for a hook that

@@ -1,42 +1,45 @@
-//! Whether a loop that has nothing to do looks around before it sleeps.
+//! Adaptive spinning: whether an idle loop polls for some microseconds before it
+//! sleeps.
 //!
-//! To put a thread to sleep and to wake it costs microseconds on both sides, and
-//! tens of them on a virtual machine, whose idle core is the host's to take. Where
-//! the next thing to do comes sooner than that, it is cheaper to look for it: it is
-//! served at once, and whoever brought it has nobody to wake.
+//! Putting a thread to sleep and waking it costs microseconds on both sides, tens on
+//! a virtual machine. If the next event comes sooner, spinning is cheaper: the event
+//! is served at once, and its sender need not wake anybody.
 //!
-//! Two things often come soon: the next answer of a thread, after one has ended a
-//! wait, and the request of a connection that was accepted. Nothing else is looked
-//! for: traffic that arrives when it likes would be answered sooner, but for more CPU
-//! time than its sleeps cost. And whether these do come soon is learned. A loop that
-//! finds them nearly each time goes on to look; one that has looked in vain sleeps,
-//! and makes ever longer pauses between its tries, of a thousand such waits at last.
+//! The loop spins in two cases only: after another thread's message has ended the
+//! last wait, and in the first two waits after an accept. Other traffic would be
+//! answered sooner, but for more CPU time than sleeping costs. For each case the loop
+//! learns whether spinning pays (`Trust`). A spin that finds nothing costs
+//! `LOST_TRUST`; at zero the loop sleeps `FIRST_PAUSE` times before it tries again,
+//! and each failure doubles the pause, up to `LONGEST_PAUSE`.
 
-/// Waits after a connection was accepted that may look for its request, or for the
-/// next connection: its peer is at work.
+/// How many waits after an accept may spin for the connection's request, or for the
+/// next connection: the peer is at work.
 const WAITS_AFTER_ACCEPT: u8 = 2;
-/// How many looks are as good as a promise.
+/// The upper limit of trust.
 const MOST_TRUST: u8 = 8;
-/// What a look in vain takes away: it costs more than one that finds something saves.
+/// What a spin that finds nothing takes away. More than a success adds, because it
+/// costs more than a success saves.
 const LOST_TRUST: u8 = 4;
-/// Sleeps between two tries, at first and at most.
+/// How many waits sleep between two tries to spin, at first and at most.
 const FIRST_PAUSE: u32 = 8;
 const LONGEST_PAUSE: u32 = 1024;
 
-/// How to look, in nanoseconds.
+/// How to spin, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Look {
     /// For how long.
     pub(crate) span: u64,
-    /// How seldom at the kernel's events: to look takes a lock of those who bring them.
+    /// The time between two polls of the kernel: a poll takes a lock that threads
+    /// need to deliver events.
     pub(crate) between: u64,
 }
 
-/// What a wait may hope for.
+/// One kind of event that a wait may spin for.
 struct Hope {
     look: Look,
-    /// Nanoseconds of a look that costs less than a sleep. What comes later pays for
-    /// its look only if the next ones come sooner, as a thread does that has just run.
+    /// Spinning for up to this long costs less than sleeping, in nanoseconds. An event
+    /// that takes longer is worth it only if the next ones come sooner, as those of a
+    /// thread do that is awake by then.
     worth: u64,
     trust: Trust,
 }
@@ -45,7 +48,7 @@ struct Hope {
 pub(crate) struct Patience {
     answers: Hope,
     requests: Hope,
-    /// Waits that are still after an accepted connection.
+    /// How many of the next waits count as following an accept.
     after_accept: u8,
     /// Whether a thread's message has ended the last wait.
     answered: bool,
@@ -53,8 +56,8 @@ pub(crate) struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        // A thread that has slept begins to run within some forty microseconds, and does
-        // what is short; a peer at work sends within a few.
+        // A sleeping thread begins to run within some forty microseconds, and a short
+        // job takes little more; a peer at work sends within a few.
         let answers = Look { span: 50_000, between: 2_000 };
         let requests = Look { span: 10_000, between: 2_000 };
         Patience {
@@ -83,14 +86,14 @@ impl Patience {
         }
     }
 
-    /// How the wait that begins looks before it sleeps, if it does.
+    /// How the wait that begins is to spin before it sleeps, if at all.
     pub(crate) fn look(&mut self) -> Option<Look> {
         let hope = self.hope()?;
         hope.trust.looks().then_some(hope.look)
     }
 
-    /// The look that was asked for has found something after so many nanoseconds, or
-    /// has not; whether that is a thread's message.
+    /// Spinning has ended: it `found` something after that many nanoseconds, a thread's
+    /// message if `by_message`, or found nothing.
     pub(crate) fn looked(&mut self, found: Option<u64>, by_message: bool) {
         let was_hoped_for = by_message || self.after_accept > 0;
         if let Some(hope) = self.hope() {
@@ -98,17 +101,17 @@ impl Patience {
         }
     }
 
-    /// The wait is over; whether a thread's message has ended it.
+    /// The wait is over; `answered` says whether a thread's message has ended it.
     pub(crate) fn ended(&mut self, answered: bool) {
         self.after_accept = self.after_accept.saturating_sub(1);
         self.answered = answered;
     }
 }
 
-/// Whether looks for one kind of thing are worth their time.
+/// Whether spinning for one kind of event pays.
 struct Trust {
     amount: u8,
-    /// Sleeps until the next try.
+    /// Waits that sleep until the next try.
     left: u32,
     pause: u32,
 }
@@ -128,8 +131,8 @@ impl Trust {
         false
     }
 
-    /// A look has found what was hoped for, soon; something late, or something else; or
-    /// nothing.
+    /// Spinning has found what was hoped for in time (true), something too late or
+    /// something else (false), or nothing (None).
     fn looked(&mut self, soon: Option<bool>) {
         let (gained, lost) = match soon {
             Some(true) => (1, 0),
@@ -151,8 +154,8 @@ impl Trust {
 mod tests {
     use super::*;
 
-    /// Of `waits` that a thread's message ends, or that follow on an accepted
-    /// connection, how many look; `found` tells what each look finds after how long.
+    /// How many of `waits` spin, each of which a thread's message ends (`answered`) or
+    /// which follow an accept; `found` says after how long each spin finds something.
     fn looks(waits: u32, answered: bool, found: impl Fn(u32) -> Option<u64>) -> u32 {
         let mut patience = Patience::default();
         let mut count = 0;

@@ -17,50 +17,50 @@ use crate::ready::Ready;
 use crate::transports::stream;
 
 /// Turns that may pass without a poll while callbacks keep coming and the last
-/// poll found nothing; fewer where there is something that an event could be
-/// for. asyncio polls in every turn.
+/// poll found nothing; fewer if there are sources that may have events. asyncio
+/// polls in every turn.
 const SKIPPED_POLLS: u32 = 64;
 const SKIPPED_POLLS_WITH_SOURCES: u32 = 8;
-/// Nanoseconds since the last poll after which a turn that looks at the clock polls.
+/// A turn that reads the clock polls if the last poll was longer ago, in nanoseconds.
 const SKIP_NANOS: u64 = 20_000;
-/// Where only a signal could come, turns that may pass without a look at the clock...
+/// If only a signal could come, turns that may pass without reading the clock...
 const UNTIMED: u32 = 3;
-/// ...if no more nanoseconds than that lay between the last two.
+/// ...after two readings that were less than this apart, in nanoseconds.
 const BRISK_NANOS: u64 = 4_000;
 /// asyncio's longest wait (a day), in seconds; only a custom clock needs it.
 const MAXIMUM_WAIT: f64 = 24.0 * 3600.0;
 
-/// Room for so many callbacks is kept where more have waited once.
+/// The capacity that the empty ready queue keeps.
 const ROOM: usize = 4096;
 
-/// Nanoseconds that a thread which has sent a message may still run before it waits
-/// for its next job, or ends.
+/// Nanoseconds that a thread may go on running after it has sent a message, before it
+/// waits for its next job or ends.
 const DETACHES_WITHIN: u64 = 3_000;
 
 /// What a run remembers between turns.
 #[derive(Default)]
 pub(super) struct Pace {
-    /// Turns since the last poll, but for one behind events.
+    /// Turns since the last poll, not counting the first one after events.
     skipped: u32,
     /// Whether the last poll found nothing.
     quiet: bool,
-    /// Whether this turn is the first behind one with events.
+    /// Whether this is the first turn after a poll that found events.
     behind_events: bool,
     polled_at: u64,
     /// When the clock was read last, and how many turns need not read it.
     timed_at: u64,
     untimed: u32,
-    /// Whether the last poll has looked in vain: the next one sleeps.
+    /// Whether the last poll has spun in vain: the next one sleeps at once.
     looked: bool,
 }
 
-/// Whether this turn looks for events. A chain of callbacks need not pay a
-/// system call for each while nothing happens outside.
+/// Whether this turn polls. A chain of callbacks need not pay a system call for
+/// each turn while nothing happens outside.
 #[inline]
 pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
     if inside.with(|state| !state.backlog.is_empty()) {
-        // What the last poll has found comes first, but not for ever: those who
-        // read it may keep the backlog filled.
+        // What the last poll has found comes first, but not for ever: transports
+        // that pause and resume may keep the backlog filled.
         pace.skipped += 1;
         return pace.skipped > SKIPPED_POLLS_WITH_SOURCES;
     }
@@ -69,8 +69,8 @@ pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
         (state.ready.is_empty() || state.registered, state.sources.len() > own)
     });
     if std::mem::take(&mut pace.behind_events) && !must {
-        // What events have scheduled, or have left to read, is due before whatever a poll
-        // would find now. Served after it, with all that has come meanwhile, those are
+        // What events have scheduled, or have left to read, is due before anything that a
+        // poll would find now. If the poll comes after it, all that has arrived by then is
         // one crowd and not two.
         return false;
     }
@@ -98,8 +98,8 @@ pub(super) fn poll(
     logging::deliver(py)?;
     stop_iteration::forget_caught(py);
     if inside.with(|state| !state.corked.is_empty()) {
-        // A callback runs the loop, or a handler of the log writes: nothing that
-        // was written may wait for what it brings about.
+        // A callback runs the loop itself, or a log handler has written: the loop must
+        // not wait for an answer to something that is still corked.
         stream::flush_corked(py, this, inside)?;
     }
     let event_loop = this.event_loop;
@@ -133,7 +133,7 @@ pub(super) fn poll(
         event_loop.take_some_messages(py, inside);
     }
     match result {
-        // A signal does not interrupt a look, and must not wait for the end of a sleep.
+        // A signal does not interrupt spinning, and must not wait for the sleep's end.
         Ok(()) if pace.looked => {
             py.check_signals()?;
             take_signals(py, this, inside)
@@ -147,9 +147,9 @@ pub(super) fn poll(
     }
 }
 
-/// Waits until there is something to do, and keeps count of it. Whether the wait is
-/// over: it is not where it has looked in vain.
-// Cold, as is who has nothing to do: the poll of a busy loop is shorter without it.
+/// Waits until there is something to do, and records the wait. Returns whether the wait
+/// is over: not if it has only spun, in vain.
+// Cold, because an idle loop has time: the poll of a busy loop is shorter without it.
 #[cold]
 fn wait(
     py: Python<'_>,
@@ -184,11 +184,11 @@ fn wait(
     result
 }
 
-/// How a look has ended.
+/// How spinning has ended.
 enum Looked {
     Found,
     InVain,
-    /// A timer is due, or the loop was notified: parking takes that up.
+    /// A timer is due, or the loop was notified; says nothing about spinning.
     CutShort,
 }
 
@@ -204,8 +204,8 @@ impl Wait<'_> {
         clock::now() - self.started
     }
 
-    /// Looks before the loop announces that it sleeps, so that nobody has to wake it;
-    /// whether it has found something.
+    /// Spins before the loop announces that it sleeps, so that no sender has to wake it.
+    /// Returns whether it has found something.
     fn look_first(
         &self,
         py: Python<'_>,
@@ -227,7 +227,7 @@ impl Wait<'_> {
         Ok(matches!(looked, Looked::Found))
     }
 
-    /// Sleeps, after a look for as long as the loop was asked to.
+    /// Sleeps, after spinning for as long as `busy_poll` says.
     fn sleep(
         &self,
         py: Python<'_>,
@@ -251,7 +251,7 @@ impl Wait<'_> {
         result
     }
 
-    /// Looks for something to do without sleeping, detached.
+    /// Spins until there is something to do or the time is up. Runs detached.
     fn look(&self, poller: &mut Poller, how: Look) -> std::io::Result<Looked> {
         let inbox = &self.event_loop.inbox;
         let end = self.started + how.span;
@@ -283,8 +283,8 @@ impl Wait<'_> {
     }
 }
 
-/// Whoever has sent a message holds the interpreter, most often for a little only:
-/// to ask for it meanwhile would put this thread to sleep.
+/// Waits a moment, because the thread that has sent a message still holds the GIL,
+/// usually not for long: attaching meanwhile would put this thread to sleep.
 fn leave_time_to_detach() {
     if cfg!(Py_GIL_DISABLED) {
         return;
@@ -306,7 +306,7 @@ fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Time
         None | Some(u64::MAX) => Ok(Timeout::Never),
         Some(deadline) if !this.event_loop.custom_clock() => Ok(Timeout::At(deadline)),
         Some(deadline) => {
-            // The deadline counts on another clock: wait for the difference.
+            // The deadline is on another clock: wait for the difference.
             let left = (clock::to_seconds(deadline) - this.now(py)?).clamp(0.0, MAXIMUM_WAIT);
             let nanos = (left * 1e9) as u64;
             Ok(if nanos == 0 { Timeout::Now } else { Timeout::At(clock::now() + nanos) })
@@ -314,7 +314,7 @@ fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Time
     }
 }
 
-/// Queues what the poll found; whether it found anything.
+/// Queues what the poll found; returns whether it found anything.
 // HOT: proto
 #[inline(always)]
 fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
@@ -331,7 +331,7 @@ fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
                     }
                 }
                 Some(_) => state.ready.push_back(Ready::Io(token, ready)),
-                // It went away after the kernel had noted the event.
+                // The source has gone since the kernel noted the event.
                 None => {}
             }
         }

@@ -1,7 +1,7 @@
-//! Debug mode's watch over what the loop runs: which handle runs now, and a report of
-//! what has taken long, in asyncio's words.
+//! Debug mode: notes which handle runs now, and reports what took long, in asyncio's
+//! words.
 //!
-//! A turn comes here where debug mode is on when it begins to run what is due.
+//! A turn runs here if debug mode is on when its callbacks begin.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,10 +12,10 @@ use crate::event_loop::{Inside, Source, run};
 use crate::py::Owned;
 use crate::ready::Ready;
 
-/// Runs what is due, one after the other.
+/// Runs the entries of a turn.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 pub(super) fn run_turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     while let Some(entry) = inside.with(run::next_entry) {
         run_entry(py, this, inside, entry)?;
@@ -23,10 +23,10 @@ pub(super) fn run_turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> P
     Ok(())
 }
 
-/// Runs an entry, with a watch over it in debug mode.
+/// Runs an entry, watched if debug mode is (still) on.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 pub(super) fn run_entry(
     py: Python<'_>,
     this: This<'_>,
@@ -54,8 +54,8 @@ fn run_watched(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, entry: Ready
     event_loop.setattr(current, py.None()).and(result)
 }
 
-/// What leaves the loop is not reported as slow; an exception of the callback was
-/// reported by now, within its time.
+/// Runs an entry and reports it if it took long. An exception that ends the run is
+/// passed on without a report; reporting any other one is part of the entry's time.
 fn measure(
     py: Python<'_>,
     this: This<'_>,

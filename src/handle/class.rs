@@ -86,8 +86,8 @@ fn run<'py>(py: Python<'py>, this: &HandleObject, args: Args<'_, 'py>) -> PyResu
     Ok(Owned::none(py))
 }
 
-/// Runs the callback on references of its own: other threads may do the same, or cancel
-/// it, beside the loop's call.
+/// Runs the callback while holding references of its own, because the loop and other
+/// threads may run or cancel the handle at the same time.
 fn run_apart(py: Python<'_>, this: &HandleObject) -> PyResult<()> {
     if this.is_cancelled() {
         return Ok(());
@@ -112,10 +112,10 @@ fn loop_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
     slot_value(py, this, &this.event_loop)
 }
 
-/// The callback and a tuple of its arguments; none of them once it was dropped.
+/// The callback and a tuple of its arguments, or no tuple once both were dropped.
 fn parts(py: Python<'_>, this: &HandleObject) -> PyResult<(Owned, Option<Owned>)> {
     let (callback, tuple, inline) = this.alone(py, || {
-        // SAFETY: a slot that is always filled.
+        // SAFETY: the slot is always filled, with None once the callback was dropped.
         let callback = unsafe { Owned::from_borrowed(this.callback.get()) };
         let tuple = this.args.get();
         // SAFETY: a filled slot owns a reference.
@@ -139,7 +139,7 @@ fn cancelled_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
     Ok(Owned::bool(py, this.is_cancelled()))
 }
 
-/// Reads a slot that is None while it is empty.
+/// Reads a slot; an empty one reads as None.
 fn slot_value(py: Python<'_>, this: &HandleObject, slot: &Slot) -> PyResult<Owned> {
     let held = this.alone(py, || {
         let object = slot.get();

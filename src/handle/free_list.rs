@@ -1,22 +1,22 @@
-//! Dead handles whose memory serves again: a loop makes a handle for every
-//! callback, and most live for a turn.
+//! Dead handles whose memory is reused: a loop makes a handle for every
+//! callback, and most live for one turn.
 #![allow(unsafe_code)]
 
 use crate::handle::{HandleObject, Kind};
 use crate::py::native;
 
-/// Dead handles of each class that a loop keeps for its next callbacks.
+/// How many dead handles of each class a loop keeps for its next callbacks.
 const FREE_LIST_LENGTH: usize = 256;
 
-/// Dead handles that serve again.
+/// A loop's dead handles.
 #[derive(Default)]
 pub(crate) struct Handles {
     plain: Vec<DeadHandle>,
     timer: Vec<DeadHandle>,
 }
 
-/// Memory of a handle without references, in or out, but for one to its loop in
-/// those of [`Kind::Threadsafe`].
+/// The memory of a handle that nothing refers to. It refers only to its class and,
+/// if it is [`Kind::Threadsafe`], to its loop.
 pub(crate) struct DeadHandle(*mut HandleObject);
 
 impl DeadHandle {
@@ -33,13 +33,13 @@ impl DeadHandle {
     pub(super) fn revive(self) -> *mut HandleObject {
         let memory = self.0;
         std::mem::forget(self);
-        // SAFETY: dead memory, not on any list now.
+        // SAFETY: dead memory, which `self` was the only owner of.
         unsafe { revive(memory) };
         memory
     }
 }
 
-// SAFETY: dead memory has no thread; the list it is in belongs to the loop.
+// SAFETY: nothing else refers to the memory, so only its owner's thread uses it.
 unsafe impl Send for DeadHandle {}
 
 impl Drop for DeadHandle {
@@ -89,15 +89,16 @@ impl Handles {
     }
 }
 
-/// Where a new handle is made.
+/// Memory for a new handle.
 pub(crate) enum Memory {
-    /// In the memory of a dead one.
+    /// That of a dead one.
     Dead(DeadHandle),
-    /// In new memory.
+    /// To be allocated.
     New(Kind),
 }
 
-/// Makes dead memory an object again. It has kept its reference to its class.
+/// Makes dead memory an object again, with a count of 1. It has kept its reference to
+/// its class.
 ///
 /// # Safety
 /// The memory is a dead handle that no list holds.
@@ -118,8 +119,8 @@ unsafe fn revive(memory: *mut HandleObject) {
         unsafe extern "C" {
             fn _Py_NewReference(object: *mut pyo3::ffi::PyObject);
         }
-        // SAFETY: writes the header anew, but for the class. `PyObject_Init`
-        // would count the class, whose count all threads share.
+        // SAFETY: dead memory; this writes the header anew, except for the class.
+        // (`PyObject_Init` would also count the class, whose count all threads share.)
         unsafe { _Py_NewReference(memory.cast()) };
     }
 }

@@ -1,15 +1,15 @@
 //! Handles: callbacks that wait to be run.
 //!
 //! Their classes extend asyncio's own classes: the memory begins with the slots of
-//! those classes, filled as asyncio fills them wherever another object may
-//! look, and up to two arguments follow in place. A handle belongs to its
-//! loop's thread; `cancel` may come from any, and so may a look at it. The
-//! slots of a handle that others may see are emptied by the thread inside the
-//! loop only, under the object's lock where there is no GIL.
+//! those classes, filled as asyncio fills them wherever other code may look, and
+//! up to two arguments follow inline. A handle belongs to its loop's thread, but
+//! any thread may cancel or inspect it. The slots of a handle that others may see
+//! are emptied only by the thread inside the loop, under the object's lock where
+//! there is no GIL.
 //!
-//! The collector is not told of a handle while a running loop holds it: the
-//! loop is alive then, and with it all that the handle refers to. When a run
-//! ends, and when somebody keeps a handle past its call, it is told.
+//! The collector is not told of a handle while a running loop holds it: the loop
+//! is alive then, and so is all that the handle refers to. It is told when the run
+//! ends, or when somebody keeps a handle past its call.
 #![allow(unsafe_code)]
 
 mod class;
@@ -41,14 +41,14 @@ pub(crate) struct Callback<'a> {
     pub(crate) context: Option<Owned>,
 }
 
-/// What a handle is for, which its memory stays for.
+/// What a handle is for. Its memory is only reused for the same kind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
     /// Zero, as in fresh memory.
     Plain = 0,
     Timer,
-    /// `call_soon_threadsafe`'s, which CPython 3.14 and later give a class of its own.
+    /// Of `call_soon_threadsafe`; has a class of its own in CPython 3.14 and later.
     Threadsafe,
 }
 
@@ -106,7 +106,7 @@ impl HandleRef {
         Self(self.0.clone_ref(py))
     }
 
-    /// A reference that another thread will let go of (`shared_count`).
+    /// A reference that another thread will drop (`shared_count`).
     #[inline]
     pub(crate) fn share(&self, py: Python<'_>) -> Self {
         self.get().shared_ref(py)
@@ -156,8 +156,8 @@ impl HandleRef {
         }
     }
 
-    /// Drops what a callback kept that was cancelled meanwhile, maybe by itself,
-    /// unless this was a call within its own call.
+    /// Drops what the handle holds, which was cancelled during its call, maybe by its
+    /// own callback; not while another call of it is under way.
     #[cold]
     fn release_after_call(&self, py: Python<'_>) {
         if !self.get().is_running() {
@@ -165,11 +165,12 @@ impl HandleRef {
         }
     }
 
-    /// As `run`, with `cancel` in other threads waiting for the end.
+    /// As `run`, but `cancel` in other threads can wait for the callback's end.
     fn run_threadsafe(&self, py: Python<'_>) -> PyResult<()> {
         let handle = self.get();
         if handle.is_out_of_reach() {
-            // Who has cancelled it has sent word before letting go, which is a fence.
+            // A thread that has cancelled it has sent a message, which implies a fence,
+            // before it dropped its reference. This fence pairs with that one.
             fence(Ordering::Acquire);
             if handle.is_cancelled() {
                 return Ok(());

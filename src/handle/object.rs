@@ -19,7 +19,7 @@ use crate::py::native::Visitor;
 use crate::py::{Owned, call, context, shared_count};
 use crate::threadsafe_cancel;
 
-/// Arguments that need no tuple.
+/// How many arguments are stored in the handle, without a tuple.
 const INLINE_ARGS: usize = 2;
 
 pub(super) type Slot = Cell<*mut ffi::PyObject>;
@@ -40,17 +40,18 @@ pub(crate) struct HandleObject {
     /// From CPython 3.12 on the list is kept before the object.
     #[cfg(not(Py_3_12))]
     _weakrefs: Slot,
-    /// Where asyncio.TimerHandle has `_scheduled`, and asyncio's _ThreadSafeHandle
-    /// its lock; it stays empty.
+    /// `_scheduled` in asyncio.TimerHandle, the lock in asyncio's _ThreadSafeHandle;
+    /// unused.
     _first: Slot,
-    /// Where asyncio.TimerHandle has `_when`; it stays empty. In other handles it
-    /// is ours, and a callee may use it, being before its arguments, for itself.
+    /// `_when` in asyncio.TimerHandle, unused there. In other handles the scratch word
+    /// before the arguments, which `PY_VECTORCALL_ARGUMENTS_OFFSET` lets the callee
+    /// overwrite.
     second: Slot,
     // Ours.
     pub(super) inline: [Slot; INLINE_ARGS],
     pub(super) inline_count: Cell<u8>,
     pub(super) cancelled: AtomicBool,
-    /// How many calls of the callback are under way: it may ask for another one.
+    /// How many calls of the callback are under way; it may run its own handle.
     pub(super) running: AtomicU16,
     kind: Cell<Kind>,
     tracked: Cell<bool>,
@@ -98,7 +99,7 @@ impl HandleObject {
         Ok(())
     }
 
-    /// Counts a reference for a slot.
+    /// Adds a reference for a slot to own.
     ///
     /// # Safety
     /// A live object.
@@ -115,7 +116,7 @@ impl HandleObject {
         object
     }
 
-    /// Makes a reference a slot's.
+    /// Turns a reference into one that a slot owns.
     #[inline]
     fn take(&self, object: Owned) -> *mut ffi::PyObject {
         if counts_apart(self.kind()) {
@@ -130,12 +131,13 @@ impl HandleObject {
         self.alone(py, || self.fill_context(py))
     }
 
-    /// As [`own_context`](Self::own_context), where nobody else is about.
+    /// As [`own_context`](Self::own_context), for callers that know that no other thread
+    /// accesses the handle meanwhile.
     #[inline]
     pub(super) fn fill_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
         if self.context.get().is_null() {
             let made = context::empty(py)?;
-            // Making it may have run the collector, and that any code.
+            // Making it may have run the collector, and with it any code.
             if self.context.get().is_null() {
                 self.context.set(self.take(made));
             }
@@ -143,8 +145,8 @@ impl HandleObject {
         Ok(self.context.get())
     }
 
-    /// A context that was made for one call, and that nobody has seen or put
-    /// anything into, serves the next one.
+    /// After a call that made a context for itself: keeps the context for the next such
+    /// call, if nobody has seen it or put anything into it.
     #[inline]
     pub(super) fn give_context_back(&self, py: Python<'_>) {
         // Without the GIL another thread could be looking at it.
@@ -164,9 +166,10 @@ impl HandleObject {
         if tuple.is_null() {
             let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
             let count = usize::from(self.inline_count.get());
-            // SAFETY: the handle keeps callable and arguments alive while `running`
-            // counts, or nobody can make it let go of them. `second`, before the first
-            // argument, is the callee's to use, but in a timer, where it is asyncio's.
+            // SAFETY: the handle keeps callable and arguments alive: its slots are not
+            // emptied while `running` is above 0, and a handle that is out of reach cannot
+            // be cancelled. The word before the first argument is `second`, which the
+            // callee may overwrite, except in a timer, where it is asyncio's slot.
             unsafe {
                 call::vectorcall_at(
                     py,
@@ -214,12 +217,12 @@ impl HandleObject {
         self.kind.set(kind);
     }
 
-    /// The handle with what timers have besides, if it is a timer's.
+    /// The handle as a timer's, if it is one.
     #[inline]
     pub(super) fn timer(&self) -> Option<&TimerObject> {
         let memory = ptr::with_exposed_provenance::<TimerObject>((&raw const *self).addr());
-        // SAFETY: the memory of this kind, which CPython has given, is a timer's, and
-        // that begins with this.
+        // SAFETY: memory of this kind was allocated by CPython as a `TimerObject`, which
+        // begins with this handle.
         (self.kind() == Kind::Timer).then(|| unsafe { &*memory })
     }
 
@@ -243,15 +246,15 @@ impl HandleObject {
         unsafe { ffi::Py_REFCNT((&raw const *self).cast_mut().cast()) > 1 }
     }
 
-    /// Whether nobody but the caller can get hold of the handle: there is no other
-    /// reference, none can come of a weak one, and the collector shows it to nobody.
+    /// Whether nobody but the caller can reach the handle: there is no other reference,
+    /// no weak reference, and the collector does not know it.
     #[inline]
     pub(super) fn is_out_of_reach(&self) -> bool {
         // SAFETY: a live handle.
         !self.is_shared() && !self.tracked.get() && unsafe { *weakrefs(self) }.is_null()
     }
 
-    /// A reference that another thread will let go of.
+    /// A reference that another thread will drop.
     pub(super) fn shared_ref(&self, _py: Python<'_>) -> HandleRef {
         let this = (&raw const *self).cast_mut().cast();
         // SAFETY: alive during its own method; the reference is the one just counted.
@@ -266,7 +269,7 @@ impl HandleObject {
         drop(self.empty(py));
     }
 
-    /// Takes out what the callback needed. The slot of it reads as None afterwards.
+    /// Takes out the callback and its arguments. The callback's slot then holds None.
     fn empty(&self, py: Python<'_>) -> Released {
         let none = Owned::none(py);
         let held = self.alone(py, || {
@@ -283,7 +286,7 @@ impl HandleObject {
         Released { kind: self.kind(), held }
     }
 
-    /// Runs `body` while no other thread looks at the slots.
+    /// Runs `body` in the object's critical section: no other thread uses the slots.
     #[inline]
     pub(super) fn alone<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
         let this = (&raw const *self).cast_mut().cast();
@@ -318,15 +321,14 @@ impl HandleObject {
         }
     }
 
-    /// A handle of `call_soon_threadsafe` does not go on running behind the back
-    /// of a thread that cancels it or asks for its state (CPython 3.14 and
-    /// later).
+    /// Waits until a `call_soon_threadsafe` callback has stopped running, as CPython 3.14
+    /// and later do in another thread that cancels its handle or asks for its state.
     pub(super) fn wait_until_cancelled(&self, py: Python<'_>) -> PyResult<()> {
         if self.kind() == Kind::Threadsafe && cfg!(Py_3_14) {
             // SAFETY: the handle keeps its loop alive.
             let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
-            // In a forked child the callback is that of a thread that is not there, or
-            // this very one.
+            // In a forked child a callback that seems to run belongs to a thread that does
+            // not exist there, or it is this very one.
             if !event_loop.cell.is_mine() && !event_loop.cell.is_disowned() {
                 return threadsafe_cancel::wait(py, &self.running);
             }
@@ -334,16 +336,16 @@ impl HandleObject {
         Ok(())
     }
 
-    /// On the loop's thread: finishes what another thread's `cancel` began. The
-    /// caller, who holds the handle, drops what comes of it outside of the loop.
+    /// On the loop's thread: finishes a `cancel` that this or another thread began. The
+    /// caller, who holds the handle, drops the result outside of the loop's state.
     pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) -> Option<Released> {
         let held = self.take_timer().and_then(|key| inside.with(|state| state.timers.remove(key)));
         let released = (!self.is_running()).then(|| self.empty(py));
         drop(held);
         if self.is_shared() || cfg!(Py_3_14) {
-            // The loop holds it no longer: what keeps it may be in a cycle with
-            // the context. From 3.14 on the interpreter calls with a local variable's
-            // reference, where it had one of its own: the count of one tells nothing.
+            // The loop no longer holds it: whoever keeps it may form a cycle with it
+            // through the context. From 3.14 on the interpreter borrows a local variable's
+            // reference for a call, so a count of 1 does not mean that nobody keeps it.
             self.track();
         }
         released
@@ -388,18 +390,21 @@ impl HandleObject {
         }
     }
 
-    /// Gives the reference to the loop up.
+    /// Gives up the reference to the loop.
     pub(super) fn forget_loop(&self) {
         let event_loop = self.event_loop.replace(ptr::null_mut());
         // SAFETY: the slot owned this reference, if any.
         unsafe { give_up(self.kind(), event_loop) };
     }
 
-    /// Ends a handle: its memory goes to its loop's list of such where that is
-    /// within reach.
+    /// Deallocates a handle. Its memory goes to a list of its loop for reuse, if this
+    /// thread may use that list.
+    ///
+    /// # Safety
+    /// Called once by `tp_dealloc`: no reference is left and the memory is whole.
     // HOT: call_soon
     pub(super) unsafe fn end(this: *mut Self) {
-        // SAFETY: CPython passes the dead object, whose memory is still whole.
+        // SAFETY: the memory is whole by the caller's promise.
         let handle = unsafe { &*this };
         if handle.tracked.replace(false) {
             // SAFETY: known to the collector, as the flag says.
@@ -409,13 +414,13 @@ impl HandleObject {
         unsafe { clear_weakrefs(this) };
         handle.clear_all();
         handle.cancelled.store(false, Ordering::Relaxed);
-        // Nobody is calling it, even if threads that did so at once have miscounted.
+        // Nobody is calling it, even if concurrent calls have miscounted.
         handle.running.store(0, Ordering::Relaxed);
         if let Some(timer) = handle.timer() {
             timer.forget();
         }
         let event_loop = handle.event_loop.get();
-        // SAFETY: but for its loop it refers to nothing, and nothing to it.
+        // SAFETY: nothing refers to it, and it refers to its class and loop only.
         let dead = unsafe { DeadHandle::new(this) };
         if event_loop.is_null() {
             return drop(dead);
@@ -427,17 +432,19 @@ impl HandleObject {
         let is_mine = target.cell.is_mine();
         let kind = handle.kind();
         if kind == Kind::Threadsafe {
-            // Who is inside the loop keeps it alive, others have the handle for it.
-            // SAFETY: the slot's reference is there until the next line.
+            // A thread inside the loop keeps the loop alive; for any other thread only this
+            // handle does.
+            // SAFETY: the slot owns its reference until the handle is put on the list.
             let alive = (!is_mine).then(|| unsafe { Owned::from_borrowed(event_loop) });
-            // From here on it may be another thread's next handle.
+            // From here on another thread may reuse the memory.
             target.shared_handles.put(py, event_loop, dead);
             if !is_mine {
-                // Another thread may be closing it: one of both sees the other.
+                // Another thread may be closing the loop. Either it drains this handle, or
+                // this thread sees below that the loop is closed.
                 fence(Ordering::SeqCst);
             }
             if target.closed() {
-                // It would keep the loop alive until the collector comes.
+                // A handle on the list would keep the loop alive until the collector runs.
                 drop(target.shared_handles.drain(py));
             }
             drop(alive);
@@ -456,7 +463,7 @@ impl HandleObject {
     }
 }
 
-/// What a cancelled handle held. To drop it may run any code.
+/// What a cancelled handle held. Dropping it may run any code.
 #[must_use]
 pub(crate) struct Released {
     kind: Kind,
@@ -472,7 +479,8 @@ impl Drop for Released {
     }
 }
 
-/// Whether what such a handle refers to is counted for all threads (`shared_count`).
+/// Whether such a handle's references use the count that all threads share
+/// (`shared_count`).
 #[inline]
 fn counts_apart(kind: Kind) -> bool {
     cfg!(Py_GIL_DISABLED) && kind == Kind::Threadsafe
@@ -527,8 +535,8 @@ unsafe fn weakrefs(this: *const HandleObject) -> *const *mut ffi::PyObject {
 }
 
 impl HandleObject {
-    /// Breaks cycles. The loop stays: a handle without one cannot be asked
-    /// anything, and the loop's own clear breaks that side.
+    /// Breaks cycles. The reference to the loop stays: the handle's methods need it, and
+    /// the loop's own clear breaks that side.
     pub(super) fn clear_for_collector(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
         // SAFETY: the collector runs attached.

@@ -1,8 +1,8 @@
-//! Dead handles of `call_soon_threadsafe`, which any thread makes.
+//! Dead handles of `call_soon_threadsafe`, which any thread may call.
 //!
-//! They come to an end in whichever thread lets go of them last. If each went back
-//! to the allocator, that would be memory of one thread that another frees, and the
-//! collector, which counts by thread, would believe that senders fill the memory.
+//! A handle is deallocated by whichever thread drops it last. If the memory went back
+//! to the allocator, one thread would free what another has allocated, and the
+//! collector, which counts per thread, would believe that senders fill the memory.
 #![allow(unsafe_code)]
 
 use std::mem::ManuallyDrop;
@@ -16,17 +16,17 @@ use crate::handle::Kind;
 use crate::handle::free_list::{DeadHandle, Memory};
 use crate::py::Owned;
 
-/// Dead handles that a loop keeps: as many as may wait for it before their
-/// senders do.
+/// How many dead handles a loop keeps: as many as messages may wait before senders
+/// wait for the loop (`backpressure`).
 const LENGTH: usize = 8192;
 
-/// Dead handles, for all threads that send to one loop. Each has kept its
-/// reference to the loop, whose count would otherwise pass between processors for
-/// every message.
+/// Dead handles, for all threads that send to one loop. Each keeps its reference to
+/// the loop: otherwise the loop's count would move between processors for every
+/// message.
 #[derive(Default)]
 pub(crate) struct SharedHandles {
     list: imp::List,
-    /// The loop; null before the first handle was kept.
+    /// The loop; null until the first handle is kept.
     event_loop: AtomicPtr<ffi::PyObject>,
 }
 
@@ -42,7 +42,7 @@ impl SharedHandles {
         std::iter::from_fn(|| self.list.pop(py)).collect::<Vec<_>>()
     }
 
-    /// Shows their references to the loop to the collector, and so to
+    /// Shows the dead handles' references to the loop to the collector, and so to
     /// `gc.get_referents`.
     pub(crate) fn traverse(
         &self,
@@ -50,7 +50,8 @@ impl SharedHandles {
         visit: &PyVisit<'_>,
     ) -> Result<(), PyTraverseError> {
         if let Some(event_loop) = NonNull::new(self.event_loop.load(Ordering::Relaxed)) {
-            // SAFETY: alive, because its collection looks at it; nothing is counted.
+            // SAFETY: the loop is alive, because this is its own `tp_traverse`;
+            // `ManuallyDrop` leaves its count unchanged.
             let event_loop = ManuallyDrop::new(unsafe { Owned::from_raw(event_loop.as_ptr()) });
             for _ in 0..self.list.len(py) {
                 visit.call(event_loop.as_py())?;
@@ -59,11 +60,12 @@ impl SharedHandles {
         Ok(())
     }
 
-    /// Keeps a dead handle of a loop, which somebody else keeps alive, too, for the
-    /// next that is made.
+    /// Keeps a dead handle of a loop for reuse. The caller makes sure that something
+    /// else keeps the loop alive as well.
     #[inline]
     pub(super) fn put(&self, py: Python<'_>, event_loop: *mut ffi::PyObject, dead: DeadHandle) {
-        // Read first: senders read what lies beside it.
+        // Load first: a needless store would take the cache line away from senders,
+        // which read the fields next to it.
         if self.event_loop.load(Ordering::Relaxed) != event_loop {
             self.event_loop.store(event_loop, Ordering::Relaxed);
         }
@@ -110,7 +112,7 @@ mod imp {
 
     use super::{DeadHandle, LENGTH, Python};
 
-    /// Made when the first handle ends: most loops are sent nothing. Boxed, because
+    /// Made when the first handle dies: most loops never get a message. Boxed, because
     /// its alignment is larger than that of Python objects.
     #[derive(Default)]
     pub(super) struct List(OnceLock<Box<ArrayQueue<DeadHandle>>>);

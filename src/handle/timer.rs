@@ -1,5 +1,5 @@
-//! What handles of timers have besides: when they are due, and where the loop's
-//! timers hold them.
+//! What timer handles have in addition: when they are due, and their key in the
+//! loop's timers.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -19,12 +19,12 @@ pub(crate) struct TimerObject {
     pub(super) handle: HandleObject,
     key: Cell<Option<TimerKey>>,
     when_seconds: Cell<f64>,
-    /// `when` as the caller gave it, if it did.
+    /// The time as an object, if it was not computed here as a float.
     given: Slot,
 }
 
 impl HandleObject {
-    /// Notes where the loop's timers hold the handle.
+    /// Notes the handle's key in the loop's timers; None once it is not in them.
     #[inline]
     pub(crate) fn set_timer(&self, key: Option<TimerKey>) {
         if let Some(timer) = self.timer() {
@@ -32,7 +32,7 @@ impl HandleObject {
         }
     }
 
-    /// Where the loop's timers hold the handle, which they are to give back.
+    /// Takes the key, for removing the handle from the loop's timers.
     pub(super) fn take_timer(&self) -> Option<TimerKey> {
         self.timer()?.key.take()
     }
@@ -58,7 +58,7 @@ impl TimerObject {
         visitor.pointer(self.given.get());
     }
 
-    /// Before the memory serves again: there is neither a time nor a place.
+    /// Drops the key and the time object before the memory is reused.
     #[inline]
     pub(super) fn forget(&self) {
         self.key.set(None);

@@ -9,24 +9,24 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 
-/// Room for a view: exporters may keep pointers into what they fill.
+/// The memory of a view. It must not move, because exporters may keep pointers into it.
 pub(crate) struct Room(ffi::Py_buffer);
 
 impl Room {
-    /// With nothing in it yet.
+    /// Without a view in it yet.
     #[inline]
     pub(crate) fn new() -> Self {
         Self(ffi::Py_buffer::new())
     }
 }
 
-/// What room does not move in while it is held.
+/// A pointer to a [`Room`] that does not move while the pointer is held.
 pub(crate) trait Place: DerefMut<Target = Room> {}
 
-/// On the stack, for as long as it is borrowed.
+/// On the stack, while it is borrowed.
 impl Place for &mut Room {}
 
-/// Wherever the owner goes.
+/// On the heap, wherever the owner moves.
 impl Place for Box<Room> {}
 
 /// A contiguous view, released when dropped.
@@ -69,7 +69,7 @@ impl<P: Place> View<P> {
     }
 
     /// The bytes. Another thread may change them meanwhile, as it may while
-    /// `socket.send` runs: what is sent is then either of the two.
+    /// `socket.send` runs: the old or the new value is sent then.
     pub(crate) fn bytes(&self) -> &[u8] {
         if self.len() == 0 {
             return &[];
@@ -100,7 +100,8 @@ impl<P: Place> View<P> {
 
 impl<P: Place> Drop for View<P> {
     fn drop(&mut self) {
-        // SAFETY: filled by PyObject_GetBuffer where it still is, and released once.
+        // SAFETY: PyObject_GetBuffer filled it, it has not moved since (`Place`), and it
+        // is released once.
         unsafe { ffi::PyBuffer_Release(&mut self.0.0) }
     }
 }

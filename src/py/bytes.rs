@@ -14,7 +14,7 @@ pub(crate) fn copy(py: Python<'_>, data: &[u8]) -> PyResult<Owned> {
     unsafe { Owned::from_result(py, ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), size)) }
 }
 
-/// The content of an exact `bytes` object, else none.
+/// The content of an exact `bytes` object; None for any other object.
 #[inline]
 pub(crate) fn exact<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a [u8]> {
     // SAFETY: the object is alive.
@@ -25,7 +25,7 @@ pub(crate) fn exact<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a [u8]> {
     Some(unsafe { content(object.as_ptr()) })
 }
 
-/// The bytes behind a `bytes` object.
+/// The content of a `bytes` object.
 ///
 /// # Safety
 /// `object` is an instance of `bytes` and outlives `'a`.

@@ -57,7 +57,7 @@ pub(crate) unsafe fn with_tuple(
     unsafe { Owned::from_result(py, result) }
 }
 
-/// Calls a function whose first parameter is `receiver` with one argument more.
+/// Calls a function with `receiver` and one argument.
 // HOT: proto
 #[inline]
 pub(crate) fn call_method1(
@@ -109,8 +109,8 @@ pub(crate) unsafe fn vectorcall(
     unsafe { vectorcall_at(py, callable, arguments, count, true) }
 }
 
-/// Calls with `count` arguments at `arguments`, before which there is a slot for
-/// the callee's use or not.
+/// As [`vectorcall`]; `slot_before` says whether there is a slot before the arguments
+/// that the callee may overwrite.
 ///
 /// # Safety
 /// `callable` and the arguments are alive, and the slot, if there is one, may be

@@ -1,11 +1,11 @@
-//! Memory that whoever holds the GIL may open.
+//! Memory that the thread with the GIL may open.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
 
 use pyo3::prelude::*;
 
-/// A value that all threads share by the GIL.
+/// A value that all threads share under the GIL.
 #[derive(Default)]
 pub(crate) struct GilCell<T> {
     value: UnsafeCell<T>,
@@ -24,7 +24,8 @@ impl<T> GilCell<T> {
     pub(crate) fn with<R>(&self, _py: Python<'_>, body: impl FnOnce(&mut T) -> R) -> R {
         #[cfg(debug_assertions)]
         assert!(!self.open.replace(true), "opened twice");
-        // SAFETY: the token is the GIL, and the body keeps it and does not come here.
+        // SAFETY: the token proves that this thread has the GIL, and the body neither
+        // gives it up nor comes back here.
         let result = body(unsafe { &mut *self.value.get() });
         #[cfg(debug_assertions)]
         self.open.set(false);

@@ -1,4 +1,4 @@
-//! An exception as the one that is being handled: what `sys.exc_info()` tells.
+//! Makes an exception the one that is being handled, which `sys.exc_info()` returns.
 #![allow(unsafe_code)]
 
 use pyo3::ffi;
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::py::Owned;
 
-/// The exception that was handled before, which is so again in the end.
+/// While this lives, an exception is being handled; its drop restores the previous one.
 ///
 /// asyncio calls exception handlers within its `except` blocks, where `logging.exception`
 /// finds the traceback, and what the handler raises has the exception as its context.
@@ -17,8 +17,8 @@ pub(crate) struct Handled {
 impl Handled {
     pub(crate) fn new(exception: &Bound<'_, PyAny>) -> Self {
         let py = exception.py();
-        // What an outer frame handles stays with that frame: put into this one it would
-        // stay behind in a generator that is suspended here.
+        // An exception that an outer frame handles is not to be restored into this one:
+        // it would stay behind in a generator that is suspended here.
         let found = current(py);
         set(None);
         let outer = current(py);

@@ -5,8 +5,8 @@ use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Refuses sub-interpreters. Classes and cached objects of the extension are the
-/// process's, and an object of one interpreter in another ends it.
+/// Refuses sub-interpreters. The extension has one set of classes and cached objects
+/// per process, and an object of one interpreter crashes another.
 ///
 /// # Errors
 /// ImportError in any interpreter but the main one.
@@ -30,5 +30,5 @@ pub(crate) fn is_main_thread(py: Python<'_>) -> bool {
     PyResult::<std::ffi::c_ulong>::is_ok_and(main(), |main| main == me)
 }
 
-/// The number that CPython gives the interpreter that it starts with.
+/// CPython's number of the main interpreter.
 const MAIN: i64 = 0;

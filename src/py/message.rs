@@ -1,9 +1,8 @@
-//! `bytes` objects that are received into, and received into again once
-//! nobody holds them any more.
+//! `bytes` objects that data is received into, reused once nobody holds them.
 //!
-//! Most protocols let go of a message before they return: they parse it, or
-//! write it on. Its memory then serves the next one, and the allocator, for
-//! which a kilobyte is already out of its fast paths, is not asked at all.
+//! Most protocols drop a message before they return: they parse it, or pass its
+//! content on. Its memory then serves the next message, without a call of the
+//! allocator, for whose fast paths a kilobyte is already too large.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -13,8 +12,8 @@ use pyo3::prelude::*;
 
 use crate::py::{Owned, bytes};
 
-/// Below this many bytes CPython's own allocator is as fast as the spare, which
-/// stays with the messages that profit.
+/// Below this many bytes CPython's own allocator is as fast as the spare, which is
+/// left to the messages that profit.
 const WORTHWHILE: usize = 480;
 
 unsafe extern "C" {
@@ -24,7 +23,7 @@ unsafe extern "C" {
 /// A `bytes` object for a protocol.
 pub(crate) struct Message {
     object: Owned,
-    /// Bytes that it has room for; 0 where it is not worth keeping.
+    /// Bytes that it has room for; 0 if it is not worth reusing.
     room: usize,
 }
 
@@ -36,7 +35,7 @@ impl Message {
         Ok(Self { object: bytes::copy(py, data)?, room })
     }
 
-    /// An object whose memory is not used again.
+    /// An object whose memory is not reused.
     pub(crate) fn of(object: Owned) -> Self {
         Self { object, room: 0 }
     }
@@ -52,7 +51,7 @@ impl Message {
         unsafe { bytes::content(self.object.as_ptr()) }
     }
 
-    /// Whether its memory is worth asking after.
+    /// Whether its memory is worth reusing.
     #[inline]
     pub(crate) fn is_worthwhile(&self) -> bool {
         self.room > 0
@@ -73,14 +72,14 @@ impl Message {
     /// Gives the object another length.
     ///
     /// # Safety
-    /// The object is alone, `length` is within its room, and so many bytes at
-    /// its front are set before anybody reads them.
+    /// The object is alone, `length` is within its room, and its first `length`
+    /// bytes are written before anybody reads them.
     #[inline]
     unsafe fn set_length(&mut self, length: usize) {
         debug_assert!(length <= self.room && self.is_alone(), "{length} of {}", self.room);
         let object = self.object.as_ptr().cast::<ffi::PyBytesObject>();
-        // SAFETY: nobody else looks at the object, and one byte more than its
-        // room was allocated, for the zero at the end.
+        // SAFETY: nobody else refers to the object, and it was allocated with one byte
+        // more than its room, for the zero at the end.
         unsafe {
             (*object.cast::<ffi::PyVarObject>()).ob_size = length as ffi::Py_ssize_t;
             #[allow(deprecated)]
@@ -94,18 +93,18 @@ impl Message {
     fn space(&mut self) -> &mut [MaybeUninit<u8>] {
         // SAFETY: callers own an object that nobody else sees.
         let memory = unsafe { ffi::PyBytes_AS_STRING(self.object.as_ptr()) }.cast_mut();
-        // SAFETY: the object was made with so much room.
+        // SAFETY: the object was made with that much room.
         unsafe { std::slice::from_raw_parts_mut(memory.cast(), self.room) }
     }
 }
 
-/// The one message of a loop whose memory waits for the next.
+/// One message at most, whose memory waits for the next.
 #[derive(Default)]
 pub(crate) struct Spare(Option<Message>);
 
 impl Spare {
-    /// A message with a copy of `data`; in memory of its own where the
-    /// receiver `keeps` what it gets, since a spare may be larger than that.
+    /// A message with a copy of `data`. If the receiver `keeps` what it gets, the
+    /// memory is new, because a spare may be larger than needed.
     // HOT: proto
     #[inline]
     pub(crate) fn copy(&mut self, py: Python<'_>, data: &[u8], keeps: bool) -> PyResult<Message> {
@@ -115,7 +114,8 @@ impl Spare {
             return Message::copy(py, data);
         }
         let Some(mut message) = self.0.take() else { return Message::copy(py, data) };
-        // SAFETY: the room is larger, and the ranges are different objects.
+        // SAFETY: the room suffices (`fits`), the ranges are different objects, and
+        // a spare is alone.
         unsafe {
             let memory = message.space().as_mut_ptr().cast::<u8>();
             std::ptr::copy_nonoverlapping(data.as_ptr(), memory, length);
@@ -141,7 +141,7 @@ impl Spare {
         Ok(Filling(Message { object, room: capacity }))
     }
 
-    /// Takes a message back that nobody holds; what it replaces.
+    /// Takes back a message that nobody else holds; returns the one that it replaces.
     #[inline]
     pub(crate) fn put_back(&mut self, message: Message) -> Option<Message> {
         debug_assert!(message.is_alone(), "somebody reads the spare message");
@@ -166,8 +166,8 @@ impl Filling {
         }
     }
 
-    /// The message, as long as what was set; with no more memory than it needs
-    /// where the receiver `keeps` what it gets, or where half would be wasted.
+    /// The message, `length` bytes long. Its memory is cut to that if the receiver
+    /// `keeps` what it gets, or if half would be wasted.
     ///
     /// # Safety
     /// The first `length` bytes have been written.
@@ -182,7 +182,7 @@ impl Filling {
             unsafe { self.0.set_length(length) };
             return Ok(self.0);
         }
-        // SAFETY: as above; the length that the call changes is that of its room.
+        // SAFETY: as above. The call below expects a length that matches the memory.
         unsafe { self.0.set_length(self.0.room) };
         let mut object = self.0.object.into_raw();
         // SAFETY: the only reference; on failure the call frees the object,

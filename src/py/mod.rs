@@ -1,9 +1,10 @@
-//! The binding's own layer over CPython: owned references, calls without an
+//! The general layer over CPython's C API: owned references, calls without an
 //! argument tuple, contexts, `bytes` that are received into, and heap types
 //! whose methods take their arguments as a slice.
 //!
-//! Together with `loop_cell.rs` this is where the binding's unsafe code lives.
-//! Everything here runs on a thread that is attached to the interpreter.
+//! Unsafe code specific to one object layout sits beside that object (`handle/`,
+//! `coroutine/`, `streams/`, `tls/`, `sockets/`, `transports/`, `event_loop/`).
+//! Unless it says otherwise, everything here runs on an attached thread.
 
 pub(crate) mod args;
 pub(crate) mod buffer;

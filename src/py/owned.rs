@@ -1,5 +1,5 @@
-//! A strong reference that is dropped without asking whether the interpreter
-//! is attached: everything that holds one runs attached by construction.
+//! A strong reference that is dropped without asking whether the thread is
+//! attached: everything that holds one runs attached by construction.
 #![allow(unsafe_code)]
 
 use std::mem;
@@ -80,7 +80,7 @@ impl Owned {
         unsafe { Self::from_result(py, ffi::PyFloat_FromDouble(value)) }
     }
 
-    /// Borrowed for a call.
+    /// The object, borrowed.
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
         self.0.as_ptr()
@@ -108,14 +108,14 @@ impl Owned {
         unsafe { Borrowed::from_ptr(py, self.as_ptr()) }
     }
 
-    /// The same reference out of PyO3's type.
+    /// Views PyO3's type as this one.
     #[inline]
     pub(crate) fn of_py(object: &Py<PyAny>) -> &Self {
         // SAFETY: both are one non-null pointer that counts as one reference.
         unsafe { &*(&raw const *object).cast::<Self>() }
     }
 
-    /// PyO3's type for the same reference, for `PyVisit`.
+    /// Views this as PyO3's type, for `PyVisit`.
     #[inline]
     pub(crate) fn as_py(&self) -> &Py<PyAny> {
         // SAFETY: both are one non-null pointer that counts as one reference.

@@ -1,11 +1,11 @@
-//! References that one thread makes and another gives up.
+//! References that one thread adds and another drops.
 //!
-//! Without the GIL an object counts the references of the thread that made it apart
-//! from those of all others. A reference that its own thread has counted and another
-//! gives up makes the object be sent back, and it lives until its thread looks; one
-//! that the others have counted and its own thread gives up ends the own count early,
-//! for good. So what goes from thread to thread is counted with the others from its
-//! beginning to its end. With the GIL there is one count.
+//! The free-threaded build counts references twice (PEP 703): a plain local count for
+//! the owning thread and an atomic shared one for all others. An object whose reference
+//! the owner has counted and another thread drops is queued for the owner to merge the
+//! counts, and lives until then; the reverse ends the cheap local count for good. So a
+//! reference that crosses threads uses the shared count from beginning to end. With the
+//! GIL there is one count.
 #![allow(unsafe_code)]
 
 use pyo3::ffi;
@@ -21,11 +21,11 @@ mod without_gil {
 
     use super::ffi;
 
-    /// The lowest two bits of the count are flags.
+    /// One reference; the lowest two bits of the shared count are flags.
     const ONE: isize = 1 << 2;
 
     unsafe extern "C" {
-        /// What `Py_DECREF` does in a thread that is not the object's.
+        /// What `Py_DECREF` does in a thread that does not own the object.
         fn _Py_DecRefShared(object: *mut ffi::PyObject);
     }
 
@@ -55,9 +55,13 @@ mod without_gil {
         }
     }
 
+    /// Whether the object's references are counted at all.
+    ///
+    /// # Safety
+    /// `object` is alive.
     #[inline]
     unsafe fn is_mortal(object: *mut ffi::PyObject) -> bool {
-        // SAFETY: the caller has a live object.
+        // SAFETY: the caller's promise.
         unsafe { (*object).ob_ref_local.load(Ordering::Relaxed) != u32::MAX }
     }
 }

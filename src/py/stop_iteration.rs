@@ -1,8 +1,8 @@
 //! Returning a value from an iterator: `StopIteration` with a value.
 //!
-//! The evaluator takes the value out of the exception at once and drops it. To
-//! make and destroy an exception for that costs some thousand instructions, so
-//! one is kept and raised again whenever nobody holds it.
+//! The evaluator takes the value out of the exception at once and drops the
+//! exception. Making and destroying one costs some thousand instructions, so one
+//! is kept and raised again whenever nobody else holds it.
 #![allow(unsafe_code)]
 
 use pyo3::exceptions::PyStopIteration;
@@ -18,35 +18,35 @@ pub(crate) fn raise(py: Python<'_>, value: Owned) {
     let Some(value) = spare::raise(py, value) else { return };
     // SAFETY: a live object.
     if unsafe { ffi::PyTuple_Check(value.as_ptr()) } != 0 {
-        // It would be taken for the arguments of the exception.
+        // CPython would take the tuple for the arguments of the exception.
         PyStopIteration::new_err((value.as_py().clone_ref(py),)).restore(py);
         return;
     }
-    // SAFETY: both are alive. What callers return is no exception, which would
-    // be taken for the one to be raised.
+    // SAFETY: both are alive. (An exception as the value would itself be raised, but
+    // callers never return one.)
     unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
 }
 
-/// Lets go of the value that was raised last. For the one who raised it, once
-/// it has been taken: nothing is to live longer than its owners think.
+/// Drops the value that was raised last. Whoever raised it calls this once the value
+/// has been taken, so that it does not live longer than its owners expect.
 #[inline]
 pub(crate) fn forget_value(_py: Python<'_>) {
     #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
     spare::forget_value();
 }
 
-/// Lets go of an exception that was caught in a Python frame: its traceback holds
-/// the frame, that all its variables, and one of them perhaps the one who raised it,
-/// who then never calls [`forget_value`]. For the loop, now and then. The caller is
-/// where any Python code may run.
+/// Gives up the kept exception if a Python frame has caught it. Its traceback holds
+/// the frame with all its variables, among them perhaps the object that raised it,
+/// which then never dies and never calls [`forget_value`]. The loop calls this now and
+/// then, where any Python code may run.
 #[inline]
 pub(crate) fn forget_caught(_py: Python<'_>) {
     #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
     spare::forget_caught();
 }
 
-/// Before 3.12 an exception is not made until somebody asks for it; with the
-/// GIL off an object that all threads share would cost more than it saves.
+/// Not used before 3.12, where no exception is made until somebody asks for it, nor
+/// without the GIL, where an object that all threads share costs more than it saves.
 #[cfg(all(Py_3_12, not(Py_GIL_DISABLED)))]
 mod spare {
     use std::ptr;
@@ -60,8 +60,8 @@ mod spare {
     /// A reference of our own, or null.
     static SPARE: AtomicPtr<PyStopIterationObject> = AtomicPtr::new(ptr::null_mut());
 
-    /// Raises the spare exception with a value, which is handed back where it
-    /// is in somebody's hands.
+    /// Raises the spare exception with a value, after replacing one that somebody else
+    /// holds. Hands the value back if that fails.
     #[inline]
     pub(super) fn raise(py: Python<'_>, value: Owned) -> Option<Owned> {
         let mut spare = SPARE.load(Ordering::Relaxed);
@@ -83,7 +83,7 @@ mod spare {
         None
     }
 
-    /// Whether nobody holds the exception, and nobody has left anything in it.
+    /// Whether nobody else holds the exception, and nobody has left anything in it.
     #[inline]
     fn is_clean(spare: *mut PyStopIterationObject) -> bool {
         // SAFETY: our reference keeps it alive, and the GIL keeps it still.
@@ -97,7 +97,7 @@ mod spare {
         }
     }
 
-    /// Another exception in the place of one that somebody has got hold of.
+    /// Makes a new exception in the place of one that somebody else holds, or of none.
     #[cold]
     fn renew(
         py: Python<'_>,
@@ -121,8 +121,8 @@ mod spare {
             forget(spare);
             return;
         }
-        // SAFETY: alone, so that nobody waits for the value; None lives as long as
-        // the interpreter.
+        // SAFETY: nobody else holds the exception, so nobody reads the value; None lives
+        // as long as the interpreter.
         unsafe {
             let none = ffi::Py_None();
             if (*spare).value != none {
@@ -140,18 +140,18 @@ mod spare {
         }
     }
 
-    /// Whether it was not the evaluator that took the value, but somebody the exception.
+    /// Whether somebody has caught the exception; the evaluator only takes its value.
     #[inline]
     fn is_caught(spare: *mut PyStopIterationObject) -> bool {
         // SAFETY: our reference keeps it alive, and the GIL keeps it still.
         unsafe { ffi::Py_REFCNT(spare.cast()) != 1 || !(*spare).traceback.is_null() }
     }
 
-    /// Leaves the exception to whoever holds it.
+    /// Leaves the exception to the code that holds it.
     #[cold]
     fn forget(spare: *mut PyStopIterationObject) {
         SPARE.store(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: the reference was ours, and is nobody's place any more.
+        // SAFETY: the reference was `SPARE`'s, which no longer points to the exception.
         unsafe { ffi::Py_DECREF(spare.cast()) };
     }
 }

@@ -1,14 +1,14 @@
 //! What happens to a thread that outlives the interpreter.
 //!
-//! Before 3.14 CPython ends a thread that wants the interpreter after its end by
-//! `pthread_exit`, and glibc does that by unwinding the thread's stack. The
+//! Before 3.14, if a thread wants to attach after the interpreter has ended, CPython
+//! calls `pthread_exit`, which glibc implements by unwinding the thread's stack. The
 //! unwinder would run the drops of Rust frames, which touch Python objects that
 //! nobody may touch any more, and end in a `catch_unwind` that swallows what must
-//! not be swallowed: `FATAL: exception not rethrown`, or worse. Any call into
-//! CPython can be where it begins, so no call is guarded; the library's
-//! personality routine, which the unwinder asks at every frame of ours that has
-//! something to run, is replaced by one that lets the thread wait for the end of
-//! the process instead. That is what CPython does itself from 3.14 on.
+//! not be swallowed: `FATAL: exception not rethrown`, or worse. This can begin in
+//! any call into CPython, so the calls are not guarded one by one. Instead, the
+//! library's personality routine, which the unwinder asks at every frame of ours that
+//! has something to run, is replaced by one that lets the thread wait for the end of
+//! the process. CPython itself does that from 3.14 on.
 //!
 //! Other C libraries end a thread without unwinding it.
 #![allow(unsafe_code)]
@@ -23,7 +23,7 @@ type Personality = unsafe extern "C" fn(c_int, c_int, u64, *mut c_void, *mut c_v
 
 unsafe extern "C" {
     /// Where every unwind table of this library finds its personality routine:
-    /// a word of its writable data, which the compiler names so.
+    /// a word of its writable data, under the name that the compiler gives it.
     #[link_name = "DW.ref.rust_eh_personality"]
     static PERSONALITY: AtomicPtr<c_void>;
 }
@@ -31,7 +31,7 @@ unsafe extern "C" {
 /// The routine of Rust's standard library.
 static RUST: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Lets threads wait that CPython would unwind. To be called while the module is
+/// Makes threads wait that CPython would unwind. Called while the module is
 /// initialised; a second call does nothing.
 pub(crate) fn park_instead_of_unwinding() {
     // SAFETY: an aligned word of this library's data that lives as long as the

@@ -18,19 +18,19 @@ use crate::sockets::kept::{Kept, Side};
 use crate::sockets::stock::Stock;
 use crate::transports::address;
 
-/// What a try has come to.
+/// The outcome of one try.
 pub(super) enum Attempt {
     Done(Owned),
-    /// The socket has to be waited for.
+    /// The call has to wait for the socket.
     Blocked,
     /// asyncio's own coroutine has to do it.
     Delegate,
 }
 
-/// Messages that are expected to be larger go straight into their own object:
-/// copying them would cost more than making it.
+/// Messages that are expected to have more bytes go straight into an object of their
+/// own: copying them would cost more than allocating it.
 const LARGE: u32 = 32 * 1024;
-/// The largest object that is made on expectation alone.
+/// Most bytes that are allocated on expectation alone.
 const MOST_EXPECTED: usize = 256 * 1024;
 
 /// A call on a socket, for the length of one try.
@@ -38,13 +38,13 @@ pub(super) struct Try<'a> {
     pub(super) inside: &'a Inside<'a>,
     pub(super) socket: &'a Owned,
     pub(super) fd: RawFd,
-    /// Nobody has waited for it yet: what is known to be in vain is not tried.
+    /// The call has not waited yet: a try that is known to be in vain is skipped.
     pub(super) first: bool,
 }
 
 impl Try<'_> {
-    /// What is kept of the socket, where its direction is worth a try; an error
-    /// where it is known not to be.
+    /// What is known of the socket, if it is kept. An error if a try in this direction is
+    /// known to be in vain.
     #[inline]
     fn gate<'s>(&self, state: &'s mut LoopState, side: Side) -> Result<Option<&'s mut Kept>, ()> {
         let mut kept = find(&state.fds, &mut state.sources, self.fd, self.socket);
@@ -57,7 +57,7 @@ impl Try<'_> {
         Ok(kept)
     }
 
-    /// Notes that the kernel has said no.
+    /// Notes that the kernel had no data or no room.
     pub(super) fn has_blocked(&self, side: Side) {
         self.inside.with(|state| {
             if let Some(kept) = find(&state.fds, &mut state.sources, self.fd, self.socket) {
@@ -75,10 +75,11 @@ impl Try<'_> {
             let Ok(kept) = self.gate(state, Side::Read) else { return Ok(Received::Blocked) };
             let expected = kept.map_or(0, |kept| kept.expected);
             let (received, asked) = if count > READ_RING_BYTES && !is_stream {
-                // What does not fit would be lost.
+                // The rest of a message that the ring has no room for would be lost.
                 (self.recv_large(py, count)?, count)
             } else if expected > LARGE && count > LARGE as usize {
-                // Some slack, so that the read that takes everything is a short one.
+                // With slack, a read that takes everything is a short one, which shows that
+                // nothing is left.
                 let capacity = (expected as usize + 1).next_power_of_two();
                 let capacity = capacity.min(MOST_EXPECTED).min(count);
                 (self.recv_large(py, capacity)?, capacity)
@@ -106,9 +107,9 @@ impl Try<'_> {
         }
     }
 
-    /// Receives by way of the loop's ring, and says how much was asked for. What
-    /// does not fit is left to the next call, which will expect more: a second
-    /// receive here could take an error that nobody would hear of.
+    /// Receives into the loop's ring and copies from there; also returns how many bytes
+    /// were asked for. What does not fit is left to the next call, which will expect
+    /// more: a second receive here could consume an error that nobody would be told of.
     #[inline]
     fn recv_small(
         &self,
@@ -116,14 +117,14 @@ impl Try<'_> {
         state: &mut LoopState,
         count: usize,
     ) -> Result<(Received, usize), Failed> {
-        // A transport has it for the length of one read, which runs no code.
+        // A closed loop has no ring any more.
         let Some(ring) = &mut state.ring else { return Ok((Received::Delegate, 0)) };
         let asked = count.min(READ_RING_BYTES);
         let space = ring.space().get_mut(..asked).unwrap_or_default();
         let Some(length) = socket::receive(sys::borrow(self.fd), space)? else {
             return Ok((Received::Blocked, asked));
         };
-        // SAFETY: the kernel has just filled so many bytes.
+        // SAFETY: the kernel has just written `length` bytes to the front of the ring.
         let filled = unsafe { ring.filled(length) };
         Ok((Received::Data(bytes::copy(py, filled)?, length), asked))
     }
@@ -134,14 +135,14 @@ impl Try<'_> {
         let Some(length) = socket::receive(sys::borrow(self.fd), large.space(0))? else {
             return Ok(Received::Blocked);
         };
-        // SAFETY: the kernel has just filled so many bytes.
+        // SAFETY: the kernel has just written the first `length` bytes.
         let message = unsafe { large.finish(py, length, true)? };
         Ok(Received::Data(message.object().clone_ref(py), length))
     }
 
     /// `socket.recv_into(buffer)`.
     pub(super) fn recv_into(&self, py: Python<'_>, buffer: &Owned) -> PyResult<Attempt> {
-        // What is no writable buffer is refused in CPython's words.
+        // asyncio's coroutine refuses what is no writable buffer, with CPython's message.
         let (mut room, buffer) = (Room::new(), buffer.bind(py));
         let Ok(mut view) = View::writable(&mut room, &buffer) else {
             return Ok(Attempt::Delegate);
@@ -172,7 +173,7 @@ impl Try<'_> {
         }
     }
 
-    /// `socket.send(data)`: moves `sent` on, and is done where that is all.
+    /// `socket.send(data)` from `sent` on, which it advances; done once all is sent.
     // HOT: raw
     #[inline]
     pub(super) fn send(&self, py: Python<'_>, data: &[u8], sent: &mut usize) -> PyResult<Attempt> {
@@ -209,7 +210,7 @@ impl Try<'_> {
         }
     }
 
-    /// A method of the socket by its name, done by CPython.
+    /// Calls a method of the Python socket by its name.
     pub(super) fn method<const N: usize>(
         &self,
         py: Python<'_>,
@@ -235,7 +236,7 @@ impl Try<'_> {
         let stock = Stock::get(py)?;
         let listener = self.socket.bind(py);
         let family = listener.getattr(intern!(py, "family"))?;
-        // The addresses of others have forms of their own.
+        // The addresses of other families have forms of their own.
         let known = matches!(family.extract()?, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
         if !known || !stock.is_current(py)? || !stock.layout(py).never_waits(py, self.socket)? {
             return Ok(Attempt::Delegate);
@@ -257,7 +258,7 @@ impl Try<'_> {
         keywords.set_item(intern!(py, "fileno"), fd.as_raw_fd())?;
         let connection =
             stock.socket(py).call((family, non_blocking(&kind)?, protocol), Some(&keywords))?;
-        // The object closes it from now on.
+        // The socket object owns the descriptor from now on.
         let _ = sys::release(fd);
         if !cfg!(target_os = "linux") {
             connection.call_method1(intern!(py, "setblocking"), (false,))?;
@@ -266,8 +267,8 @@ impl Try<'_> {
     }
 }
 
-/// A socket type that says how the descriptor is: CPython then need not make it
-/// so.
+/// The socket type with a flag (on Linux) for the descriptor being non-blocking, so that
+/// CPython need not make it so.
 fn non_blocking<'py>(kind: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     #[cfg(target_os = "linux")]
     {
@@ -278,8 +279,8 @@ fn non_blocking<'py>(kind: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     Ok(kind.clone())
 }
 
-/// Notes how large a message was. A full read was one of a larger message; a
-/// short one makes the expectation fall slowly, since messages come in parts.
+/// Notes how large a message was. A full read was part of a larger message. After a short
+/// one the expectation falls slowly, since messages sometimes arrive in parts.
 fn expect(kept: &mut Kept, length: usize, asked: usize) {
     let length = length.min(MOST_EXPECTED);
     kept.expected = if length == asked {

@@ -1,8 +1,8 @@
 //! One `sock_*` call, from its first step to its end.
 //!
-//! As in asyncio nothing happens before the first step, the socket is tried at
-//! once, and a call that waits tries again each time it is woken, so data that
-//! nobody has taken yet is never lost to a cancellation.
+//! As in asyncio, nothing happens before the first step, which tries the socket at once.
+//! A call that waits tries again each time it is woken, so a cancellation never loses
+//! data: nothing is received for a call that only waits.
 #![allow(unsafe_code)]
 
 use std::os::fd::RawFd;
@@ -25,7 +25,7 @@ use crate::sockets::stock::Stock;
 
 /// What was called, with its arguments.
 pub(super) enum Task {
-    /// At least one byte and at most so many.
+    /// At least one byte and at most this many.
     Recv(usize),
     RecvInto(Owned),
     RecvFrom(Owned),
@@ -65,10 +65,10 @@ impl Sending {
     }
 }
 
-/// Where it stands.
+/// How far a call has come.
 pub(super) enum Stage {
     New,
-    /// The socket is waited for, by a future that this iterator awaits.
+    /// The call waits for the socket, with a future that this iterator awaits.
     Waiting {
         iterator: Owned,
         future: Owned,
@@ -80,7 +80,7 @@ pub(super) enum Stage {
     Delegated(Owned),
 }
 
-/// What has come of the beginning of a wait.
+/// The outcome of beginning a wait.
 enum Wait {
     Begun { iterator: Owned, future: Owned, fd: RawFd, step: Step },
     Over,
@@ -193,7 +193,7 @@ impl Call {
     /// Ends a call that nobody will resume any more.
     pub(crate) fn abandon(self) {
         if let Stage::Waiting { future, fd, .. } = &self.stage {
-            // SAFETY: objects die on attached threads.
+            // SAFETY: CPython deallocates objects on attached threads.
             let py = unsafe { Python::assume_attached() };
             self.give_up(py, *fd, future);
         }
@@ -221,7 +221,7 @@ impl Call {
         self.go_on(py, true)
     }
 
-    /// Tries, and waits where there is nothing yet.
+    /// Tries, and waits if the socket is not ready.
     // HOT: raw
     pub(super) fn go_on(&mut self, py: Python<'_>, first: bool) -> PyResult<Step> {
         let mut first = first;
@@ -240,7 +240,7 @@ impl Call {
 
     fn attempt(&mut self, py: Python<'_>, first: bool) -> PyResult<Attempt> {
         let fd = Stock::get(py)?.layout(py).descriptor(py, &self.socket)?;
-        // SAFETY: only this call changes the reference, and not meanwhile.
+        // SAFETY: `self.event_loop` is an `EventLoop`, and keeps it alive for this call.
         let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.as_ptr()) };
         let (true, Some(inside)) = (fd >= 0, event_loop.enter_for_socket(py)) else {
             return Ok(Attempt::Delegate);
@@ -263,7 +263,7 @@ impl Call {
         }
     }
 
-    /// Waits for the socket; none where it is to be tried again at once.
+    /// Waits for the socket; None if it is to be tried again at once.
     // HOT: raw-wait
     fn wait(&mut self, py: Python<'_>) -> PyResult<Option<Step>> {
         match self.begin_wait(py)? {
@@ -278,7 +278,7 @@ impl Call {
 
     // HOT: raw-wait
     fn begin_wait(&self, py: Python<'_>) -> PyResult<Wait> {
-        // What would block in CPython's hands blocks in them.
+        // A socket that blocks, or has a timeout, is left to asyncio's coroutine.
         if !Stock::get(py)?.layout(py).never_waits(py, &self.socket)? {
             return Ok(Wait::Delegate);
         }
@@ -316,7 +316,7 @@ impl Call {
         if let Ok((iterator, step @ Step::Yield(_))) = step {
             return Ok(Wait::Begun { iterator, future, fd, step });
         }
-        // The future of somebody's own loop may be done already, or none at all.
+        // What an overridden `create_future` returns may be done already, or no future.
         keeping::unpark(&inside, fd, side, &future);
         step.map(|_| Wait::Over)
     }
@@ -360,12 +360,12 @@ impl Call {
 
     #[inline]
     fn event_loop(&self) -> &EventLoop {
-        // SAFETY: methods are attached, and the loop that the call was made by
-        // lives as long as this reference.
+        // SAFETY: coroutines run on attached threads, and this reference to the loop keeps
+        // it alive.
         unsafe { EventLoop::borrow(Python::assume_attached(), self.event_loop.as_ptr()) }
     }
 
-    /// Leaves the rest to the coroutine that this method is in asyncio.
+    /// Leaves the rest to the coroutine of asyncio's own method.
     #[cold]
     pub(super) fn delegate(&mut self, py: Python<'_>) -> PyResult<Step> {
         let coroutine = self.interpreted(py)?;
@@ -389,7 +389,7 @@ fn send(py: Python<'_>, this: &Try<'_>, sending: &mut Sending) -> PyResult<Attem
     }
     let view = match sending.view.take() {
         Some(view) => view,
-        // What has no buffer is refused in CPython's words.
+        // asyncio's coroutine refuses what has no buffer, with CPython's message.
         None => match View::readable(Box::new(Room::new()), &data) {
             Ok(view) => view,
             Err(_) => return Ok(Attempt::Delegate),

@@ -1,5 +1,5 @@
-//! `sock_connect`: the address is resolved by asyncio's own code, the
-//! connection begun by the socket, and the wait for it is native.
+//! `sock_connect`: asyncio's own code resolves the address, the Python socket begins the
+//! connection, and the wait for it is native.
 
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
@@ -15,12 +15,12 @@ use crate::sockets::kept::Side;
 use crate::sockets::stock::Stock;
 
 impl Call {
-    /// `_ensure_resolved`, which does not wait for addresses in figures.
+    /// `_ensure_resolved`, which does not wait for numeric addresses.
     pub(super) fn resolve(&mut self, py: Python<'_>, address: &Owned) -> PyResult<Step> {
         let socket = self.socket().bind(py);
         let family = socket.getattr(intern!(py, "family"))?;
         if !matches!(family.extract()?, libc::AF_INET | libc::AF_INET6) {
-            // A Unix socket does not say when its listener has room again.
+            // The poll does not report when the listener of a Unix socket has room again.
             return self.delegate(py);
         }
         let keywords = PyDict::new(py);
@@ -60,7 +60,7 @@ impl Call {
 }
 
 impl Try<'_> {
-    /// `socket.connect(address)`, or a look at what has become of it.
+    /// `socket.connect(address)`, or a check of how that has ended.
     pub(super) fn connect(&self, py: Python<'_>, connecting: &mut Connecting) -> PyResult<Attempt> {
         let stock = Stock::get(py)?;
         let address = &connecting.address;
@@ -84,8 +84,8 @@ impl Try<'_> {
             let error = PyOSError::new_err((error, text));
             return if stock.is_again(py, &error) { Ok(Attempt::Blocked) } else { Err(error) };
         }
-        // Not every wake-up is about this: a connection under way has no error
-        // either.
+        // The wake-up may have another cause, and a connection that is still under way
+        // has no error either.
         if socket::has_room(sys::borrow(self.fd)) {
             return Ok(Attempt::Done(Owned::none(py)));
         }

@@ -1,9 +1,9 @@
-//! The descriptor and the timeout inside of a plain socket object.
+//! Reads the descriptor and the timeout from the memory of a plain socket object.
 //!
-//! Both are asked for several times per message, and the methods that tell
-//! them would cost more than the rest of a call. The layout is CPython's
-//! private matter: it is tried on real sockets before the first use, and where
-//! it does not hold the methods are called.
+//! Both are needed several times per message, and calling the methods that return them
+//! would cost more than the rest of a call. The layout is private to CPython: it is
+//! tested on real sockets before the first use, and if it does not hold, the methods are
+//! called.
 #![allow(unsafe_code)]
 
 use std::mem::size_of;
@@ -26,7 +26,7 @@ struct Fields {
     sock_type: AtomicI32,
     sock_proto: AtomicI32,
     errorhandler: usize,
-    /// Nanoseconds; negative where calls block.
+    /// In nanoseconds; negative if calls block without limit.
     sock_timeout: AtomicI64,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Looks whether sockets of this interpreter are laid out as expected. Where
-    /// none can be made to look at, that is as good as a no.
+    /// Tests whether sockets of this interpreter are laid out as expected. If none can be
+    /// made for the test, the layout counts as unknown.
     #[cold]
     pub(super) fn probe(class: &Bound<'_, PyAny>) -> Self {
         Self { is_known: Self::holds(class).unwrap_or(false) }
@@ -54,7 +54,7 @@ impl Layout {
             }
             socket.call_method1("settimeout", (timeout,))?;
             let number = socket.call_method0("fileno")?.extract::<i32>()?;
-            // SAFETY: an object of at least this size.
+            // SAFETY: an object of at least this size, as checked above.
             let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
             let found = fields.sock_timeout.load(Ordering::Relaxed);
             let is_timeout = match timeout {
@@ -73,7 +73,7 @@ impl Layout {
         Ok(true)
     }
 
-    /// The descriptor of a plain socket; -1 where it was closed.
+    /// The descriptor of a plain socket; -1 if it is closed.
     // HOT: raw
     #[inline]
     pub(super) fn descriptor(self, py: Python<'_>, socket: &Owned) -> PyResult<i32> {
@@ -85,8 +85,8 @@ impl Layout {
         call::method(py, socket, intern!(py, "fileno"), [])?.bind(py).extract()
     }
 
-    /// Whether a plain socket is a stream of bytes: one that hands out messages
-    /// drops what a receive has no room for.
+    /// Whether a plain socket is a stream of bytes. A socket of another type drops the part
+    /// of a message that a receive has no room for.
     // HOT: raw
     #[inline]
     pub(super) fn is_stream(self, py: Python<'_>, socket: &Owned) -> PyResult<bool> {
@@ -113,7 +113,7 @@ impl Layout {
     }
 }
 
-/// A socket object of a caller's, who may close it at any time.
+/// A socket object that its owner may close at any time.
 pub(crate) struct SharedSocket {
     object: Owned,
     /// Its C part is laid out as probed.
@@ -129,7 +129,7 @@ impl SharedSocket {
     fn is_laid_out(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = socket.py();
         let stock = Stock::get(py)?;
-        // What the probed class is of, and the C part of whatever else derives from it.
+        // The C class below the one that was probed; other sockets derive from it as well.
         // SAFETY: a live class.
         let base = unsafe { (*stock.socket(py).as_type_ptr()).tp_base };
         // SAFETY: the base of a class lives as long as the class, and all but `object` have one.
@@ -144,15 +144,15 @@ impl SharedSocket {
         &self.object
     }
 
-    /// The descriptor that it has now, -1 after it was closed; none where it is no
-    /// socket of CPython's, which only a call could ask.
+    /// The descriptor that it has now, -1 if it is closed. None if it is no socket of
+    /// CPython's: only calling its `fileno` would tell.
     // HOT: udp
     #[inline]
     pub(crate) fn descriptor(&self) -> Option<i32> {
         if !self.is_known {
             return None;
         }
-        // SAFETY: of the C class that was probed, as the constructor has seen.
+        // SAFETY: `new` has found it to be an instance of the C class that was probed.
         let fields = unsafe { &*self.object.as_ptr().cast::<Fields>() };
         Some(fields.sock_fd.load(Ordering::Relaxed))
     }

@@ -1,4 +1,4 @@
-//! How a native call hands over to the coroutine that it is in asyncio.
+//! How a native call hands over to the coroutine of asyncio's own method.
 
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
@@ -41,8 +41,8 @@ impl Call {
 }
 
 impl Sending {
-    /// What is left to send, in a form whose length counts bytes: asyncio would
-    /// wait for ever to send as many bytes as a view has elements.
+    /// What is left to send, in a form whose length counts bytes. asyncio compares the
+    /// bytes sent with the number of items, and would wait for ever if items are larger.
     fn rest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let data = self.data().bind(py).to_owned();
         let is_wide = || -> PyResult<bool> {

@@ -1,8 +1,8 @@
-//! Which sockets stay in the poll, and who waits for them.
+//! Which sockets are kept in the poll, and which calls wait for them.
 //!
-//! A descriptor has one registration at a time. `add_reader`, a transport or a
-//! listener on the same number takes the place of a kept socket; calls that
-//! wait then look again, and find the new owner.
+//! A descriptor has one registration at a time. `add_reader`, a transport or a listener
+//! on the same number replaces a kept socket; calls that wait then try again and find
+//! the new owner.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -17,13 +17,13 @@ use crate::report::leaves_loop;
 use crate::sockets::kept::{Identity, Kept, Side, Waiters};
 use crate::sockets::stock::Stock;
 
-/// How many sockets are kept, and when to look for those that are gone.
+/// How many sockets are kept, and at which number those that are gone are looked for.
 pub(crate) struct Keeping {
     count: usize,
     sweep_at: usize,
 }
 
-/// Fewer than so many are not worth a look.
+/// Fewer kept sockets than this are not worth a sweep.
 const FIRST_SWEEP: usize = 64;
 
 impl Default for Keeping {
@@ -32,14 +32,14 @@ impl Default for Keeping {
     }
 }
 
-/// Futures that left the loop's state, to be resolved or dropped outside of it.
+/// Futures taken out of the loop's state, to be resolved or dropped outside of it.
 #[derive(Default)]
 pub(crate) struct Waiting {
     read: Waiters,
     write: Waiters,
 }
 
-/// Where a future was put.
+/// Whether a future was added to those that wait for a socket.
 pub(super) enum Parked {
     Yes,
     /// The socket has to be registered first.
@@ -48,7 +48,7 @@ pub(super) enum Parked {
     Foreign,
 }
 
-/// What is kept under a number.
+/// What a descriptor's number belongs to.
 enum Slot {
     Free,
     Kept(Token),
@@ -64,7 +64,7 @@ fn slot(state: &LoopState, fd: RawFd) -> Slot {
     }
 }
 
-/// What is kept of a socket, if it is this very object's.
+/// The kept socket with this number, if it is this very object.
 // HOT: raw
 #[inline]
 pub(super) fn find<'a>(
@@ -79,7 +79,7 @@ pub(super) fn find<'a>(
     }
 }
 
-/// Lets a future wait for a socket that is kept.
+/// Adds a future to those that wait for a kept socket.
 // HOT: raw-wait
 #[inline]
 pub(super) fn park(
@@ -104,10 +104,11 @@ pub(super) fn park(
     }
 }
 
-/// Puts a socket into the poll, or renews what is there under its number.
+/// Registers a socket with the poll, or renews the registration of its number.
 ///
 /// # Errors
-/// What the kernel says; nothing is kept then.
+/// What Python raises for the weak reference. The result within is the kernel's error;
+/// the socket is not kept then.
 pub(super) fn register(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -117,7 +118,7 @@ pub(super) fn register(
     let identity = Identity::of(py, socket)?;
     let plain = fd >= 0 && socket::is_plain_stream(sys::borrow(fd));
     let (result, dropped) = inside.with(|state| {
-        // A new token: what the old one's file still brings finds nothing.
+        // With a new token, late events of the old one's file find nothing.
         let old = match slot(state, fd) {
             Slot::Kept(token) => take(state, token),
             _ => None,
@@ -156,7 +157,7 @@ pub(super) fn unpark(inside: &Inside<'_>, fd: RawFd, side: Side, future: &Owned)
     drop(removed);
 }
 
-/// The poll has told of a kept socket: those who wait try again.
+/// The poll has reported a kept socket: wakes the calls that wait, to try again.
 // HOT: raw-wait
 pub(crate) fn on_event(
     py: Python<'_>,
@@ -182,14 +183,14 @@ pub(crate) fn on_event(
     wake(py, waiting)
 }
 
-/// Resolves the futures of those who wait; they look again, whatever for.
+/// Resolves the futures of calls that wait. They try again, whatever the reason.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 pub(crate) fn wake(py: Python<'_>, waiting: Waiting) -> PyResult<()> {
     for future in waiting.read.iter().chain(waiting.write.iter()) {
         let Err(error) = resolve(py, future) else { continue };
-        // asyncio asks first, but a future that was cancelled is the rare case.
+        // asyncio checks before it sets the result, but a cancelled future is rare.
         let done = future.bind(py).call_method0(intern!(py, "done"));
         if done.is_ok_and(|done| done.is_truthy().unwrap_or(false)) {
             continue;
@@ -213,24 +214,25 @@ fn resolve(py: Python<'_>, future: &Owned) -> PyResult<()> {
     call::method(py, future, intern!(py, "set_result"), [none.as_ptr()]).map(drop)
 }
 
-/// Frees a number for a transport or a listener. Those who have waited for the
-/// socket are the caller's to wake.
+/// Frees a number for a transport or a listener. The caller must wake the calls that have
+/// waited for the kept socket.
 pub(crate) fn displace(state: &mut LoopState, fd: RawFd) -> Waiting {
     let Slot::Kept(token) = slot(state, fd) else { return Waiting::default() };
     remove(state, token).map_or_else(Waiting::default, |kept| into_waiting(*kept))
 }
 
-/// Frees a number for `add_reader` or `add_writer`, which changes the
-/// registration to its own: true with that. As in asyncio it takes the place of
-/// whoever has waited in the same direction; the others are to be woken.
+/// Frees a number for `add_reader` or `add_writer`, which changes the registration to its
+/// own. None if there was no kept socket. As in asyncio the watch replaces the calls that
+/// waited in the same direction ([`Waiting::forget`]); the caller must wake the others.
 pub(crate) fn make_way(state: &mut LoopState, fd: RawFd) -> Option<Waiting> {
     let Slot::Kept(token) = slot(state, fd) else { return None };
     take(state, token).map(|kept| into_waiting(*kept))
 }
 
 impl Waiting {
-    /// Lets those of one direction wait for ever, as asyncio does when their
-    /// watch is replaced; to be dropped outside of the loop's state.
+    /// Takes out the futures of one direction, whose calls then wait for ever, as in
+    /// asyncio when their watch is replaced. The result is to be dropped outside of the
+    /// loop's state.
     pub(crate) fn forget(&mut self, reading: bool) -> impl Sized + use<> {
         if reading { self.read.take() } else { self.write.take() }
     }
@@ -262,15 +264,15 @@ fn take(state: &mut LoopState, token: Token) -> Option<Box<Kept>> {
 /// Takes a kept socket out of the tables and of the poll.
 fn remove(state: &mut LoopState, token: Token) -> Option<Box<Kept>> {
     let kept = take(state, token)?;
-    // Where another source has the number by now, so has its registration.
+    // If another source has the number by now, the registration is that source's.
     if let (None, Some(poller)) = (state.fds.get(kept.fd), &state.poller) {
         let _ = poller.deregister(kept.fd);
     }
     Some(kept)
 }
 
-/// Forgets the sockets whose objects are gone: closing one takes it out of the
-/// poll, but tells nobody.
+/// Forgets the kept sockets whose objects are gone. Closing a socket takes it out of the
+/// poll, but nothing reports that here.
 #[cold]
 fn sweep(py: Python<'_>, inside: &Inside<'_>) {
     let kept = inside.with(|state| {
@@ -293,7 +295,8 @@ fn sweep(py: Python<'_>, inside: &Inside<'_>) {
 }
 
 impl EventLoop {
-    /// Enters for a `sock_*` call; none where it has to be left to asyncio.
+    /// Enters for a `sock_*` call; None if the loop refuses, so that asyncio's code has to
+    /// do it.
     #[inline]
     pub(super) fn enter_for_socket(&self, py: Python<'_>) -> Option<Inside<'_>> {
         self.cell.enter(py).ok()

@@ -1,10 +1,9 @@
-//! What is known of one socket that stays in the poll between calls.
+//! What is known of a kept socket: one that stays in the poll between two calls.
 //!
-//! The registration belongs to the open file; a number alone does not name it,
-//! because numbers are used again. So the object that waited is remembered by a
-//! weak reference, and another object under the same number registers anew.
-//! Edges that were told before that, or that a duplicate of a closed descriptor
-//! still brings, carry the old token and find nothing.
+//! The registration belongs to the open file. Its number does not identify it, because
+//! numbers are used again. So a weak reference identifies the socket object that waited,
+//! and another object with the same number registers anew. Edges from before that, or
+//! from a duplicate of a closed descriptor, carry the old token and find nothing.
 #![allow(unsafe_code)]
 
 use std::os::fd::RawFd;
@@ -26,21 +25,21 @@ pub(crate) enum Side {
 pub(crate) struct Kept {
     pub(super) fd: RawFd,
     socket: Identity,
-    /// A short read or write means that there is no more for now: TCP.
+    /// A short read or write means that there is no more data or room for now, as with TCP.
     plain: bool,
-    /// The peer has ended its side, or urgent data may stop a read: a short one
-    /// means nothing. `ended` is what the last event said, `urgent` stays.
+    /// The peer has ended its side, or urgent data may stop a read: then a short read
+    /// shows nothing. `ended` is what the last event reported; `urgent` stays set.
     ended: bool,
     urgent: bool,
     pub(super) read: Half,
     pub(super) write: Half,
-    /// Bytes that the next message may have, as the last ones had.
+    /// Expected size of the next message, in bytes.
     pub(super) expected: u32,
-    /// Events that told nothing new since somebody used the socket.
+    /// Events without news since the socket was last used.
     unwanted: u8,
 }
 
-/// Who a registration is for.
+/// The socket object that a registration is for.
 pub(super) struct Identity {
     address: usize,
     reference: Owned,
@@ -49,7 +48,7 @@ pub(super) struct Identity {
 /// What is known of one direction, and who waits for it.
 pub(super) struct Half {
     known: Known,
-    /// Tries after a short read that paid, lately.
+    /// Fruitless tries still allowed after a short read.
     eager: u8,
     skipped: u8,
     pub(super) waiters: Waiters,
@@ -62,22 +61,22 @@ enum Known {
     Maybe,
     /// The last try took less than it asked for; an edge announces more.
     Short,
-    /// The kernel has said no; an edge announces what changes that.
+    /// The kernel had no data or no room; an edge announces the change.
     Blocked,
 }
 
-/// The futures of those who wait; mostly one.
+/// The futures of the calls that wait; mostly one.
 #[derive(Default)]
 pub(super) struct Waiters {
     first: Option<Owned>,
     more: Vec<Owned>,
 }
 
-/// Without a try in between: so many events that nobody uses end a registration.
+/// Events without news, and without a call in between, that end a registration.
 const MOST_UNWANTED: u8 = 16;
-/// How many failures the success of a try after a short read outweighs.
+/// Fruitless tries after a short read that one successful try pays for.
 const EAGER: u8 = 3;
-/// One try in so many, to notice that they would pay again.
+/// While tries after a short read are skipped, one in this many is made anyway.
 const PROBE: u8 = 32;
 
 impl Kept {
@@ -102,19 +101,19 @@ impl Kept {
         self.socket.address == socket as usize && self.socket.is_alive()
     }
 
-    /// Who the registration is for, to be asked whether they are still there.
+    /// The object that the registration is for, to check whether it is still alive.
     pub(super) fn identity(&self) -> &Identity {
         &self.socket
     }
 
-    /// Somebody uses the socket.
+    /// Notes that a call uses the socket.
     #[inline]
     pub(super) fn used(&mut self) {
         self.unwanted = 0;
     }
 
-    /// Takes in what the poll says; true where somebody has to be told, or
-    /// nobody seems to care.
+    /// Records an event. True if a waiting call must be woken, or the registration is to
+    /// end.
     // HOT: raw-wait
     #[inline]
     pub(crate) fn note(&mut self, ready: Readiness) -> bool {
@@ -129,7 +128,7 @@ impl Kept {
                 waited_for |= !half.waiters.is_empty();
             }
         }
-        // An event tells how things stand, not what has changed.
+        // An event reports the current state, so `ended` may become false again.
         self.ended = ready.read_closed();
         self.urgent |= ready.urgent();
         if !news && !waited_for {
@@ -138,7 +137,7 @@ impl Kept {
         waited_for || self.is_unwanted()
     }
 
-    /// Whether the poll should no longer tell of this socket.
+    /// Whether the registration is to end, since nobody uses the socket.
     pub(super) fn is_unwanted(&self) -> bool {
         self.unwanted >= MOST_UNWANTED && self.read.is_idle() && self.write.is_idle()
     }
@@ -155,7 +154,7 @@ impl Kept {
         }
     }
 
-    /// Notes a read: so many bytes of so many that were asked for.
+    /// Notes a read of `length` bytes, of `asked` that were asked for.
     #[inline]
     pub(super) fn has_read(&mut self, length: usize, asked: usize) {
         let drained = length > 0 && length < asked;
@@ -170,8 +169,8 @@ impl Kept {
         };
     }
 
-    /// Notes a write that did not take everything; whether there is no room left
-    /// for sure.
+    /// Notes a write that did not take everything. True if that shows that no room is
+    /// left.
     #[inline]
     pub(super) fn has_written_some(&mut self) -> bool {
         if self.plain {
@@ -180,7 +179,7 @@ impl Kept {
         self.plain
     }
 
-    /// The registration is made anew, for whoever waits by now.
+    /// Starts anew for a new registration; the calls that wait stay.
     pub(super) fn renew(&mut self, socket: Identity, plain: bool) {
         let (read, write) = (self.read.waiters.take(), self.write.waiters.take());
         *self = Self::new(self.fd, socket, plain);
@@ -219,9 +218,9 @@ impl Identity {
         Self { address: self.address, reference: self.reference.clone_ref(py) }
     }
 
-    /// Whether the object is still there. Where that is asked inside of the
-    /// loop's state, the caller holds a reference to the object at this
-    /// address: the one that is dropped here cannot be the last.
+    /// Whether the object is still alive. A caller inside the loop's state, where nothing
+    /// may be deallocated, holds a reference to the object at this address, so that the
+    /// one which is dropped here cannot be the last.
     pub(super) fn is_alive(&self) -> bool {
         let mut object = std::ptr::null_mut();
         // SAFETY: a weak reference, alive; the object is a new reference.
@@ -235,8 +234,8 @@ impl Identity {
 }
 
 impl Half {
-    /// Whether a first try would find nothing. A short read may have become
-    /// out of date since the last poll: whether asking pays is learned.
+    /// Whether a first try is to be skipped, as it would find nothing. After a short read,
+    /// data may have come since the last poll; whether a try pays off is learned.
     #[inline]
     pub(super) fn would_block(&mut self) -> bool {
         match self.known {
@@ -252,7 +251,7 @@ impl Half {
         }
     }
 
-    /// Notes that the kernel had nothing.
+    /// Notes that the kernel had no data or no room.
     #[inline]
     pub(super) fn has_blocked(&mut self) {
         if self.known == Known::Short {

@@ -1,7 +1,7 @@
-//! The `sock_*` methods of `EventLoop`: their arguments, and nothing else.
+//! The `sock_*` methods of `EventLoop`, which only parse their arguments.
 //!
-//! Like an `async def` they only make a coroutine. What asyncio would refuse is
-//! left to asyncio's function, which knows the words.
+//! Like an `async def` they only make a coroutine. Arguments that asyncio would refuse
+//! are left to asyncio's function, which has the error messages.
 #![allow(unsafe_code)]
 
 use pyo3::prelude::*;
@@ -15,7 +15,7 @@ use crate::py::args::{Args, exact_size};
 use crate::sockets::call::{Call, Connecting, Sending, Task};
 use crate::sockets::stock::Stock;
 
-/// A method's body for any receiver: what is no loop of ours gets asyncio's function.
+/// A method's body for any receiver: if it is no native loop, asyncio's function is called.
 macro_rules! of_loops {
     ($body:path) => {
         |receiver, args| {
@@ -23,13 +23,13 @@ macro_rules! of_loops {
             if !EventLoop::is_instance(py, receiver.as_ptr()) {
                 return Ok(None);
             }
-            // SAFETY: an instance, alive for the call.
+            // SAFETY: checked to be an instance, and alive for the call.
             $body(py, unsafe { This::of_object(py, receiver.as_ptr()) }, args)
         }
     };
 }
 
-/// Puts the methods that this Python's asyncio has on the class.
+/// Adds those of the methods to the class that this Python's asyncio has.
 ///
 /// # Errors
 /// What Python raises while one is made.
@@ -55,7 +55,7 @@ pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     Ok(())
 }
 
-/// The coroutine.
+/// Makes the coroutine of a call.
 #[inline]
 fn start(
     py: Python<'_>,
@@ -67,7 +67,7 @@ fn start(
     NativeCoroutine::make(py, Operation::Socket(call)).map(Some)
 }
 
-/// The arguments, where there are so many and none is named.
+/// The arguments, if there are exactly `N` and none is a keyword.
 #[inline]
 fn values<'a, 'py, const N: usize>(args: &Args<'a, 'py>) -> Option<[Borrowed<'a, 'py, PyAny>; N]> {
     if args.has_keywords() {
@@ -80,7 +80,7 @@ fn values<'a, 'py, const N: usize>(args: &Args<'a, 'py>) -> Option<[Borrowed<'a,
 // HOT: raw
 fn recv<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
     let Some([socket, count]) = values(&args) else { return Ok(None) };
-    // CPython makes an object of the whole size first, which may fail.
+    // CPython allocates the whole size first, which may fail: large sizes are left to it.
     match exact_size(&count) {
         Some(count @ 1..=LARGEST) => start(py, this, &socket, Task::Recv(count as usize)),
         _ => Ok(None),
@@ -134,5 +134,5 @@ fn connect<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResul
     start(py, this, &socket, Task::Connect(connecting))
 }
 
-/// The largest size that `socket.recv` is sure to find room for.
+/// The largest size, in bytes, that `socket.recv` is taken to be able to allocate.
 const LARGEST: isize = 1 << 30;

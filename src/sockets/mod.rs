@@ -1,11 +1,11 @@
-//! The `sock_*` methods of the loop, without the interpreter in between.
+//! The `sock_*` methods of the loop, without interpreted code.
 //!
-//! A call tries the socket at once, as asyncio does, and waits only where the
-//! kernel has nothing. What it waits with is kept: the socket stays in the
-//! poll between calls, edge-triggered, and a call that is known to find nothing
-//! does not ask. Whatever is out of the ordinary (other classes than
-//! `socket.socket`, blocking sockets, descriptors with readers or transports)
-//! is left to the coroutines of the running CPython.
+//! A call tries the socket at once, as asyncio does, and waits only if the socket is not
+//! ready. After a wait the socket is kept: it stays in the poll between calls,
+//! edge-triggered, and a call that is known to find nothing makes no system call.
+//! Everything out of the ordinary (other classes than `socket.socket`, blocking sockets,
+//! descriptors with readers or transports) is left to the coroutines of the running
+//! CPython.
 
 mod attempt;
 mod call;

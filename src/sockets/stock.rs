@@ -12,11 +12,11 @@ use crate::imports::Imports;
 use crate::py::Owned;
 use crate::sockets::fields::Layout;
 
-/// What native calls stand in for.
+/// The classes that native calls replace.
 pub(super) struct Stock {
-    /// `socket.socket`; instances of other classes may do anything.
+    /// `socket.socket`; instances of other classes may behave in any way.
     socket: Guarded,
-    /// The class whose coroutines take over.
+    /// asyncio's class, whose coroutines do what native calls do not.
     event_loop: Py<PyType>,
     /// Where a plain socket has its descriptor and its timeout.
     layout: PyOnceLock<Layout>,
@@ -28,7 +28,7 @@ pub(super) struct Stock {
 
 static STOCK: PyOnceLock<Stock> = PyOnceLock::new();
 
-/// What the native calls use of a socket, or do themselves.
+/// The members of a socket that native calls use or replace.
 const SOCKET: [&str; 17] = [
     "recv",
     "recv_into",
@@ -53,7 +53,7 @@ impl Stock {
     /// The classes; looked up on first use, which is when the module is made.
     ///
     /// # Errors
-    /// ImportError where this interpreter has no sockets.
+    /// ImportError if this interpreter has no sockets.
     #[inline]
     pub(super) fn get(py: Python<'_>) -> PyResult<&Self> {
         match STOCK.get(py) {
@@ -80,7 +80,8 @@ impl Stock {
         })
     }
 
-    /// Whether an object is a socket as CPython makes it, and nothing else.
+    /// Whether an object is a plain `socket.socket`: no subclass, and nobody has changed
+    /// the class.
     #[inline]
     pub(super) fn is_plain(&self, py: Python<'_>, socket: &Owned) -> bool {
         self.socket.is_exact(socket.as_ptr()) && self.socket.is_unmodified(py)
@@ -105,25 +106,25 @@ impl Stock {
         self.socket.class(py)
     }
 
-    /// Whether `socket.socket` is still what the module of that name calls so.
+    /// Whether the name `socket.socket` still refers to this class.
     pub(super) fn is_current(&self, py: Python<'_>) -> PyResult<bool> {
         let current = py.import("socket")?.getattr(intern!(py, "socket"))?;
         Ok(current.is(self.socket.class(py)))
     }
 
-    /// asyncio's function of this name; none where this version has none.
+    /// asyncio's function of this name; None if this version has none.
     pub(super) fn inherited<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyAny>> {
         self.event_loop.bind(py).getattr(name).ok()
     }
 
-    /// Whether an error says that the socket has nothing for now.
+    /// Whether an error means that the socket is not ready.
     pub(super) fn is_again(&self, py: Python<'_>, error: &PyErr) -> bool {
         self.again.iter().any(|class| error.matches(py, class).unwrap_or(false))
     }
 }
 
-/// Whether a member is what CPython put there, and not a patch that was there
-/// before tokioloop was imported.
+/// Whether a member is CPython's own, not a patch that was made before tokioloop was
+/// imported.
 fn is_genuine(member: &Bound<'_, PyAny>) -> bool {
     let function = member.getattr("fget").unwrap_or_else(|_| member.clone());
     match function.getattr("__module__").and_then(|module| module.extract::<String>()) {

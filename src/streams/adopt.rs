@@ -1,5 +1,5 @@
-//! Readers that asyncio has made and somebody holds already: they become
-//! instances of a native class.
+//! Turns readers that asyncio has made, and that others may hold already, into instances
+//! of a native class.
 #![allow(unsafe_code)]
 
 #[cfg(Py_GIL_DISABLED)]
@@ -12,11 +12,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::types::PyType;
 
-/// A class that lays out its instances as asyncio's does.
+/// A native class with the memory layout of asyncio's.
 pub(crate) struct Adopting {
     class: Py<PyType>,
-    /// Whether CPython has agreed to turn an instance of asyncio's class into
-    /// one of ours.
+    /// Whether CPython has once accepted the class for an instance of asyncio's, which
+    /// shows that the layouts are the same.
     #[cfg(Py_GIL_DISABLED)]
     fits: AtomicBool,
 }
@@ -37,14 +37,14 @@ impl Adopting {
     }
 
     pub(crate) fn is_base_of(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: a live object and a live class.
+        // SAFETY: callers pass live objects, and `self` keeps the class alive.
         unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) != 0 }
     }
 
     /// Makes an instance of asyncio's class one of ours.
     ///
     /// # Errors
-    /// TypeError where the two classes lay out their instances differently.
+    /// TypeError if the two classes have different memory layouts.
     pub(crate) fn adopt(&self, stream: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = stream.py();
         #[cfg(Py_GIL_DISABLED)]
@@ -57,25 +57,25 @@ impl Adopting {
         Ok(())
     }
 
-    /// What the assignment to `__class__` does, but for stopping all threads:
-    /// where loops in several threads accept connections, that would make them
-    /// wait for each other twice for every one.
+    /// Does what assigning `__class__` does, without stopping all threads. Loops that
+    /// accept connections on several threads would otherwise wait for each other twice
+    /// per connection.
     #[cfg(Py_GIL_DISABLED)]
     fn adopt_quietly(&self, stream: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = stream.py();
-        // Values that lie in the object itself are found by its class; in a
-        // dictionary that was put there, by nothing else.
+        // CPython finds attribute values that lie in the object itself through its class,
+        // so they move to a dictionary first, which both classes find.
         let name = intern!(py, "__dict__");
         let attributes = stream.getattr(name)?.cast_into::<PyDict>()?.copy()?;
         stream.setattr(name, attributes)?;
         let old = stream.get_type();
         let class = self.class.clone_ref(py).into_ptr();
-        // A factory has just made the stream on this thread; whoever may hold it
-        // on another finds either class, and its attributes in the dictionary by
-        // both. The collector runs while this thread is stopped, which it is
-        // nowhere in between.
-        // SAFETY: CPython has found the layouts of the two classes to be the
-        // same, and the references that an object has of its class change hands.
+        // A factory has just made the stream on this thread. Another thread that may hold
+        // it sees either class, and with both finds the attributes in the dictionary. The
+        // collector runs only while this thread is stopped, which it is not between these
+        // steps.
+        // SAFETY: `fits` shows that CPython has found the layouts to be the same. The
+        // object's reference to its old class is exchanged for one to the new class.
         unsafe {
             let slot = AtomicPtr::from_ptr(&raw mut (*stream.as_ptr()).ob_type);
             slot.store(class.cast(), Ordering::Release);

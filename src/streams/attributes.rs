@@ -1,4 +1,4 @@
-//! The attributes of a stream or its protocol, read in the dictionary.
+//! Reads the attributes of a stream or its protocol from its dictionary.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -13,8 +13,8 @@ use crate::py::Owned;
 /// The dictionary of one object.
 pub(crate) struct Attributes(Owned);
 
-/// Where in the dictionaries of a class's instances an attribute was last found:
-/// `__init__` sets them in the same order each time.
+/// The position at which an attribute was last found in the dictionary of an instance. It
+/// is mostly the same for all, since `__init__` sets attributes in the same order.
 pub(crate) struct Place(AtomicIsize);
 
 impl Place {
@@ -40,8 +40,8 @@ impl Attributes {
         unsafe { ffi::PyDict_Size(self.0.as_ptr()) as usize }
     }
 
-    /// One attribute, unless it is missing; first looked for at its place, which
-    /// is a third of the cost of a search.
+    /// One attribute, unless it is missing. Looks at its place first, which costs a third
+    /// of a search.
     // HOT: stream
     #[inline]
     pub(crate) fn get(
@@ -63,7 +63,7 @@ impl Attributes {
         self.search(py, name)
     }
 
-    /// One attribute, unless it is missing, as it mostly is.
+    /// One attribute, unless it is missing. Without a place, for one that mostly is.
     pub(crate) fn search(
         &self,
         py: Python<'_>,
@@ -93,8 +93,8 @@ impl Attributes {
         position: isize,
     ) -> Option<(*mut ffi::PyObject, Owned, isize)> {
         let (mut next, mut name, mut value) = (position, ptr::null_mut(), ptr::null_mut());
-        // SAFETY: a live dictionary, which nobody changes meanwhile; it knows a
-        // position that it does not have.
+        // SAFETY: a live dictionary, which the GIL keeps unchanged meanwhile; the call
+        // returns 0 for a position that it does not have.
         if unsafe { ffi::PyDict_Next(self.0.as_ptr(), &mut next, &mut name, &mut value) } == 0 {
             return None;
         }

@@ -7,7 +7,7 @@ use pyo3::sync::critical_section::with_critical_section;
 
 use crate::py::{Owned, bytes};
 
-/// What an empty buffer may keep allocated.
+/// Most bytes that an empty buffer keeps allocated.
 #[cfg(not(any(Py_GIL_DISABLED, Py_3_15)))]
 const KEPT_BYTES: ffi::Py_ssize_t = 2048;
 
@@ -38,14 +38,14 @@ impl Buffer {
     /// Appends bytes.
     ///
     /// # Errors
-    /// BufferError where somebody holds a view of it.
+    /// BufferError if a view of it exists.
     #[inline]
     pub(crate) fn extend(&self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
         with_critical_section(&self.0.bind(py), || {
             let length = self.len();
             self.resize(py, length + data.len())?;
-            // SAFETY: the bytearray has just been given room for so many bytes,
-            // and `data` is memory of its own.
+            // SAFETY: `resize` has just made room for `data` after the first `length` bytes,
+            // and `data` is not part of the bytearray.
             unsafe {
                 let start = ffi::PyByteArray_AsString(self.0.as_ptr()).cast::<u8>();
                 start.add(length).copy_from_nonoverlapping(data.as_ptr(), data.len());
@@ -54,17 +54,17 @@ impl Buffer {
         })
     }
 
-    /// Takes the first `count` bytes, or all where there are fewer.
+    /// Takes the first `count` bytes, or all if there are fewer.
     ///
     /// # Errors
-    /// BufferError where somebody holds a view of it.
+    /// BufferError if a view of it exists.
     #[inline]
     pub(crate) fn take(&self, py: Python<'_>, count: usize) -> PyResult<Owned> {
         let taken = with_critical_section(&self.0.bind(py), || {
             let length = self.len();
             let start = self.start();
-            // SAFETY: the bytearray holds `length` bytes and stays as it is
-            // meanwhile.
+            // SAFETY: the bytearray holds `length` bytes, and the GIL or the critical section
+            // keeps it unchanged meanwhile.
             let held = unsafe { std::slice::from_raw_parts(start, length) };
             bytes::copy(py, held.get(..count).unwrap_or(held))
         })?;
@@ -72,10 +72,10 @@ impl Buffer {
         Ok(taken)
     }
 
-    /// Drops the first `count` bytes, or all where there are fewer.
+    /// Drops the first `count` bytes, or all if there are fewer.
     ///
     /// # Errors
-    /// BufferError where somebody holds a view of it.
+    /// BufferError if a view of it exists.
     #[inline]
     pub(crate) fn drop_front(&self, py: Python<'_>, count: usize) -> PyResult<()> {
         if count >= self.len() {
@@ -94,9 +94,9 @@ impl Buffer {
         #[cfg(not(any(Py_GIL_DISABLED, Py_3_15)))]
         {
             let object = self.0.as_ptr().cast::<ffi::PyByteArrayObject>();
-            // SAFETY: a bytearray, as checked when made, which nobody looks at
-            // as long as there are no exports. An allocation that is larger
-            // than the size needs is what deleting from the end leaves, too.
+            // SAFETY: a bytearray, as checked when made; without exports nobody points into
+            // its memory. CPython leaves an allocation that is larger than the size needs,
+            // too, when bytes are deleted from the end.
             unsafe {
                 let (allocated, exports) = ((*object).ob_alloc, (*object).ob_exports);
                 if exports == 0 && allocated > 1 && allocated <= KEPT_BYTES {
@@ -110,13 +110,14 @@ impl Buffer {
         self.resize(py, 0)
     }
 
-    /// Where a separator begins, from `offset` on.
+    /// The position of the first separator that begins at `offset` or later.
     pub(crate) fn find(&self, py: Python<'_>, separator: &[u8], offset: usize) -> Option<usize> {
         with_critical_section(&self.0.bind(py), || {
             let rest = self.len().checked_sub(offset)?;
-            // SAFETY: `offset` is within the bytearray.
+            // SAFETY: `offset` is within the bytearray, as `checked_sub` has shown.
             let from = unsafe { self.start().add(offset) };
-            // SAFETY: both describe memory that is alive and stays as it is.
+            // SAFETY: both pairs describe live memory; the GIL or the critical section keeps
+            // the bytearray unchanged meanwhile.
             let found = unsafe {
                 match separator {
                     [byte] => libc::memchr(from.cast(), (*byte).into(), rest),

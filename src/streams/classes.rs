@@ -1,8 +1,8 @@
-//! The classes that take the place of asyncio's: subclasses of the same name.
+//! The native classes of streams: subclasses of asyncio's with the same names.
 //!
-//! A server's streams are made as instances of classes with a slot for their
-//! state. A reader that somebody has seen already stays the object it is and
-//! becomes an instance of a class without slots of its own.
+//! A server's streams are created as instances of classes with a slot for their state.
+//! A reader that user code may have seen already stays the same object and becomes an
+//! instance of a class without slots.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::AtomicPtr;
@@ -22,14 +22,14 @@ use crate::streams::{reader, writer};
 
 /// The native classes.
 pub(crate) struct Classes {
-    /// What readers of asyncio's become.
+    /// What existing readers of asyncio's are turned into.
     pub(crate) adopted_reader: Adopting,
-    /// What readers and writers are made as.
+    /// What a server's readers are created as.
     pub(crate) reader: Slotted,
     pub(crate) writer: Slotted,
 }
 
-/// A class whose instances have one slot behind what asyncio's class has.
+/// A class that adds one slot to the memory of asyncio's.
 pub(crate) struct Slotted {
     class: Py<PyType>,
     offset: usize,
@@ -71,10 +71,10 @@ impl Classes {
     }
 }
 
-/// The name of the slot, which the class forgets.
+/// The name of the slot, whose descriptor is deleted from the class.
 const SLOT: &str = "__tokioloop__";
 
-/// What a class begins with that looks as asyncio's does.
+/// The namespace for a class that looks like asyncio's.
 fn class_body<'py>(base: &Bound<'py, PyType>, slots: &[&str]) -> PyResult<Bound<'py, PyDict>> {
     let body = PyDict::new(base.py());
     body.set_item("__slots__", slots)?;
@@ -89,7 +89,7 @@ fn get_set<'py>(
     definition: ffi::PyGetSetDef,
 ) -> PyResult<Bound<'py, PyAny>> {
     let definition = Box::leak(Box::new(definition));
-    // SAFETY: the definition lives for ever, as does the class.
+    // SAFETY: the definition was leaked, so it lives for ever; the class is alive.
     unsafe {
         Bound::from_owned_ptr_or_err(
             class.py(),
@@ -110,7 +110,7 @@ fn derive<'py>(
     let class = class.cast_into::<PyType>()?;
     for method in methods {
         let method = Box::leak(Box::new(method));
-        // SAFETY: the definition lives for ever, as does the class.
+        // SAFETY: the definition was leaked, so it lives for ever; the class is alive.
         let descriptor = unsafe {
             Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(class.as_type_ptr(), method))?
         };
@@ -134,11 +134,11 @@ impl Slotted {
             let class = class.as_type_ptr();
             ((*(*class).tp_base).tp_basicsize as usize, (*class).tp_basicsize as usize)
         };
-        // One word was added, so it is the slot.
+        // If exactly one word was added, it is the slot.
         if size != base + size_of::<AtomicPtr<ffi::PyObject>>() {
             return Err(PyImportError::new_err("this interpreter lays out slots in another way"));
         }
-        // Nobody but native code fills or empties it.
+        // Without its descriptor, only native code can fill or empty the slot.
         class.delattr(SLOT)?;
         Ok(Self { class: class.unbind(), offset: base })
     }
@@ -161,8 +161,8 @@ impl Slotted {
     }
 }
 
-/// The slot of a stream, where it has one. It is empty before `__init__` and is
-/// filled once; it owns a reference.
+/// The slot of a stream, if its class has one. It is empty before `__init__`, is filled
+/// once and then owns a reference.
 ///
 /// # Safety
 /// The stream is alive for 'a.
@@ -182,11 +182,12 @@ pub(crate) unsafe fn slot<'a>(
     } else {
         of_subclass(reader, writer, stream)?
     };
-    // SAFETY: an instance of a class that has its slot there, alive for 'a.
+    // SAFETY: the class of the stream has its slot at this offset, and the caller promises
+    // that the stream is alive for 'a.
     Some(unsafe { &*stream.byte_add(offset).cast::<AtomicPtr<ffi::PyObject>>() })
 }
 
-/// Somebody has derived a class from one of ours.
+/// The slot's offset in an instance of a subclass of ours.
 #[cold]
 fn of_subclass(reader: &Slotted, writer: &Slotted, stream: *mut ffi::PyObject) -> Option<usize> {
     [reader, writer].iter().find(|class| class.is_base_of(stream)).map(|class| class.offset)

@@ -22,7 +22,7 @@ pub(crate) enum Begin {
 /// The first step.
 ///
 /// # Errors
-/// What the reader's side of the connection has failed with.
+/// The exception of the reader, if it has one.
 // HOT: stream
 pub(crate) fn begin(py: Python<'_>, state: &StreamState) -> PyResult<Begin> {
     if let Some(reader) = state.get(py, Field::Reader) {
@@ -54,8 +54,8 @@ fn exception_of(py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
     Ok(bound.call_method0(intern!(py, "exception"))?.into())
 }
 
-/// The rest: the protocol's `_drain_helper`, unless there is nothing to wait
-/// for.
+/// The rest: what the protocol's `_drain_helper` returns, to be awaited, or None if there
+/// is nothing to wait for.
 ///
 /// # Errors
 /// What the helper raises when it is called.
@@ -75,7 +75,7 @@ pub(crate) fn flow_control(py: Python<'_>, state: &StreamState) -> PyResult<Opti
         }
     }
     let helper = protocol.bind(py).call_method0(intern!(py, "_drain_helper"))?;
-    // What is awaited may be any awaitable where the method is somebody's own.
+    // An overridden helper may return any awaitable.
     let is_coroutine = helper.hasattr(intern!(py, "cr_frame"))?;
     let helper =
         if is_coroutine { helper } else { helper.call_method0(intern!(py, "__await__"))? };

@@ -15,15 +15,16 @@ use crate::streams::fields::Field;
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// Whether data for this protocol may go through [`feed`]: it is asyncio's own.
+/// Whether data for this protocol may go through [`feed`]: its class is asyncio's own,
+/// unmodified.
 pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = protocol.py();
     let stock = Stock::get(py)?;
     Ok(stock.protocol.is_exact(protocol.as_ptr()) && stock.protocol.is_unmodified(py))
 }
 
-/// Feeds the reader of a protocol. False where asyncio's code has to do it;
-/// nothing has happened then.
+/// Feeds the reader of a protocol. False, with nothing done, if asyncio's code has to do
+/// it.
 ///
 /// # Errors
 /// What `data_received` would raise.
@@ -54,7 +55,7 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResul
             let reader = unsafe { Owned::from_raw(reader) };
             feed_reader(py, &reader, message)
         }
-        // Nobody can read this any more.
+        // The reader is gone, so nobody can read the data.
         0 => Ok(true),
         _ => Err(PyErr::fetch(py)),
     }
@@ -102,12 +103,12 @@ fn wake(py: Python<'_>, state: &StreamState) -> PyResult<()> {
     let Err(error) = futures::set_result(py, &waiter, &none) else {
         return Ok(());
     };
-    // asyncio asks first, but a future that was cancelled is the rare case.
+    // asyncio checks `cancelled` before it sets the result, but that is the rare case.
     let cancelled = waiter.bind(py).call_method0(intern!(py, "cancelled"))?.is_truthy()?;
     if cancelled { Ok(()) } else { Err(error) }
 }
 
-/// The reader has more than it wants to hold.
+/// Pauses the transport: the buffer holds more than twice the limit.
 #[cold]
 fn pause(py: Python<'_>, state: &StreamState) -> PyResult<()> {
     let Some(transport) = state.get(py, Field::Transport) else { return Ok(()) };
@@ -117,8 +118,8 @@ fn pause(py: Python<'_>, state: &StreamState) -> PyResult<()> {
     }
     match transport.call_method0(intern!(py, "pause_reading")) {
         Ok(_) => state.set(py, Field::Paused, Owned::bool(py, true)),
-        // The transport cannot be paused: all data is buffered, and nobody
-        // tries again.
+        // The transport cannot be paused: as in asyncio, all data is buffered, and without
+        // a transport no further try is made.
         Err(error) if error.is_instance_of::<PyNotImplementedError>(py) => {
             state.set(py, Field::Transport, Owned::none(py));
         }

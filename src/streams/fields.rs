@@ -1,6 +1,6 @@
 //! The private attributes of native streams under asyncio's names: `_buffer`,
-//! `_eof` and so on. The class has a descriptor for each, so that asyncio's own
-//! methods, and whoever else looks, see and change what native code works with.
+//! `_eof` and so on. The class has a descriptor for each, so that asyncio's methods and
+//! user code see and change the values that native code works with.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_int, c_void};
@@ -49,7 +49,7 @@ pub(crate) const WRITER: &[Field] =
 pub(crate) const COUNT: usize = 11;
 
 impl Field {
-    /// In the order of their numbers.
+    /// In the order of their discriminants, which the descriptors carry.
     const ALL: [Self; COUNT] = [
         Self::Buffer,
         Self::Eof,
@@ -117,9 +117,9 @@ unsafe extern "C" fn set_field(
     let done = native::answer(py, || {
         // SAFETY: a live object.
         let object = unsafe { Owned::from_borrowed(stream) };
-        // A new instance of the class, in `__init__`, has no state yet.
+        // An instance whose `__init__` is running has no state yet.
         let state = StreamState::find_or_take_over(&object.bind(py))?;
-        // SAFETY: a value that is given is alive.
+        // SAFETY: CPython keeps a value that it passes alive for the call.
         let value = (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) });
         match Field::of(closure) {
             Some(field) if state.write(py, field, value) => Ok(Owned::none(py)),
@@ -129,7 +129,7 @@ unsafe extern "C" fn set_field(
     if done.is_null() {
         return -1;
     }
-    // SAFETY: the None of above is given back.
+    // SAFETY: `done` is the reference to None that the closure returned.
     unsafe { ffi::Py_DECREF(done) };
     0
 }

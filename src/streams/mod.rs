@@ -1,15 +1,14 @@
-//! asyncio's streams without the interpreter in between.
+//! asyncio's streams without interpreted code on the way of the data.
 //!
-//! Where a protocol is asyncio's own `StreamReaderProtocol` over its own
-//! `StreamReader`, and nobody has changed either, data goes from the socket
-//! into the reader's buffer from here. All state is found in the attributes that
-//! asyncio keeps it in, under the same names, so that native and interpreted
-//! code can take turns on one reader at any point. Whatever is out of the
-//! ordinary is left to asyncio's code.
+//! If a protocol is asyncio's own `StreamReaderProtocol` with its own `StreamReader`,
+//! both unmodified, this module puts data from the socket into the reader's buffer. All
+//! state is available under asyncio's attribute names, so that native and interpreted
+//! code can take turns on one reader at any point. Everything out of the ordinary is
+//! left to asyncio's code.
 //!
-//! Readers of asyncio's factories, and the writers of its servers, are instances of
-//! subclasses whose coroutine methods are native: awaiting one costs no frame. The
-//! attributes of those are the class's descriptors of native memory.
+//! The readers of asyncio's factories and the writers of its servers become instances of
+//! subclasses whose coroutine methods are native: awaiting one runs no frame of Python.
+//! Their private attributes are descriptors that read native memory.
 
 mod adopt;
 mod attributes;
@@ -35,7 +34,7 @@ pub(crate) use feed::{feed, is_stream_protocol};
 pub(crate) use operation::Operation;
 pub(crate) use upgrade::upgrade;
 
-/// Notes asyncio's classes before users can have changed them.
+/// Records asyncio's classes as they are on import, to notice later changes.
 pub(crate) fn add_to_module(module: &Bound<'_, PyModule>) -> PyResult<()> {
     stock::Stock::get(module.py()).map(drop)
 }

@@ -23,7 +23,7 @@ pub(crate) enum Task {
     Drain(StreamState),
 }
 
-/// Where it stands.
+/// How far a call has come.
 enum Stage {
     New,
     /// The reader's `_waiter` is awaited through this iterator.
@@ -104,7 +104,7 @@ impl Operation {
                     self.stage = Stage::Waiting(iterator);
                     return step;
                 }
-                // asyncio's `finally`, whatever the wait has ended with.
+                // asyncio does this in a `finally`, however the wait has ended.
                 if let Task::Read(_, state) = &self.task {
                     read::forget_waiter(py, state);
                 }
@@ -128,8 +128,8 @@ impl Operation {
         }
     }
 
-    /// Ends a call that nobody will resume any more: asyncio's `finally`, which the
-    /// finalizer of a coroutine runs.
+    /// Ends a call that nobody will resume any more. Does what asyncio's `finally` does
+    /// when the finalizer of its coroutine runs it.
     pub(crate) fn abandon(self) {
         if let (Stage::Waiting(_), Task::Read(_, state)) = (&self.stage, &self.task) {
             // SAFETY: objects die on attached threads.
@@ -137,7 +137,7 @@ impl Operation {
         }
     }
 
-    /// The wait is over: looks again.
+    /// The wait is over: tries again.
     fn go_on(&mut self, py: Python<'_>) -> PyResult<Step> {
         let Task::Read(read, state) = &mut self.task else {
             return Ok(Step::Return(Owned::none(py)));

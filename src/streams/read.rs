@@ -29,15 +29,15 @@ pub(crate) enum Read {
     Line { offset: usize },
 }
 
-/// How far a call has come.
+/// The outcome of one try.
 pub(crate) enum Attempt {
     Done(Owned),
     Wait,
-    /// The reader is not as asyncio makes it: its own code has to do it.
+    /// The reader's state is not what asyncio's code makes it: that has to do the rest.
     Delegate,
 }
 
-/// What a search for a separator has ended with.
+/// The outcome of a search for a separator.
 enum Search {
     Found(Owned),
     Wait,
@@ -67,12 +67,12 @@ impl Read {
         self.attempt(py, state)
     }
 
-    /// A message that is just what the call waits for. It was kept apart while
-    /// nothing else was buffered.
+    /// The message that is held apart from the buffer, which is empty then, if it is
+    /// exactly what the call may return.
     // HOT: stream
     #[inline]
     fn take_whole(&self, py: Python<'_>, state: &StreamState) -> Option<Owned> {
-        // A paused transport has to be resumed as well.
+        // If the transport is paused, it has to be resumed as well, which this does not do.
         let flows = state.flag(py, Field::Paused) == Some(false);
         match self {
             Self::Some { count, .. } if flows => state.take_held(py, |length| length <= *count),
@@ -140,16 +140,15 @@ impl Read {
         }
     }
 
-    /// Makes the future that the next data resolves; the answer is the iterator
-    /// to wait with.
+    /// Makes the future that the next data resolves, and returns its iterator.
     ///
     /// # Errors
-    /// RuntimeError where another coroutine waits already.
+    /// RuntimeError if another coroutine waits already.
     // HOT: stream
     pub(crate) fn wait(&self, py: Python<'_>, state: &StreamState) -> PyResult<Owned> {
         if !state.is_none(py, Field::Waiter) {
             let function = match self {
-                // A line is read by `readuntil`.
+                // asyncio's `readline` calls `readuntil`.
                 Self::Line { .. } => "readuntil",
                 other => other.qualified_name().trim_start_matches("StreamReader."),
             };
@@ -157,7 +156,7 @@ impl Read {
                 "{function}() called while another coroutine is already waiting for incoming data"
             )));
         }
-        // A paused transport would let this wait for ever.
+        // With a paused transport this would wait for ever.
         if state.flag(py, Field::Paused) != Some(false) {
             resume_transport(py, state)?;
         }
@@ -197,7 +196,7 @@ impl Read {
         Ok(coroutine.into())
     }
 
-    /// What was read natively before the rest was delegated comes first.
+    /// Puts what was read natively before the delegation in front of the delegate's result.
     pub(crate) fn join_with(&mut self, py: Python<'_>, rest: Owned) -> PyResult<Owned> {
         match self {
             Self::All { blocks, .. } if !blocks.is_empty() => {
@@ -221,7 +220,7 @@ fn read_all(
     loop {
         let Some(limit) = state.limit(py) else { return Ok(Attempt::Delegate) };
         if !std::mem::replace(waited, false) {
-            // Each block is a `read` of its own, which looks for an exception.
+            // In asyncio each block is a `read` of its own, which checks for an exception.
             if !state.is_none(py, Field::Exception) {
                 return match state.get(py, Field::Exception) {
                     Some(error) => {
@@ -275,7 +274,8 @@ pub(crate) fn forget_waiter(py: Python<'_>, state: &StreamState) {
     state.set(py, Field::Waiter, Owned::none(py));
 }
 
-/// Looks for a separator from `offset` on, before which there is none.
+/// Looks for a separator from `offset` on, and moves `offset` to where the next search has
+/// to begin.
 fn search(
     py: Python<'_>,
     state: &StreamState,

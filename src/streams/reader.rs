@@ -20,21 +20,20 @@ use crate::streams::read::Read;
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// A native stream as its methods get it; `StreamState` finds its state. Its count
-/// of references changes while it is borrowed, hence the cell.
+/// A native stream as its methods get it; `StreamState` finds its state. The cell allows
+/// for the reference count, which changes while the object is borrowed.
 #[repr(transparent)]
 pub(crate) struct Instance(UnsafeCell<ffi::PyObject>);
 
 impl Instance {
-    /// The receiver of a method, if it is an instance of one of the classes that
-    /// `is_ours` knows.
+    /// The receiver of a method, if `is_ours` accepts it as an instance of a native class.
     #[inline]
     pub(crate) fn of<'a, 'py>(
         receiver: Borrowed<'a, 'py, PyAny>,
         is_ours: impl FnOnce(Python<'py>, *mut ffi::PyObject) -> bool,
     ) -> Option<&'a Self> {
         let object = receiver.as_ptr();
-        // SAFETY: a live object for 'a, seen as no more than that.
+        // SAFETY: the object is alive for 'a, and every object begins with a `PyObject`.
         is_ours(receiver.py(), object).then(|| unsafe { &*object.cast::<Self>() })
     }
 
@@ -45,8 +44,7 @@ impl Instance {
         unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) }
     }
 
-    /// Calls what asyncio's class has under this name: the method that a native
-    /// one stands in for, or what somebody has put in its place.
+    /// Calls what asyncio's class has under this name: its own method, or a patch of it.
     #[cold]
     pub(crate) fn ordinary<'py>(
         &self,
@@ -61,8 +59,8 @@ impl Instance {
     }
 }
 
-/// A coroutine for the call, unless asyncio's own code has to make it; none where the
-/// receiver is no reader of ours.
+/// A coroutine for the call: a native one, or that of asyncio's method if its code has to
+/// do the work. None if the receiver is not a native reader.
 #[inline]
 fn start<'py>(
     receiver: Borrowed<'_, 'py, PyAny>,
@@ -110,7 +108,7 @@ fn readexactly<'py>(
 ) -> PyResult<Option<Owned>> {
     start(receiver, "readexactly", args, |args| {
         let n = args.one("StreamReader.readexactly", "n")?;
-        // A negative size is an error once the coroutine is awaited.
+        // asyncio's coroutine raises for a negative size when it is awaited.
         Ok(exact_size(&n)
             .and_then(|n| usize::try_from(n).ok())
             .map(|count| Read::Exactly { count }))
@@ -142,8 +140,8 @@ fn readline<'py>(
     })
 }
 
-/// `__setattr__` of a reader with a slot: its other attributes are asyncio's,
-/// but one that hides a method is to be noticed.
+/// `__setattr__` of a reader with a slot: sets the attribute as usual, but notes one that
+/// hides a method.
 fn set_attribute<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
     let [Some(name), Some(value)] = args.bind("StreamReader.__setattr__", ["name", "value"], 2)?
     else {
@@ -156,13 +154,14 @@ fn set_attribute<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> 
             StreamState::find_or_take_over(&object.bind(py))?.expose();
         }
     }
-    // SAFETY: live objects; what is wrong with the name is an exception.
+    // SAFETY: live objects; the call raises for a name that is not a string.
     let done =
         unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value.as_ptr()) };
     if done < 0 { Err(PyErr::fetch(py)) } else { Ok(Owned::none(py)) }
 }
 
-/// `__dict__` of a reader with a slot: whoever has it may put anything there.
+/// `__dict__` of a reader with a slot. The caller may put anything into it, so from now on
+/// an attribute may hide a method.
 unsafe extern "C" fn get_dictionary(
     reader: *mut ffi::PyObject,
     _closure: *mut c_void,
@@ -184,12 +183,12 @@ unsafe extern "C" fn set_dictionary(
     value: *mut ffi::PyObject,
     closure: *mut c_void,
 ) -> c_int {
-    // SAFETY: passed on from CPython.
+    // SAFETY: CPython calls both functions with the same arguments.
     let old = unsafe { get_dictionary(reader, closure) };
     if old.is_null() {
         return -1;
     }
-    // SAFETY: a new reference, which nobody needs; the rest is as above.
+    // SAFETY: `old` is a new reference, which is not needed; CPython's arguments are alive.
     unsafe {
         ffi::Py_DECREF(old);
         ffi::PyObject_GenericSetDict(reader, value, ptr::null_mut())
@@ -207,7 +206,7 @@ pub(crate) fn dictionary() -> ffi::PyGetSetDef {
     }
 }
 
-/// What a reader that keeps its state in a slot has beside its coroutines.
+/// The methods of a reader with a slot that return no coroutines.
 pub(crate) fn methods_with_a_slot() -> Vec<ffi::PyMethodDef> {
     vec![method!(
         Instance,

@@ -1,5 +1,5 @@
-//! The streams of a server. asyncio's factory makes plain ones; native ones take
-//! their place before anybody has seen them.
+//! The streams of a server. asyncio's factory makes plain ones, which native ones replace
+//! before user code sees them.
 #![allow(unsafe_code)]
 
 use pyo3::ffi;
@@ -14,8 +14,8 @@ use crate::streams::fields::{self, Field};
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// Puts a native reader in the place of a server's one. False where it is not as
-/// asyncio makes it, or where others may have it already: nothing has happened then.
+/// Replaces the plain reader of a server's protocol by a native one. False, with nothing
+/// done, if it is not as asyncio makes it, or others may hold it already.
 ///
 /// # Errors
 /// What Python raises while objects are made.
@@ -40,15 +40,16 @@ fn is_unseen(protocol: &Bound<'_, PyAny>, reader: &Bound<'_, PyAny>) -> PyResult
     let py = reader.py();
     let count = COUNT.import(py, "weakref", "getweakrefcount")?;
     let reference = protocol.getattr(intern!(py, "_stream_reader_wr"))?;
-    // The protocol's dictionary has one, and the caller the other.
+    // Two references each: the protocol's dictionary has one, this function or its caller
+    // the other.
     // SAFETY: live objects.
     let (strong, weak) =
         unsafe { (ffi::Py_REFCNT(reader.as_ptr()), ffi::Py_REFCNT(reference.as_ptr())) };
     Ok(strong == 2 && weak == 2 && count.call1((reader,))?.extract::<usize>()? == 1)
 }
 
-/// A native writer in the place of one that `connection_made` has just made;
-/// None where that is not as asyncio makes it.
+/// A native writer that replaces the one that `connection_made` has just made; None if
+/// that is not as asyncio makes it.
 ///
 /// # Errors
 /// What Python raises while objects are made.
@@ -64,19 +65,19 @@ pub(crate) fn writer<'py>(
     let Some(native) = copy(plain, &Classes::get(py)?.writer, fields::WRITER)? else {
         return Ok(None);
     };
-    // Up to CPython 3.12 the protocol has it, too.
+    // Up to CPython 3.12 the protocol refers to it as well.
     let name = intern!(py, "_stream_writer");
     if protocol.getattr_opt(name)?.is_some_and(|held| held.is(plain)) {
         protocol.setattr(name, &native)?;
     }
-    // What goes away with the frame of `connection_made` is not an open stream:
-    // nobody is to be warned of it, and the transport stays open.
+    // The plain writer dies with the frame of `connection_made`. With this transport its
+    // `__del__` neither warns nor closes the connection.
     plain.setattr(intern!(py, "_transport"), Bound::new(py, Taken)?)?;
     Ok(Some(native))
 }
 
-/// An instance of the native class with the attributes of a plain stream. None
-/// where it has others than asyncio's `__init__` sets, as in debug mode.
+/// An instance of the native class with the attributes of a plain stream. None if that has
+/// others than asyncio's `__init__` sets, as in debug mode.
 fn copy<'py>(
     plain: &Bound<'py, PyAny>,
     class: &Slotted,
@@ -93,14 +94,14 @@ fn copy<'py>(
         state.set(py, *field, Owned::from(value));
     }
     let native = class.new_instance(py)?;
-    // SAFETY: this reference outlives the slot's.
+    // SAFETY: `native` keeps the stream alive for as long as `slot` is used.
     if let Some(slot) = unsafe { classes::slot(py, native.as_ptr()) } {
         state.fill(py, slot);
     }
     Ok(Some(native.bind(py).to_owned()))
 }
 
-/// The transport of a writer that another one has taken the place of.
+/// The transport of a plain writer that was replaced: it looks closed.
 #[pyclass(frozen, module = "tokioloop._core")]
 struct Taken;
 

@@ -1,5 +1,5 @@
-//! What the private attributes of a native stream are kept in: an object of its
-//! own, because those that were asyncio's before have no room for them.
+//! The object that holds the private attributes of a native stream. It is separate,
+//! because a stream that was asyncio's before has no room for them.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -18,24 +18,24 @@ use crate::py::{Owned, bytes};
 use crate::streams::buffer::Buffer;
 use crate::streams::fields::{COUNT, Field};
 
-/// Where a message is kept for the one who waits for it.
+/// The index of a message that is held for the coroutine that waits for it.
 pub(crate) const PENDING: usize = COUNT;
 
 /// The object.
 #[repr(C)]
 pub(crate) struct Slots {
     ob_base: ffi::PyObject,
-    /// A reference each, or null for what has been deleted; at the end the
-    /// pending message.
+    /// An owned reference each, or null for an attribute that was deleted. The last one
+    /// is the held message.
     values: [AtomicPtr<ffi::PyObject>; COUNT + 1],
-    /// Whether the stream may have an attribute that hides one of the methods
-    /// which native code stands in for.
+    /// Whether the stream may have an attribute that hides one of the methods which
+    /// native code replaces.
     exposed: AtomicBool,
 }
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// Whether an object is what streams of ours keep their attributes in.
+/// Whether an object is a [`Slots`].
 #[inline]
 pub(crate) fn is_slots(py: Python<'_>, object: &Owned) -> bool {
     // SAFETY: a live object, of which only the type is compared.
@@ -44,7 +44,7 @@ pub(crate) fn is_slots(py: Python<'_>, object: &Owned) -> bool {
 }
 
 impl Slots {
-    /// Makes empty ones.
+    /// Makes an object without values.
     pub(crate) fn make(py: Python<'_>) -> PyResult<Owned> {
         let class = CLASS.get_or_try_init(py, || {
             let base = py.get_type::<PyAny>();
@@ -74,12 +74,12 @@ impl Slots {
     pub(crate) fn get(&self, py: Python<'_>, index: usize) -> Option<Owned> {
         self.locked(py, || {
             let value = self.peek(index);
-            // SAFETY: a filled slot owns a reference, and nobody empties it now.
+            // SAFETY: a filled slot owns a reference, and the lock keeps it filled.
             (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) })
         })
     }
 
-    /// Empties a slot, if `wanted` says so of what is in it.
+    /// Takes a value out of its slot if `wanted` accepts it.
     #[inline]
     pub(crate) fn take_if(
         &self,
@@ -89,7 +89,7 @@ impl Slots {
     ) -> Option<Owned> {
         self.locked(py, || {
             let value = NonNull::new(self.peek(index))?;
-            // SAFETY: a filled slot owns a reference, and nobody empties it now.
+            // SAFETY: a filled slot owns a reference, and the lock keeps it filled.
             if !wanted(unsafe { Borrowed::from_ptr(py, value.as_ptr()) }) {
                 return None;
             }
@@ -99,18 +99,18 @@ impl Slots {
         })
     }
 
-    /// Puts the message that is kept where asyncio would have put it.
+    /// Moves the held message, if any, to the buffer, where asyncio would have put it.
     #[inline]
     pub(crate) fn settle(&self, py: Python<'_>) -> PyResult<()> {
         if self.peek(PENDING).is_null() { Ok(()) } else { self.settle_now(py) }
     }
 
-    /// Another thread may look at the buffer while the loop's thread takes the
-    /// message: each finds it in one place, the slot or the buffer.
+    /// Another thread may read the buffer while the loop's thread takes the message. With
+    /// both locked, the message is always in one place: the slot or the buffer.
     #[cold]
     fn settle_now(&self, py: Python<'_>) -> PyResult<()> {
         let Some(buffer) = self.get(py, Field::Buffer as usize).and_then(Buffer::of) else {
-            // Somebody has put something else there, and dropped this one.
+            // `_buffer` was replaced by something else: the message goes with the old one.
             drop(self.take_if(py, PENDING, |_| true));
             return Ok(());
         };
@@ -134,11 +134,11 @@ impl Slots {
     }
 
     fn object(&self) -> Owned {
-        // SAFETY: the slots are an object, which lives as long as they do.
+        // SAFETY: `self` is the memory of a live object.
         unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) }
     }
 
-    /// With the GIL off, a value must not be replaced while it is fetched.
+    /// Without the GIL, locks the object: a value must not be replaced while it is fetched.
     #[inline]
     fn locked<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
         if cfg!(Py_GIL_DISABLED) {
@@ -149,7 +149,7 @@ impl Slots {
     }
 }
 
-// SAFETY: zero is valid: null says that a value was deleted, and nothing is exposed.
+// SAFETY: all zeros are valid: every value is missing, and nothing is exposed.
 unsafe impl NativeClass for Slots {
     const NAME: &'static CStr = c"tokioloop._core.StreamState";
     const BASE_SIZE: usize = offset_of!(Self, values);
@@ -171,11 +171,11 @@ unsafe impl NativeClass for Slots {
     }
 
     unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
+        // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
         // SAFETY: the memory is whole until it is freed.
         unsafe { &*this }.clear();
-        // SAFETY: dead, unknown to the collector, and its values were dropped.
+        // SAFETY: the object is dead and untracked, and its values were dropped.
         unsafe { native::free(this.cast()) };
     }
 }

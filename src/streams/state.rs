@@ -1,6 +1,6 @@
-//! The state of a native stream, wherever its object keeps it: streams that were
-//! made natively have a slot for it; readers that were asyncio's own before have
-//! it in their dictionary, as the one entry.
+//! The state of a native stream, wherever it is kept: streams that were created as native
+//! ones have a slot for it; readers that were asyncio's before have it as the one entry of
+//! their dictionary.
 #![allow(unsafe_code)]
 
 use std::ptr;
@@ -43,8 +43,7 @@ impl StreamState {
     #[inline]
     fn in_slot(slot: &AtomicPtr<ffi::PyObject>) -> Option<Self> {
         let state = slot.load(Ordering::Acquire);
-        // SAFETY: a slot that is filled owns its reference as long as the
-        // stream lives.
+        // SAFETY: a filled slot owns its reference for as long as the stream lives.
         (!state.is_null()).then(|| Self(unsafe { Owned::from_borrowed(state) }))
     }
 
@@ -76,8 +75,8 @@ impl StreamState {
         if suspect && hides_members(py, reader, class)? { Ok(None) } else { Ok(state) }
     }
 
-    /// As [`StreamState::find`]; a stream that has none yet gets one, with what
-    /// its dictionary has of the attributes.
+    /// Like [`StreamState::find`], but gives a stream that has no state yet one, with the
+    /// attributes that its dictionary has.
     pub(crate) fn find_or_take_over(stream: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = stream.py();
         if let Some(state) = Self::find(py, stream.as_ptr())? {
@@ -100,8 +99,8 @@ impl StreamState {
         Ok(state)
     }
 
-    /// Puts the state into a slot, unless another thread was faster; the answer
-    /// is what is there now.
+    /// Puts the state into a slot, unless another thread was faster. Returns what the slot
+    /// has now.
     pub(crate) fn fill(self, py: Python<'_>, slot: &AtomicPtr<ffi::PyObject>) -> Self {
         let new = self.0.clone_ref(py).into_raw();
         let none = ptr::null_mut();
@@ -116,10 +115,10 @@ impl StreamState {
         }
     }
 
-    /// One attribute for whoever asks from outside.
+    /// One attribute as Python code sees it: the buffer includes a held message.
     ///
     /// # Errors
-    /// BufferError where the buffer has to be filled and cannot.
+    /// BufferError if the held message cannot be moved to the buffer.
     pub(crate) fn read(&self, py: Python<'_>, field: Field) -> PyResult<Option<Owned>> {
         if field == Field::Buffer {
             self.slots().settle(py)?;
@@ -127,28 +126,27 @@ impl StreamState {
         Ok(self.get(py, field))
     }
 
-    /// Sets or deletes an attribute from outside. False where there is none to
-    /// delete.
+    /// Sets or deletes an attribute for Python code. False if there is none to delete.
     pub(crate) fn write(&self, py: Python<'_>, field: Field, value: Option<Owned>) -> bool {
         if value.is_none() && self.slots().peek(field as usize).is_null() {
             return false;
         }
         if field == Field::Buffer {
-            // What was in the old buffer goes with it.
+            // The held message belongs to the old buffer and goes with it.
             drop(self.slots().take_if(py, PENDING, |_| true));
         }
         self.slots().replace(py, field as usize, value);
         true
     }
 
-    /// The stream's dictionary goes out of our hands.
+    /// Notes that an attribute of the stream may hide a method from now on.
     pub(crate) fn expose(&self) {
         self.slots().expose();
     }
 
     #[inline]
     fn slots(&self) -> &Slots {
-        // SAFETY: only made around instances of the class.
+        // SAFETY: a state is only made around a `Slots`, which it keeps alive.
         unsafe { &*self.0.as_ptr().cast() }
     }
 
@@ -180,23 +178,23 @@ impl StreamState {
         (value == yes || value == no).then_some(value == yes)
     }
 
-    /// The buffer, if it is the `bytearray` that asyncio makes.
+    /// The buffer with a held message, if it is a `bytearray` as asyncio makes it.
     #[inline]
     pub(crate) fn buffer(&self, py: Python<'_>) -> Option<Buffer> {
         let buffer = self.get(py, Field::Buffer).and_then(Buffer::of)?;
-        // Where this fails, asyncio's code comes to the same error.
+        // If this fails, the caller turns to asyncio's code, which gets the same error.
         self.slots().settle(py).is_ok().then_some(buffer)
     }
 
-    /// Keeps a whole message for the `read` that waits for it, instead of
-    /// copying it into the buffer, which is empty, and out again. Whoever looks
-    /// at the buffer before that finds the message there.
+    /// Holds a whole message for the `read` that waits for it, instead of copying it into
+    /// the empty buffer and out again. If anything reads the buffer before that, the
+    /// message is moved there first.
     #[inline]
     pub(crate) fn hold(&self, py: Python<'_>, message: Owned) {
         self.slots().replace(py, PENDING, Some(message));
     }
 
-    /// The message that was kept, if it is one that `wanted` takes whole.
+    /// Takes the held message if `wanted` accepts its length.
     #[inline]
     pub(crate) fn take_held(
         &self,
@@ -221,7 +219,7 @@ impl StreamState {
         // SAFETY: an int.
         let size = unsafe { ffi::PyLong_AsSsize_t(limit.as_ptr()) };
         if size == -1 {
-            // Out of range, perhaps: asyncio's code knows what to do.
+            // It may be out of range, which is left to asyncio's code.
             drop(PyErr::take(py));
         }
         usize::try_from(size).ok()
@@ -233,7 +231,7 @@ impl StreamState {
     }
 }
 
-/// The name of the one entry.
+/// The key of the state in a reader's dictionary.
 #[inline]
 fn key(py: Python<'_>) -> &Bound<'_, PyString> {
     intern!(py, "__tokioloop__")

@@ -6,7 +6,7 @@ use pyo3::types::PyType;
 
 use crate::guarded::{self, Guarded};
 
-/// What native code stands in for.
+/// The classes that native code replaces, and the exceptions that it raises.
 pub(crate) struct Stock {
     pub(crate) reader: Guarded,
     pub(crate) protocol: Guarded,
@@ -17,7 +17,7 @@ pub(crate) struct Stock {
 
 static STOCK: PyOnceLock<Stock> = PyOnceLock::new();
 
-/// What feeding, reading and flow control of a reader consist of.
+/// The members that feeding, reading and flow control of a reader consist of.
 const READER: [&str; 11] = [
     "__init__",
     "feed_data",
@@ -46,14 +46,14 @@ const WRITER: [&str; 8] = [
     "__getattribute__",
 ];
 
-/// What a stream asks of its transport.
+/// The members of a transport that a stream uses.
 const TRANSPORT: [&str; 6] =
     ["write", "writelines", "close", "is_closing", "get_extra_info", "__getattribute__"];
 
 /// The class of the transports that loops make, unless they were given another.
 ///
 /// # Errors
-/// ImportError where the Python part of the package is not there.
+/// ImportError if the Python part of the package is missing.
 #[inline]
 pub(crate) fn transport_class(py: Python<'_>) -> PyResult<&Guarded> {
     static CLASS: PyOnceLock<Guarded> = PyOnceLock::new();
@@ -70,7 +70,7 @@ impl Stock {
     /// The classes; looked up on first use, which is when the module is made.
     ///
     /// # Errors
-    /// ImportError where this interpreter has no asyncio.
+    /// ImportError if this interpreter has no asyncio.
     #[inline]
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
         match STOCK.get(py) {
@@ -96,8 +96,8 @@ impl Stock {
     }
 }
 
-/// Whether a member is what CPython put there, and not a patch that was there
-/// before tokioloop was imported.
+/// Whether a member is CPython's own, not a patch that was made before tokioloop was
+/// imported.
 fn is_genuine(member: &Bound<'_, PyAny>) -> bool {
     let function = member.getattr("fget").unwrap_or_else(|_| member.clone());
     match function.getattr("__module__").and_then(|module| module.extract::<String>()) {

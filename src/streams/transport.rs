@@ -1,5 +1,5 @@
-//! The transport below a stream: called directly where a call by name would
-//! end in native code anyway.
+//! The transport below a stream: called directly if a call by name would end in native
+//! code anyway.
 #![allow(unsafe_code)]
 
 use pyo3::intern;
@@ -11,15 +11,14 @@ use crate::streams::stock;
 use crate::transports::shape::StreamTransport;
 use crate::transports::{on_loop, write};
 
-/// The transport itself, if it is one that a loop has made and nobody has
-/// changed it or its class.
+/// The native transport, if nobody has set attributes on it or changed its class.
 #[inline]
 fn plain<'a>(py: Python<'_>, transport: &'a Owned) -> PyResult<Option<&'a StreamTransport>> {
     let class = stock::transport_class(py)?;
     if !class.is_exact(transport.as_ptr()) || !class.is_unmodified(py) {
         return Ok(None);
     }
-    // SAFETY: an instance of a class that derives from the native one.
+    // SAFETY: an instance of `SocketTransport`, which derives from the native class.
     let native = unsafe { &*transport.as_ptr().cast::<StreamTransport>() };
     Ok((!native.has_attributes()).then_some(native))
 }

@@ -1,10 +1,9 @@
-//! How readers and writers of asyncio's factories come to be native ones.
+//! How the readers and writers of asyncio's factories become native ones.
 //!
-//! The factories make plain objects and hand the protocol to a transport. That
-//! is where the reader becomes a native one. A server's writer is made later,
-//! in `connection_made`, right before `client_connected_cb` is called with it:
-//! a stand-in for that callback, which is gone once it was called, calls it with
-//! a native one.
+//! The factories make plain objects and hand the protocol to a transport. At that point
+//! the reader becomes a native one. A server's writer is made later, in
+//! `connection_made`, right before `client_connected_cb` is called with it. A stand-in
+//! for that callback, used once, calls the real one with a native writer instead.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,7 +14,7 @@ use crate::streams::serve;
 use crate::streams::state::StreamState;
 use crate::streams::stock::Stock;
 
-/// Upgrades what belongs to a stream protocol of asyncio's own.
+/// Upgrades the reader of asyncio's own stream protocol, and prepares a server's writer.
 pub(crate) fn upgrade(protocol: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = protocol.py();
     let reader = protocol.getattr(intern!(py, "_stream_reader"))?;

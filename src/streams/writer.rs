@@ -17,8 +17,8 @@ use crate::streams::stock::Stock;
 use crate::streams::transport;
 
 /// Calls the transport's method of the same name with the same arguments,
-/// unless asyncio's own method has to do it. Keywords are left to that: the
-/// names of a transport's parameters are its own.
+/// unless asyncio's own method has to do it. Keywords are left to that: a transport's
+/// parameters may have other names.
 #[inline]
 fn to_transport<'py>(
     py: Python<'py>,
@@ -56,7 +56,7 @@ fn write<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult
         }
     }
     to_transport(py, this, intern!(py, "write"), 1..=1, args)?;
-    // asyncio's method has no result, whatever the transport's has.
+    // asyncio's method returns None, whatever the transport's returns.
     Ok(Owned::none(py))
 }
 

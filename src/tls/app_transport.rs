@@ -1,5 +1,5 @@
-//! The class that comes before asyncio's `_SSLProtocolTransport`: `write` and
-//! `writelines` without an interpreter frame.
+//! The class that comes before asyncio's `_SSLProtocolTransport` in the method order:
+//! `write` and `writelines` without an interpreter frame.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -39,7 +39,7 @@ pub(crate) fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 }
 
 impl TlsTransport {
-    /// The `SSLProtocol`, or what was put in its place.
+    /// The `SSLProtocol`, or what user code has set `_ssl_protocol` to.
     #[inline]
     fn protocol(&self, py: Python<'_>) -> PyResult<Owned> {
         let this: *mut ffi::PyObject = (&raw const *self).cast_mut().cast();
@@ -129,11 +129,11 @@ unsafe impl NativeClass for TlsTransport {
     }
 
     unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
+        // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
         // SAFETY: the memory is whole until it is freed.
         unsafe { &*this }.clear();
-        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        // SAFETY: the object is dead and untracked, and its value was dropped.
         unsafe { native::free(this.cast()) };
     }
 }

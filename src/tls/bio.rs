@@ -1,10 +1,10 @@
-//! What stands between a session and its `MemoryBIO`s: memory that is lent for
-//! one call, so that records are read where the socket has put them, and
-//! written where they are sent from, else the `MemoryBIO` as before.
+//! A BIO of our own between a session and each of its `MemoryBIO`s. Memory is lent to it
+//! for one call, so that the session reads records where the socket has put them, and
+//! writes them where they are sent from.
 //!
-//! A BIO of our own comes between the session and the BIO of its `MemoryBIO`,
-//! for good: with no memory lent it only passes on, so that `ssl` notices
-//! nothing. OpenSSL owns it, and frees it with the session.
+//! The BIO stays there for as long as the session lives. With no memory lent it only
+//! passes calls on to the `MemoryBIO`, so that `ssl` notices nothing. OpenSSL owns it,
+//! and frees it with the session.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -17,23 +17,24 @@ use pyo3::sync::PyOnceLock;
 
 use crate::tls::openssl::{Bio, Functions, SetBio, Ssl};
 
-/// What our BIO works on.
+/// The data of our BIO.
 struct Inner {
     functions: &'static Functions,
-    /// The `MemoryBIO`'s, of which this holds a reference.
+    /// The BIO of the `MemoryBIO`, to which this owns a reference.
     memory: Bio,
     /// Lent to read from, and not read yet.
     unread: Cell<*const [u8]>,
     /// Lent to write into, and not written yet.
     room: Cell<*mut [MaybeUninit<u8>]>,
-    /// Something had no room, and what follows has to stay behind it.
+    /// A write found no room and went to the `MemoryBIO`. Later ones go there as well, to
+    /// keep the order.
     overflowed: Cell<bool>,
 }
 
 const NOTHING: *const [u8] = ptr::slice_from_raw_parts(ptr::null(), 0);
 const NO_ROOM: *mut [MaybeUninit<u8>] = ptr::slice_from_raw_parts_mut(ptr::null_mut(), 0);
 
-/// One side of a session; valid for as long as the session lives.
+/// Our BIO on one side of a session; valid for as long as the session lives.
 pub(crate) struct Between(*const Inner);
 
 /// What was written into lent memory.
@@ -44,11 +45,11 @@ pub(crate) struct Written {
 }
 
 impl Between {
-    /// Puts a BIO of ours between a session and `memory`, its BIO of the side
-    /// that `set` sets.
+    /// Puts a BIO of ours between a session and `memory`, the session's BIO on the side
+    /// that `set` sets. None if OpenSSL cannot make one.
     ///
     /// # Safety
-    /// All are alive, and what is returned is not used after the session's end.
+    /// All are alive, and the result is not used after the session's end.
     pub(crate) unsafe fn install(
         py: Python<'_>,
         functions: &'static Functions,
@@ -69,8 +70,8 @@ impl Between {
             room: Cell::new(NO_ROOM),
             overflowed: Cell::new(false),
         }));
-        // SAFETY: the BIO is new; from the last call on it is the session's,
-        // which gives its reference to `memory` up, hence one more before.
+        // SAFETY: the BIO is new. The last call makes it the session's, which then gives up
+        // its reference to `memory`; the first one takes a reference for `inner`.
         unsafe {
             (functions.bio_up_ref)(memory);
             (functions.bio_set_data)(bio, inner.cast());
@@ -82,11 +83,11 @@ impl Between {
 
     #[inline]
     fn inner(&self) -> &Inner {
-        // SAFETY: the session lives, and with it its BIO.
+        // SAFETY: by the promise to `install` the session lives, and with it our BIO.
         unsafe { &*self.0 }
     }
 
-    /// Has the session write into `room` while `body` runs.
+    /// Makes the session write into `room` while `body` runs.
     #[inline]
     pub(crate) fn lend_room<R>(
         &self,
@@ -106,7 +107,8 @@ impl Between {
         (result, Written { length: length - left, overflowed })
     }
 
-    /// Has the session read `data` while `body` runs; how much it has left.
+    /// Makes the session read `data` while `body` runs. Also returns how many bytes it has
+    /// left unread.
     #[inline]
     pub(crate) fn lend_data<R>(&self, data: &[u8], body: impl FnOnce() -> R) -> (R, usize) {
         let inner = self.inner();
@@ -125,8 +127,8 @@ impl Between {
     }
 }
 
-/// Memory is lent, until this goes, by a panic or not. A callback that `ssl`
-/// makes in between may lend some of its own.
+/// Ends a loan when it is dropped, also by a panic, and restores the one before: a
+/// callback that `ssl` makes meanwhile may lend memory as well.
 struct Lent<'a> {
     inner: &'a Inner,
     unread: *const [u8],
@@ -148,7 +150,7 @@ impl Drop for Lent<'_> {
     }
 }
 
-/// The kind of BIO, made once.
+/// The table of functions of our BIOs, made once.
 struct Method(Bio);
 
 // SAFETY: OpenSSL only reads a method once it is complete.
@@ -160,7 +162,7 @@ static METHOD: PyOnceLock<Option<Method>> = PyOnceLock::new();
 
 fn method(py: Python<'_>, functions: &Functions) -> Option<Bio> {
     let method = METHOD.get_or_init(py, || {
-        // SAFETY: a string that lives for ever.
+        // SAFETY: a C string that lives for ever.
         let method = unsafe { (functions.meth_new)(KIND, c"tokioloop".as_ptr()) };
         if method.is_null() {
             return None;
@@ -177,7 +179,7 @@ fn method(py: Python<'_>, functions: &Functions) -> Option<Bio> {
     method.as_ref().map(|method| method.0)
 }
 
-/// `BIO_TYPE_SOURCE_SINK`, for kinds that nobody looks for by number.
+/// `BIO_TYPE_SOURCE_SINK`, without a number of its own: nobody looks for our BIO by type.
 const KIND: c_int = 0x0400;
 /// `BIO_FLAGS_RWS` and `BIO_FLAGS_SHOULD_RETRY`: why a call did nothing.
 const REASON: c_int = 0x0f;
@@ -187,8 +189,8 @@ const AT_END: c_int = 2;
 const FLUSH: c_int = 11;
 
 unsafe extern "C" fn read(bio: Bio, room: *mut c_char, length: c_int) -> c_int {
-    // SAFETY: OpenSSL calls this for BIOs of our kind, whose data is never null
-    // once they were handed out.
+    // SAFETY: OpenSSL calls this for our BIOs only, whose data `install` sets before a
+    // session has them.
     let (functions, inner) = unsafe { inner(bio) };
     // SAFETY: the BIO is alive.
     unsafe { (functions.bio_clear_flags)(bio, REASON) };
@@ -196,8 +198,8 @@ unsafe extern "C" fn read(bio: Bio, room: *mut c_char, length: c_int) -> c_int {
     if unread.len() > 0 && length > 0 {
         // Not more than `length`, so it fits.
         let count = unread.len().min(length as usize);
-        // SAFETY: lent memory is there while it is lent, and what the session
-        // reads into is its own.
+        // SAFETY: the lender keeps `unread` alive, and OpenSSL passes room for `length`
+        // bytes of its own.
         unsafe {
             let start = unread.cast::<u8>();
             ptr::copy_nonoverlapping(start, room.cast(), count);
@@ -222,7 +224,7 @@ unsafe extern "C" fn write(bio: Bio, data: *const c_char, length: c_int) -> c_in
     let Ok(count) = usize::try_from(length) else { return 0 };
     let room = inner.room.get();
     if !room.is_null() && !inner.overflowed.get() && count <= room.len() {
-        // SAFETY: so much room was lent, which nobody else knows of.
+        // SAFETY: `room` was lent exclusively, and `count` bytes fit into it.
         unsafe {
             let start = room.cast::<u8>();
             ptr::copy_nonoverlapping(data.cast(), start, count);
@@ -265,12 +267,12 @@ unsafe extern "C" fn destroy(bio: Bio) -> c_int {
     1
 }
 
-/// What our BIO works on.
+/// The functions and the data of our BIO.
 ///
 /// # Safety
-/// A BIO of our kind that was handed out and has not been freed.
+/// One of our BIOs, which a session has had and which is not freed yet.
 unsafe fn inner<'a>(bio: Bio) -> (&'static Functions, &'a Inner) {
-    // SAFETY: only sessions whose library was found have such a BIO.
+    // SAFETY: our BIOs are only made with functions of a library that was found.
     let get_data = unsafe { crate::tls::openssl::found().unwrap_unchecked().bio_get_data };
     // SAFETY: the caller's promise.
     let inner: &Inner = unsafe { &*get_data(bio).cast_const().cast() };

@@ -20,7 +20,7 @@ pub(crate) struct Engine {
     direct: Option<Session>,
 }
 
-/// What became of a try to encrypt.
+/// The outcome of a try to encrypt.
 pub(crate) enum Encrypted {
     All,
     /// The session has to read first.
@@ -28,8 +28,8 @@ pub(crate) enum Encrypted {
 }
 
 impl Engine {
-    /// The session of a protocol; none where its parts are not those of the
-    /// `ssl` module, which only asyncio's code can drive.
+    /// The session of a protocol. None if its parts are not exactly those of the `ssl`
+    /// module: then only asyncio's code can drive it.
     pub(crate) fn of(py: Python<'_>, protocol: &TlsProtocol) -> PyResult<Option<Self>> {
         let tools = Tools::get(py)?;
         let (Some(ssl_object), Some(incoming), Some(outgoing)) = (
@@ -68,13 +68,13 @@ impl Engine {
         }
     }
 
-    /// The same session without the methods of `ssl` in between.
+    /// The same session without the methods of `ssl`, if it can be used so.
     #[inline]
     pub(crate) fn direct(&self) -> Option<&Session> {
         self.direct.as_ref()
     }
 
-    /// Takes ciphertext, a `bytes` object, in.
+    /// Adds ciphertext, a `bytes` object, to what waits to be decrypted.
     pub(crate) fn feed(&self, py: Python<'_>, ciphertext: &Owned) -> PyResult<()> {
         call::call_method1(py, Owned::of_py(&Tools::get(py)?.bio_write), &self.incoming, ciphertext)
             .map(drop)
@@ -98,24 +98,24 @@ impl Engine {
         self.outgoing.bind(py).getattr(intern!(py, "pending"))?.extract()
     }
 
-    /// Takes the ciphertext out that waits to be sent.
+    /// Takes out the ciphertext that waits to be sent.
     pub(crate) fn take_outgoing(&self, py: Python<'_>) -> PyResult<Owned> {
         call::call1(py, Owned::of_py(&Tools::get(py)?.bio_read), &self.outgoing)
     }
 
-    /// Whether the handshake has nothing to do before the peer has sent something:
-    /// a client speaks first.
+    /// Whether the handshake has nothing to do before the peer sends something. True of a
+    /// server that has received nothing: the client speaks first.
     pub(crate) fn listens(&self, py: Python<'_>) -> PyResult<bool> {
         let server_side = self.session.bind(py).getattr(intern!(py, "server_side"))?;
         Ok(server_side.is_truthy()? && self.incoming_bytes(py)? == 0)
     }
 
-    /// `SSLObject.do_handshake`; whether it is complete.
+    /// `SSLObject.do_handshake`; true if the handshake is complete.
     ///
     /// # Errors
-    /// As of that, but for those which only say that more has to come.
+    /// Those of the method, except those that only mean that more records must come.
     pub(crate) fn do_handshake(&self, py: Python<'_>) -> PyResult<bool> {
-        // By its name: who puts a check of the peer in the place of the method is asked.
+        // Called by its name: user code may have replaced the method, to check the peer.
         match call::method(py, &self.ssl_object, intern!(py, "do_handshake"), []) {
             Ok(_) => Ok(true),
             Err(error) if Tools::get(py)?.is_again(py, &error) => Ok(false),
@@ -123,10 +123,10 @@ impl Engine {
         }
     }
 
-    /// `SSLObject.read`; none where more records have to come first.
+    /// `SSLObject.read`; None if more records must come first.
     ///
     /// # Errors
-    /// As of that.
+    /// All others of the method.
     pub(crate) fn read(&self, py: Python<'_>, size: usize) -> PyResult<Option<Owned>> {
         let tools = Tools::get(py)?;
         let size = Owned::from(size.into_pyobject(py)?.into_any());
@@ -138,10 +138,10 @@ impl Engine {
         }
     }
 
-    /// `SSLObject.read` into a buffer.
+    /// `SSLObject.read` into a buffer; None if more records must come first.
     ///
     /// # Errors
-    /// As of that.
+    /// All others of the method.
     pub(crate) fn read_into(
         &self,
         py: Python<'_>,

@@ -1,16 +1,15 @@
-//! TLS: asyncio's own state machine, with the way of the records in Rust.
+//! TLS: asyncio's own state machine, with the path of the records in Rust.
 //!
-//! `asyncio.sslproto` stays in charge of handshakes, shutdowns, timeouts, flow
-//! control and errors, under its own attribute names. The class here comes
-//! before asyncio's in the method order of `tokioloop._tls.SSLProtocol` and
-//! does four of its steps: `_do_handshake`, `_do_read`, `_write_appdata` and
-//! `_process_outgoing`.
-//! Its attributes are slots of native memory, so that both sides see one state.
-//! Where anything is out of the ordinary, asyncio's method of that name is
-//! called and does the whole step; nothing has happened before then.
+//! `asyncio.sslproto` stays in charge of handshakes, shutdowns, timeouts, flow control
+//! and errors, under its own attribute names. The class here comes before asyncio's in
+//! the method order of `tokioloop._tls.SSLProtocol` and does four of its steps:
+//! `_do_handshake`, `_do_read`, `_write_appdata` and `_process_outgoing`. Its attributes
+//! are slots of native memory, so that both sides see one state. If anything is out of
+//! the ordinary, asyncio's method of the same name does the whole step; the native one
+//! has done nothing before it calls that.
 //!
-//! Encryption is that of the interpreter's `ssl` module, on the session that
-//! the user's `SSLContext` made.
+//! Encryption is that of the interpreter's `ssl` module, on the session that the user's
+//! `SSLContext` made.
 
 mod app_transport;
 mod bio;

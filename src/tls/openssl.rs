@@ -1,20 +1,19 @@
 //! The interpreter's own OpenSSL, for the session of an `ssl.SSLObject`.
 //!
-//! The functions come out of the library that the `_ssl` module has loaded,
-//! and the session is the very one that `_ssl` works on: what the user's
-//! `SSLContext` says, and callbacks that it names, hold here as well. Only what
-//! succeeds, or has to wait for more records, is done here; any other outcome
-//! is left to `_ssl`, which finds the session as it was left and makes the
-//! exception that it always makes.
+//! The functions come from the library that the `_ssl` module has loaded, and the session
+//! is the one that `_ssl` works on: the settings and callbacks of the user's `SSLContext`
+//! apply here as well. Only calls that succeed, or that need more records, are completed
+//! here. After any other outcome the call is repeated through `_ssl`, which finds the
+//! session as it was left and raises its usual exception.
 //!
-//! `_ssl` is no public interface. A session is used only if its memory is laid
-//! out as in the versions of CPython that are known here, which OpenSSL itself
-//! has to confirm; where it does not, or where `_ssl` is not a library of its
-//! own, `engine.rs` calls the methods of `ssl` instead.
+//! `_ssl` is no public interface. A session is used only if its memory has the layout of
+//! the CPython versions that are known here, which OpenSSL itself has to confirm. If it
+//! does not, or if `_ssl` is not a library of its own, `engine.rs` calls the methods of
+//! `ssl` instead.
 //!
-//! Other threads may ask a session for its cipher or its peer's certificate.
-//! What keeps them out while it reads or writes is the GIL, and without one the
-//! critical section of `_ssl`'s object, which its own methods take as well.
+//! Other threads may ask a session for its cipher or its peer's certificate. While it
+//! reads or writes, the GIL keeps them out; without the GIL, the critical section of
+//! `_ssl`'s object does, which that object's methods take as well.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_ulong, c_void};
@@ -38,7 +37,7 @@ pub(crate) type Bio = *mut c_void;
 /// `SSL_set0_rbio` and `SSL_set0_wbio`.
 pub(crate) type SetBio = unsafe extern "C" fn(Ssl, Bio);
 
-/// What a BIO of our own consists of.
+/// The functions of a BIO of our own.
 type OnRead = unsafe extern "C" fn(Bio, *mut c_char, c_int) -> c_int;
 type OnWrite = unsafe extern "C" fn(Bio, *const c_char, c_int) -> c_int;
 type OnControl = unsafe extern "C" fn(Bio, c_int, c_long, *mut c_void) -> c_long;
@@ -59,8 +58,8 @@ macro_rules! functions {
                     $field: {
                         type Function = unsafe extern "C" fn($($argument),*) -> $result;
                         let address = find($symbol)?.as_ptr();
-                        // SAFETY: the type is that of OpenSSL's header, the same
-                        // in all versions since 1.1.1.
+                        // SAFETY: the type is that of OpenSSL's headers, where it is the
+                        // same in all versions since 1.1.1.
                         unsafe { std::mem::transmute::<*mut c_void, Function>(address) }
                     },
                 )*})
@@ -102,16 +101,16 @@ functions! {
     meth_set_destroy = c"BIO_meth_set_destroy" (*mut c_void, OnDestroy) -> c_int,
 }
 
-/// What OpenSSL answers to a read.
+/// The outcome of a read.
 pub(crate) enum Read {
     Plaintext(usize),
     /// There is no whole record.
     WantsMore,
-    /// Something that `_ssl` has to say.
+    /// Anything else, which `_ssl` has to report.
     Other,
 }
 
-/// A session whose owner, an `_ssl._SSLSocket`, is alive, as are its BIOs.
+/// A session. The engine keeps its owner, an `_ssl._SSLSocket`, and its BIOs alive.
 pub(crate) struct Session {
     functions: &'static Functions,
     /// The object of `_ssl`.
@@ -124,10 +123,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// The session behind `socket`, an exact `_ssl._SSLSocket`, and its two
-    /// exact `MemoryBIO`s, which live as long as what is returned.
+    /// The session of `socket`, an exact `_ssl._SSLSocket`, with its two exact
+    /// `MemoryBIO`s. The caller keeps all three alive for as long as the result.
     ///
-    /// None where it is not known well enough.
+    /// None if the memory layout is not known or not confirmed.
     pub(crate) fn of(
         py: Python<'_>,
         socket: &Owned,
@@ -139,8 +138,7 @@ impl Session {
         }
         let Some(functions) = functions(py)? else { return Ok(None) };
         let context = Owned::from(socket.bind(py).getattr(intern!(py, "context"))?);
-        // SAFETY: each object is larger than the words that are read of it: its
-        // type says how large its instances are.
+        // SAFETY: live objects, each as large as its type says.
         let (layered_on, ssl, owner, native_context, rbio, wbio) = unsafe {
             match (
                 word(socket, 0),
@@ -154,12 +152,14 @@ impl Session {
                 _ => return Ok(None),
             }
         };
-        // A session over BIOs is layered on no socket, and its context's object
-        // comes right behind it.
+        // The words are the socket (null for a session over BIOs), the session and the
+        // context's object.
         if !layered_on.is_null() || owner != context.as_ptr().cast() || ssl.is_null() {
             return Ok(None);
         }
-        // SAFETY: between the two neighbours that were found is the session.
+        // SAFETY: `ssl` lies between two words that were just identified, as in the layout
+        // of `PySSLSocket` in CPython 3.11 to 3.14, the only versions that get here. OpenSSL
+        // then confirms it.
         let confirmed = unsafe {
             (functions.get_context)(ssl) == native_context
                 && (functions.get_rbio)(ssl) == rbio
@@ -168,7 +168,8 @@ impl Session {
         if !confirmed || rbio == wbio {
             return Ok(None);
         }
-        // SAFETY: confirmed above; neither is used after what is returned.
+        // SAFETY: confirmed above; the caller keeps the session alive for as long as the
+        // result.
         let (source, sink) = unsafe {
             let Some(source) = Between::install(py, functions, ssl, rbio, functions.set_rbio)
             else {
@@ -183,16 +184,16 @@ impl Session {
         Ok(Some(Self { functions, owner, ssl, incoming: rbio, outgoing: wbio, source, sink }))
     }
 
-    /// Calls OpenSSL while no other thread's call of a method of `ssl` does.
+    /// Runs `body` while no other thread can use the session through a method of `ssl`.
     #[inline]
     fn alone<R>(&self, body: impl FnOnce() -> R) -> R {
-        // SAFETY: loops work attached, and the session's owner is alive.
+        // SAFETY: the calling thread is attached, and the engine keeps the owner alive.
         let owner: Borrowed<'_, '_, PyAny> =
             unsafe { Borrowed::from_ptr(Python::assume_attached(), self.owner) };
         with_critical_section(&owner, body)
     }
 
-    /// Takes ciphertext in.
+    /// Adds ciphertext to what waits to be decrypted.
     ///
     /// # Errors
     /// MemoryError.
@@ -210,8 +211,7 @@ impl Session {
         Ok(())
     }
 
-    /// Has ciphertext read where it is while `body` runs; what that leaves of
-    /// it is taken in.
+    /// Lends ciphertext to the session while `body` runs, and then feeds it what is left.
     ///
     /// # Errors
     /// MemoryError.
@@ -222,7 +222,7 @@ impl Session {
         body: impl FnOnce() -> R,
     ) -> PyResult<R> {
         if self.incoming_bytes() > 0 {
-            // That comes first.
+            // What waits already has to be read first.
             self.feed(ciphertext)?;
             return Ok(body());
         }
@@ -249,11 +249,11 @@ impl Session {
     /// Whether the session holds a part of a record, or plaintext.
     #[inline]
     pub(crate) fn has_pending(&self) -> bool {
-        // SAFETY: the session lives, and others are kept from it.
+        // SAFETY: the session lives, and `alone` keeps other threads out.
         self.alone(|| unsafe { (self.functions.has_pending)(self.ssl) != 0 })
     }
 
-    /// Whether a read would find something to do.
+    /// Whether a read would find nothing to do.
     #[inline]
     pub(crate) fn is_drained(&self) -> bool {
         // SAFETY: as above.
@@ -261,11 +261,11 @@ impl Session {
         self.incoming_bytes() == 0 && pending() == 0
     }
 
-    /// Forgets errors of others who use the library in this thread: they would
+    /// Clears errors that other users of the library have left on this thread: they would
     /// be taken for the session's.
     #[inline]
     pub(crate) fn forget_old_errors(&self) {
-        // SAFETY: both look at memory of this thread only.
+        // SAFETY: both access the error queue of this thread only.
         unsafe {
             if (self.functions.peek_error)() != 0 {
                 (self.functions.clear_error)();
@@ -284,7 +284,7 @@ impl Session {
             if count > 0 {
                 return Read::Plaintext(count as usize);
             }
-            // SAFETY: right behind the call that it is about.
+            // SAFETY: the session lives, and `count` is the result of its last call.
             match unsafe { (self.functions.get_error)(self.ssl, count) } {
                 SSL_ERROR_WANT_READ => Read::WantsMore,
                 _ => Read::Other,
@@ -292,7 +292,7 @@ impl Session {
         })
     }
 
-    /// Encrypts all of `data`; false where `_ssl` has to try the same again.
+    /// Encrypts all of `data`; false if `_ssl` has to repeat the same call.
     #[inline]
     pub(crate) fn write(&self, data: &[u8]) -> bool {
         let length = data.len().min(c_int::MAX as usize) as c_int;
@@ -302,13 +302,13 @@ impl Session {
         count as usize == data.len()
     }
 
-    /// Encrypts all of `data` into `room`; false as above.
+    /// Encrypts all of `data` into `room`; false as for [`write`](Self::write).
     #[inline]
     pub(crate) fn write_into(&self, data: &[u8], room: &mut [MaybeUninit<u8>]) -> (bool, Written) {
         self.sink.lend_room(room, || self.write(data))
     }
 
-    /// Takes ciphertext out that waits to be sent; how many bytes it is.
+    /// Moves ciphertext that waits to be sent into `room`; returns the number of bytes.
     #[inline]
     pub(crate) fn take_outgoing(&self, room: &mut [MaybeUninit<u8>]) -> usize {
         let length = room.len().min(c_int::MAX as usize) as c_int;
@@ -319,10 +319,10 @@ impl Session {
     }
 }
 
-/// The word at `index` behind the header of an object, where it has so many.
+/// The word at `index` after the header of an object, if the object is large enough.
 ///
 /// # Safety
-/// The type of the object tells the size of its memory.
+/// The object is as large as its type says.
 unsafe fn word(object: &Owned, index: usize) -> Option<*mut c_void> {
     let offset = size_of::<ffi::PyObject>() + index * size_of::<*mut c_void>();
     // SAFETY: a live object has a live type.
@@ -330,20 +330,20 @@ unsafe fn word(object: &Owned, index: usize) -> Option<*mut c_void> {
     if (size as usize) < offset + size_of::<*mut c_void>() {
         return None;
     }
-    // SAFETY: within the object's memory.
+    // SAFETY: within the object's memory, as just checked.
     Some(unsafe { object.as_ptr().byte_add(offset).cast::<*mut c_void>().read() })
 }
 
 static FUNCTIONS: OnceLock<Option<Functions>> = OnceLock::new();
 
-/// The library, where it was asked for and found; also for threads that are
-/// not attached.
+/// The library's functions, if they were looked up and found. Threads that are not
+/// attached may call it.
 #[inline]
 pub(crate) fn found() -> Option<&'static Functions> {
     FUNCTIONS.get()?.as_ref()
 }
 
-/// The library, if it can be found.
+/// The library's functions, if they can be found.
 fn functions(py: Python<'_>) -> PyResult<Option<&'static Functions>> {
     if let Some(functions) = FUNCTIONS.get() {
         return Ok(functions.as_ref());
@@ -352,22 +352,21 @@ fn functions(py: Python<'_>) -> PyResult<Option<&'static Functions>> {
     Ok(FUNCTIONS.get_or_init(|| loaded).as_ref())
 }
 
-/// Asks the loader for the functions that `_ssl` itself calls. The module is
-/// loaded already, and no other library is looked into than those that it
-/// depends on.
+/// Asks the loader for the functions that `_ssl` itself calls. The module is loaded
+/// already, and only it and the libraries that it depends on are searched.
 fn load(py: Python<'_>) -> PyResult<Option<Functions>> {
     let Ok(file) = py.import("_ssl")?.getattr("__file__") else {
-        // Part of the interpreter: its OpenSSL has no names to ask for.
+        // `_ssl` is built into the interpreter, whose OpenSSL has no symbols to look up.
         return Ok(None);
     };
     let Ok(file) = CString::new(file.extract::<String>()?) else { return Ok(None) };
-    // SAFETY: a string with its end; with this flag nothing is loaded.
+    // SAFETY: a C string; with `RTLD_NOLOAD` nothing is loaded, so no code runs.
     let library = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     if library.is_null() {
         return Ok(None);
     }
     Ok(Functions::find(|name| {
-        // SAFETY: an open library, which is never closed, and a string.
+        // SAFETY: an open library, which is never closed, and a C string.
         NonNull::new(unsafe { libc::dlsym(library, name.as_ptr()) })
     }))
 }

@@ -1,4 +1,4 @@
-//! Decrypting what has come, into one message.
+//! Decrypts received records into one message.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -13,14 +13,14 @@ use crate::tls::engine::Engine;
 use crate::tls::openssl::{Read, Session};
 use crate::transports::shape::StreamTransport;
 
-/// Plaintext in one record.
+/// Most plaintext in one record.
 const RECORD_BYTES: usize = 16 * 1024;
-/// What a session may hold of a record that has come in part.
+/// Most bytes that a session holds of a record that has come in part.
 const PARTIAL_BYTES: usize = RECORD_BYTES + 512;
-/// Messages of up to so many bytes are decrypted on the stack.
+/// Messages of at most this many bytes are decrypted on the stack.
 const SMALL_BYTES: usize = 512;
 
-/// What the ciphertext that has come contained.
+/// What the received ciphertext contained.
 pub(crate) struct Plaintext {
     /// Everything that was decrypted, joined.
     pub(crate) message: Option<Message>,
@@ -33,7 +33,7 @@ pub(crate) struct Plaintext {
 pub(crate) enum Stop {
     Drained,
     Closed,
-    /// There is more than room.
+    /// The room is full, and there may be more.
     Full,
 }
 
@@ -74,11 +74,10 @@ impl<'a> Lender<'a> {
     }
 }
 
-/// Decrypts what there is.
+/// Decrypts all whole records that are there.
 ///
 /// # Errors
-/// Those of `SSLObject.read`; what was decrypted before is lost then, as in
-/// asyncio.
+/// Those of `SSLObject.read`; what was decrypted before is lost then, as in asyncio.
 // HOT: tls
 pub(crate) fn read(
     py: Python<'_>,
@@ -133,7 +132,7 @@ fn read_small(
         return Ok((None, stop));
     }
     let filled = room.get(..length).unwrap_or_default();
-    // SAFETY: so many bytes were written.
+    // SAFETY: `fill` has written the first `length` bytes.
     let filled = unsafe { &*(std::ptr::from_ref(filled) as *const [u8]) };
     Ok((Some(Message::of(bytes::copy(py, filled)?)), stop))
 }
@@ -154,12 +153,12 @@ fn read_large(
     if length == 0 {
         return Ok((None, stop));
     }
-    // SAFETY: so many bytes were written.
+    // SAFETY: `fill` has written the first `length` bytes.
     let message = unsafe { filling.finish(py, length, lender.is_none_or(Lender::keeps))? };
     Ok((Some(message), stop))
 }
 
-/// Decrypts into `room`; how many bytes, and why not more.
+/// Decrypts into `room`. Returns how many bytes, and why not more.
 ///
 /// # Errors
 /// Those of `SSLObject.read`.
@@ -201,7 +200,7 @@ pub(crate) fn fill(
     }
 }
 
-/// The same by the methods of `ssl`.
+/// Like [`read_directly`], with the methods of `ssl`.
 fn read_by_methods(py: Python<'_>, engine: &Engine, parts: &mut Parts) -> PyResult<Stop> {
     let mut waiting = engine.incoming_bytes(py)?;
     loop {
@@ -223,7 +222,7 @@ fn read_by_methods(py: Python<'_>, engine: &Engine, parts: &mut Parts) -> PyResu
     }
 }
 
-/// Pieces of plaintext, which are joined only where there are several.
+/// Pieces of plaintext, which are joined only if there are several.
 #[derive(Default)]
 struct Parts {
     first: Option<Message>,

@@ -1,4 +1,5 @@
-//! The class that comes before asyncio's `SSLProtocol`, and its methods.
+//! The class that comes before asyncio's `SSLProtocol` in the method order, and its
+//! methods.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -19,32 +20,32 @@ pub(crate) fn class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?.bind(py).clone())
 }
 
-/// The native half of an object, where it has one.
+/// The native half of an object, if it has one.
 #[inline]
 pub(crate) fn native_half<'a>(py: Python<'_>, object: &'a Owned) -> Option<&'a TlsProtocol> {
     TlsProtocol::of(object, CLASS.get(py)?.bind(py))
 }
 
-/// asyncio's own version of a method, for the receiver.
+/// asyncio's own version of a method, not bound to a receiver.
 pub(crate) fn asyncio_method<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     Tools::get(py)?.protocol.bind(py).getattr(name)
 }
 
-/// An exception that asyncio's method would catch and report as fatal.
+/// Reports an exception as fatal to the connection, as asyncio's method would.
 ///
 /// # Errors
-/// The exception itself where it would not: what is not an `Exception`.
+/// The exception itself if asyncio would not catch it, since it is no `Exception`.
 #[cold]
 pub(crate) fn failed(py: Python<'_>, this: &TlsProtocol, error: PyErr) -> PyResult<()> {
     let this = this.object();
     this.bind(py).call_method1(intern!(py, "_step_failed"), (error.value(py),)).map(drop)
 }
 
-/// Runs a method of the loop's thread. Another one is refused before it touches the
-/// session or its buffers, which nothing else keeps threads from sharing.
+/// Runs a method's body on the loop's thread. Another thread is refused before it touches
+/// the session or its buffers, which have no other protection.
 ///
 /// # Errors
-/// RuntimeError with the method's name in another thread; what the body raises.
+/// RuntimeError with the method's name on another thread; what the body raises.
 #[inline]
 pub(crate) fn on_loop<R>(
     py: Python<'_>,
@@ -59,12 +60,12 @@ pub(crate) fn on_loop<R>(
             let _inside = event_loop.get().enter(py, name)?;
             body()
         }
-        // A loop of somebody else has rules of its own.
+        // A loop of another kind has its own rules about threads.
         None => body(),
     }
 }
 
-/// Raises for a method of asyncio's that was called in another thread than the loop's.
+/// Raises if a method of asyncio's was called on another thread than the loop's.
 fn refuse_other_thread<'py>(
     py: Python<'py>,
     this: &TlsProtocol,
@@ -74,7 +75,7 @@ fn refuse_other_thread<'py>(
     on_loop(py, this, method.extract()?, || Ok(Owned::none(py)))
 }
 
-/// asyncio's, but that a server waits for its client before the first step.
+/// Like asyncio's, but a server waits for its client before the first step.
 fn do_handshake<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {
     args.none("SSLProtocol._do_handshake")?;
     on_loop(py, this, "_do_handshake", || handshake(py, this))
@@ -124,8 +125,8 @@ fn process_outgoing<'py>(
     Ok(Owned::none(py))
 }
 
-/// What encrypts: `openssl`, `ssl` by its methods, or `asyncio` with whatever
-/// it was given.
+/// How data is encrypted: `openssl` (called directly), `ssl` (by its methods) or `asyncio`
+/// (its own code, with whatever objects it was given).
 fn engine_value(py: Python<'_>, this: &TlsProtocol) -> PyResult<Owned> {
     let name = match this.engine(py)? {
         Some(engine) if engine.direct().is_some() => intern!(py, "openssl"),

@@ -12,8 +12,8 @@ use crate::tls::slots::{Slot, TlsProtocol};
 use crate::tls::tools::Tools;
 use crate::tls::writing;
 
-/// Whether a transport may hand ciphertext to [`records_received`]: the class
-/// is ours, and `buffer_updated`, which that stands in for, is asyncio's.
+/// Whether a transport may hand ciphertext to [`records_received`]: the class is ours, and
+/// `buffer_updated`, which that function replaces, is asyncio's.
 pub(crate) fn is_records_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = protocol.py();
     if native_half(py, &Owned::from(protocol)).is_none() {
@@ -39,7 +39,7 @@ pub(crate) fn is_driven_directly(py: Python<'_>, protocol: &Owned) -> PyResult<b
     Ok(this.engine(py)?.and_then(Engine::direct).is_some())
 }
 
-/// What `buffer_updated` does.
+/// Does what asyncio's `buffer_updated` does.
 ///
 /// # Errors
 /// What `buffer_updated` would raise.
@@ -73,7 +73,7 @@ pub(crate) fn records_received(
     call::method(py, protocol, step, []).map(drop)
 }
 
-/// Puts ciphertext where the session finds it.
+/// Puts ciphertext where the session reads it.
 fn take_in(py: Python<'_>, this: &TlsProtocol, ciphertext: Ciphertext<'_>) -> PyResult<()> {
     let engine = this.engine(py)?;
     let copied;
@@ -93,10 +93,11 @@ fn take_in(py: Python<'_>, this: &TlsProtocol, ciphertext: Ciphertext<'_>) -> Py
     call::method(py, &incoming, intern!(py, "write"), [data.as_ptr()]).map(drop)
 }
 
-/// `_do_read`, with ciphertext that has just come and was not taken in yet.
+/// `_do_read`, with ciphertext that was just received and is not in the session's buffer
+/// yet.
 ///
 /// # Errors
-/// What is not an `Exception`, and what `_fatal_error` raises.
+/// Exceptions that are no `Exception`, and what `_fatal_error` raises.
 // HOT: tls
 pub(crate) fn do_read(
     py: Python<'_>,
@@ -154,7 +155,7 @@ fn read_and_answer(
     control_reading(py, this, engine)
 }
 
-/// `_do_read__copied`; whether the peer has ended its side.
+/// `_do_read__copied`; true if the peer has ended its side.
 // HOT: tls
 fn read_copied(
     py: Python<'_>,
@@ -180,7 +181,7 @@ fn read_copied(
     result.map(|_| closed)
 }
 
-/// `_do_read__buffered`; whether the peer has ended its side.
+/// `_do_read__buffered`; true if the peer has ended its side.
 fn read_buffered(
     py: Python<'_>,
     this: &TlsProtocol,
@@ -203,7 +204,7 @@ fn read_buffered(
     let (given, wants) = match ask() {
         Ok(answer) => answer,
         Err(error) => {
-            // What has come is there when the loop runs again.
+            // If this ends the run, the data is there when the loop runs again.
             session.feed(fresh)?;
             return Err(error);
         }
@@ -216,7 +217,7 @@ fn read_buffered(
             let (count, stop) = session.reading_from(fresh, read)??;
             (count, count == view.len(), matches!(stop, Stop::Closed))
         }
-        // `ssl` has its own words, and asyncio its own ways, for such a buffer.
+        // For a buffer that is empty or not writable, `ssl` raises, or asyncio's rules apply.
         _ => match session.reading_from(fresh, || engine.read_into(py, wants, &given))?? {
             Some(0) => (0, false, true),
             Some(count) => (count, count >= wants, false),
@@ -237,7 +238,7 @@ fn read_buffered(
     Ok(closed)
 }
 
-/// `_control_ssl_reading`, where it has something to do.
+/// `_control_ssl_reading`, if it has something to do.
 #[inline]
 fn control_reading(py: Python<'_>, this: &TlsProtocol, engine: &Engine) -> PyResult<()> {
     let waiting = engine.incoming_bytes(py)? as isize;

@@ -1,10 +1,9 @@
-//! The attributes of an `SSLProtocol` that are looked at for each record, as
-//! slots of its memory.
+//! The attributes of an `SSLProtocol` that are read for each record, as slots of its
+//! memory.
 //!
-//! Python code reads and writes them as the members of a class with
-//! `__slots__`; native code reads them without a look-up. Without the GIL
-//! another thread might replace an attribute at any time, so references are
-//! taken there the way CPython takes them.
+//! Python code reads and writes them like the members of a class with `__slots__`; native
+//! code reads them without a look-up. Without the GIL another thread might replace an
+//! attribute at any time, so references are then taken in the way CPython does.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -64,7 +63,7 @@ impl TlsProtocol {
     /// The native half of an object, if it has one; `class` is this class.
     #[inline]
     pub(crate) fn of<'a>(object: &'a Owned, class: &Bound<'_, PyType>) -> Option<&'a Self> {
-        // SAFETY: a live object and a live class.
+        // SAFETY: both references keep what they refer to alive.
         if unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) } == 0 {
             return None;
         }
@@ -111,7 +110,7 @@ impl TlsProtocol {
         }
     }
 
-    /// The value of an attribute, where it has one.
+    /// The value of an attribute, if it has one.
     #[inline]
     pub(crate) fn get(&self, py: Python<'_>, slot: Slot) -> Option<Owned> {
         if cfg!(Py_GIL_DISABLED) {
@@ -122,7 +121,7 @@ impl TlsProtocol {
         (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) })
     }
 
-    /// Against a thread that replaces the value meanwhile.
+    /// Safe against a thread that replaces the value meanwhile.
     fn get_as_cpython_does(&self, py: Python<'_>, slot: Slot) -> Option<Owned> {
         if self.pointer(slot).is_null() {
             return None;
@@ -145,8 +144,8 @@ impl TlsProtocol {
         // SAFETY: an exact int.
         let size = unsafe { ffi::PyLong_AsSsize_t(value.as_ptr()) };
         if size == -1 {
-            // Too large for flow control, or a sentinel: asyncio's code compares it.
-            // SAFETY: clears the OverflowError, if there is one.
+            // -1 itself, or out of range: left to asyncio's code.
+            // SAFETY: on an attached thread; clears the OverflowError, if there is one.
             unsafe { ffi::PyErr_Clear() };
             return None;
         }
@@ -157,10 +156,10 @@ impl TlsProtocol {
     #[inline]
     pub(crate) fn has_no_backlog(&self, py: Python<'_>) -> bool {
         self.get(py, Slot::WriteBacklog).is_some_and(|backlog| {
-            // SAFETY: a live object; -1 with an exception where it has no length.
+            // SAFETY: a live object; -1 with an exception if it has no length.
             let length = unsafe { ffi::PyObject_Size(backlog.as_ptr()) };
             if length < 0 {
-                // SAFETY: asyncio's code, which comes next, raises its own.
+                // SAFETY: on an attached thread; asyncio's code, which runs next, raises its own.
                 unsafe { ffi::PyErr_Clear() };
             }
             length == 0
@@ -186,7 +185,7 @@ impl TlsProtocol {
         let current = match made {
             Ok(_) => engine,
             Err(other) => {
-                // SAFETY: another thread was first; this box was shown to nobody.
+                // SAFETY: another thread was first, so nobody else has seen this box.
                 drop(unsafe { Box::from_raw(engine) });
                 other
             }
@@ -222,7 +221,7 @@ unsafe impl NativeClass for TlsProtocol {
     fn clear(&self) {
         let engine = self.engine.swap(ptr::null_mut(), Ordering::AcqRel);
         if !engine.is_null() {
-            // SAFETY: taken out above; an object that is cleared is in no method.
+            // SAFETY: taken out above; no method runs on an object that is being cleared.
             drop(unsafe { Box::from_raw(engine) });
         }
         for slot in &self.slots {
@@ -232,11 +231,11 @@ unsafe impl NativeClass for TlsProtocol {
     }
 
     unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
+        // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
         // SAFETY: the memory is whole until it is freed.
         unsafe { &*this }.clear();
-        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        // SAFETY: the object is dead and untracked, and its value was dropped.
         unsafe { native::free(this.cast()) };
     }
 }

@@ -1,4 +1,4 @@
-//! What of `ssl` and `asyncio.sslproto` the native steps use, looked up once.
+//! What the native steps use of `ssl` and `asyncio.sslproto`, looked up once.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -6,15 +6,16 @@ use pyo3::types::PyType;
 
 /// Classes, members and functions of the running CPython.
 pub(crate) struct Tools {
-    /// asyncio's class, whose methods do what is out of the ordinary.
+    /// asyncio's class, whose methods do everything out of the ordinary.
     pub(crate) protocol: Py<PyAny>,
-    /// Its methods that native steps stand in for, as they were at import.
+    /// Its method that [`records_received`](super::records_received) replaces.
     pub(crate) buffer_updated: Py<PyAny>,
+    /// Members of `SSLProtocolState`.
     pub(crate) wrapped: Py<PyAny>,
     pub(crate) flushing: Py<PyAny>,
     pub(crate) handshaking: Py<PyAny>,
     pub(crate) shutting_down: Py<PyAny>,
-    /// `ssl.SSLObject`, and what it is a wrapper of.
+    /// `ssl.SSLObject`, and the classes of what it wraps.
     pub(crate) ssl_object: Py<PyType>,
     pub(crate) session: Py<PyType>,
     pub(crate) memory_bio: Py<PyType>,
@@ -24,7 +25,7 @@ pub(crate) struct Tools {
     pub(crate) session_pending: Py<PyAny>,
     pub(crate) bio_read: Py<PyAny>,
     pub(crate) bio_write: Py<PyAny>,
-    /// The errors that mean "not now", and what all errors of a session are.
+    /// The errors that mean "not now", and the base class of all errors of a session.
     pub(crate) want_read: Py<PyAny>,
     pub(crate) syscall: Py<PyAny>,
     pub(crate) error: Py<PyAny>,
@@ -36,7 +37,7 @@ impl Tools {
     /// Looked up on first use, which is when a TLS connection is made.
     ///
     /// # Errors
-    /// ImportError where the interpreter was built without `ssl`.
+    /// ImportError if the interpreter was built without `ssl`.
     #[inline]
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
         match TOOLS.get(py) {
@@ -75,7 +76,7 @@ impl Tools {
         })
     }
 
-    /// Whether an error of the session only says that there is no more data.
+    /// Whether an error of the session only means that there is no more data.
     pub(crate) fn is_again(&self, py: Python<'_>, error: &PyErr) -> bool {
         error.is_instance(py, self.want_read.bind(py))
             || error.is_instance(py, self.syscall.bind(py))

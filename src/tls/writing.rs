@@ -16,19 +16,19 @@ use crate::tls::slots::{Slot, TlsProtocol};
 use crate::tls::tools::Tools;
 use crate::transports;
 
-/// Seven records: with what they add still below the size from which glibc
-/// maps memory anew for each block.
+/// Bytes that are encrypted at a time: seven records, which with their overhead stay below
+/// the size from which glibc maps new memory for each block.
 const PART_BYTES: usize = 7 * 16 * 1024;
-/// Plaintext in one record, and the most that a cipher in use adds to it.
+/// Most plaintext in one record, and the most that a cipher in use adds to it.
 const RECORD_BYTES: usize = 16 * 1024;
 const RECORD_OVERHEAD: usize = 128;
-/// Ciphertext of up to so many bytes is sent from the stack.
+/// Ciphertext of at most this many bytes is sent from the stack.
 const SMALL_BYTES: usize = 4096;
 
 /// `_write_appdata` with one piece of data.
 ///
 /// # Errors
-/// What is not an `Exception`, and what `_fatal_error` raises.
+/// Exceptions that are no `Exception`, and what `_fatal_error` raises.
 // HOT: tls
 pub(crate) fn write_one(
     py: Python<'_>,
@@ -70,7 +70,7 @@ fn write_through(
                 view = readable;
                 view.bytes()
             }
-            // `ssl` has its own words for what is no buffer.
+            // `ssl` raises its own error for what is no buffer.
             Err(_) => {
                 encrypt_by_method(py, this, engine, data)?;
                 return send(py, this, engine, false);
@@ -79,7 +79,7 @@ fn write_through(
     };
     for (index, part) in content.chunks(PART_BYTES).enumerate() {
         if index > 0 && transports::has_lost(py, &transport_of(py, this)?)? {
-            // For the transport, all of it is one write.
+            // The transport counts writes after a loss; all parts are to count as one.
             break;
         }
         let (all, overflowed) = write_part(py, this, session, part)?;
@@ -94,8 +94,8 @@ fn write_through(
     control_writing(py, this, 0)
 }
 
-/// Encrypts and sends one part; whether it was taken, and whether some of its
-/// records found no room.
+/// Encrypts and sends one part. Returns whether the session took all of it, and whether
+/// some of its records found no room and went to the `MemoryBIO`.
 #[inline]
 fn write_part(
     py: Python<'_>,
@@ -108,7 +108,7 @@ fn write_part(
     if expected > SMALL_BYTES {
         let mut filling = Spare::default().filling(py, expected)?;
         let (all, written) = session.write_into(part, filling.space(0));
-        // SAFETY: so many bytes were written.
+        // SAFETY: `write_into` has written the first `written.length` bytes.
         let message = unsafe { filling.finish(py, written.length, false)? };
         if written.length > 0 {
             transports::write_to(py, &transport_of(py, this)?, message.object())?;
@@ -119,7 +119,7 @@ fn write_part(
     let (all, written) = session.write_into(part, &mut room);
     let filled = room.get(..written.length).unwrap_or_default();
     if !filled.is_empty() {
-        // SAFETY: so many bytes were written.
+        // SAFETY: `write_into` has written the first `written.length` bytes.
         let filled = unsafe { &*(std::ptr::from_ref(filled) as *const [u8]) };
         transports::write_slice_to(py, &transport_of(py, this)?, filled)?;
     }
@@ -138,8 +138,8 @@ pub(crate) fn write_list(
     if ready_to_write(py, this)?.is_none() {
         return leave_to_asyncio(py, this, list);
     }
-    // Iterating runs code of others, and what has no length is refused before
-    // anything is sent.
+    // Iterating may run user code, and a piece without a length is refused before anything
+    // is sent.
     let mut pieces = Vec::with_capacity(list.len().unwrap_or(0));
     for piece in list.try_iter()? {
         let piece = piece?;
@@ -157,7 +157,8 @@ pub(crate) fn write_list(
         .or_else(|error| failed(py, this, error))
 }
 
-/// The session to encrypt with, where nothing waits before what is written.
+/// The session to encrypt with. None if the handshake is not done, if other data waits to
+/// be encrypted first, or if only asyncio's code can drive the session.
 #[inline]
 fn ready_to_write<'a>(py: Python<'_>, this: &'a TlsProtocol) -> PyResult<Option<&'a Engine>> {
     let tools = Tools::get(py)?;
@@ -192,13 +193,13 @@ fn encrypt(
     let mut room = buffer::Room::new();
     match buffer::View::readable(&mut room, &bound) {
         Ok(view) => encrypt_directly(py, this, engine, session, data, view.bytes(), paused),
-        // `ssl` has its own words for what is no buffer.
+        // `ssl` raises its own error for what is no buffer.
         Err(_) => encrypt_by_method(py, this, engine, data),
     }
 }
 
-/// In parts of whole records: what is encrypted goes out before the next part,
-/// so that the two copies of a large message are never there at once.
+/// Encrypts in parts of whole records, and sends what is encrypted before the next part:
+/// so the whole ciphertext of a large message is never in memory besides the message.
 // HOT: tls
 #[inline]
 fn encrypt_directly(
@@ -224,7 +225,8 @@ fn encrypt_directly(
     Ok(())
 }
 
-/// A part was not taken, which `ssl` tells the reason of.
+/// The session did not take a part. Repeats the call with the rest through `ssl`, which
+/// knows the reason.
 #[cold]
 fn encrypt_the_rest(
     py: Python<'_>,
@@ -253,7 +255,7 @@ fn encrypt_by_method(
     }
 }
 
-/// Appends to the backlog, which asyncio's code works off.
+/// Appends to the backlog, which asyncio's code encrypts later.
 #[cold]
 fn put_off(py: Python<'_>, this: &TlsProtocol, data: Bound<'_, PyAny>) -> PyResult<()> {
     let this = this.object();
@@ -279,8 +281,8 @@ pub(crate) fn process_outgoing(py: Python<'_>, this: &TlsProtocol) -> PyResult<(
     }
 }
 
-/// Hands ciphertext over unless the transport below is `paused`, and looks
-/// after flow control.
+/// Hands ciphertext to the transport below, unless that is `paused`, and then does flow
+/// control.
 #[inline]
 fn send(py: Python<'_>, this: &TlsProtocol, engine: &Engine, paused: bool) -> PyResult<()> {
     if paused {
@@ -307,14 +309,14 @@ fn send_ciphertext(py: Python<'_>, this: &TlsProtocol, session: &Session) -> PyR
     if waiting > SMALL_BYTES {
         let mut filling = Spare::default().filling(py, waiting)?;
         let length = session.take_outgoing(filling.space(0));
-        // SAFETY: so many bytes were written.
+        // SAFETY: `take_outgoing` has written the first `length` bytes.
         let message = unsafe { filling.finish(py, length, false)? };
         return transports::write_to(py, &transport_of(py, this)?, message.object());
     }
     let mut room = [MaybeUninit::uninit(); SMALL_BYTES];
     let length = session.take_outgoing(&mut room);
     let filled = room.get(..length).unwrap_or_default();
-    // SAFETY: so many bytes were written.
+    // SAFETY: `take_outgoing` has written the first `length` bytes.
     let filled = unsafe { &*(std::ptr::from_ref(filled) as *const [u8]) };
     transports::write_slice_to(py, &transport_of(py, this)?, filled)
 }
@@ -328,7 +330,7 @@ fn transport_of(py: Python<'_>, this: &TlsProtocol) -> PyResult<Owned> {
     }
 }
 
-/// `_control_app_writing`, where it has something to do.
+/// `_control_app_writing`, if it has something to do.
 #[inline]
 fn control_writing(py: Python<'_>, this: &TlsProtocol, outgoing: usize) -> PyResult<()> {
     let idle = match (

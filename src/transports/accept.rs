@@ -25,19 +25,19 @@ use crate::transports::stream::{self, Parts};
 /// left alone once descriptors have run out.
 const RETRY_DELAY: f64 = 1.0;
 
-/// A listening socket and what its connections get.
+/// A listening socket and what its connections are made with.
 pub(crate) struct Listener {
-    /// Always lent: the server closes it, unless the socket's owner does so before.
+    /// Always lent: the server closes the socket, unless its owner does so first.
     descriptor: Descriptor,
     protocol_factory: Owned,
-    /// Over TLS, what makes the protocol of the handshake for the factory's one.
+    /// Over TLS, makes the handshake's protocol around the one from the factory.
     handshake: Option<Owned>,
     server: Owned,
-    /// Most connections that one event may bring.
+    /// Most connections that are accepted per event.
     backlog: usize,
     /// The context of `create_server`'s caller.
     context: Owned,
-    /// Descriptors have run out; a timer will look again.
+    /// Descriptors have run out; a timer will try again.
     resting: bool,
     /// A batch is queued for a coming turn.
     queued: bool,
@@ -58,15 +58,15 @@ impl Listener {
         Ok(())
     }
 
-    /// What a report of debug mode names.
+    /// What a report in debug mode names.
     pub(crate) fn factory_and_socket(&self, py: Python<'_>) -> (Owned, Owned) {
         let socket = self.descriptor.socket(py).unwrap_or_else(|| Owned::none(py));
         (self.protocol_factory.clone_ref(py), socket)
     }
 }
 
-/// Serves a listening socket from now on, with a factory of protocols and, over TLS,
-/// with what makes a handshake's protocol of each.
+/// Starts serving a listening socket with a protocol factory and, over TLS, a callable
+/// that makes the handshake's protocol around each protocol.
 pub(crate) fn listen(
     event_loop: &Bound<'_, EventLoop>,
     socket: &Bound<'_, PyAny>,
@@ -85,7 +85,7 @@ pub(crate) fn listen(
         protocol_factory: Owned::from(protocol_factory),
         handshake: handshake.map(Owned::from),
         server: Owned::from(server),
-        // A backlog of 0 lets one client wait.
+        // Even with a backlog of 0 the kernel lets one client wait.
         backlog: backlog.max(1),
         context: context::copy_current(py)?,
         resting: false,
@@ -122,7 +122,8 @@ pub(crate) fn unlisten(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyResult
     Ok(listener.is_some())
 }
 
-/// The parts that a batch needs, held while user code may stop the listener.
+/// The parts of a listener that a batch needs. Copied, since user code may stop the
+/// listener meanwhile.
 struct Batch {
     protocol_factory: Owned,
     handshake: Option<Owned>,
@@ -131,8 +132,8 @@ struct Batch {
     backlog: usize,
 }
 
-/// Somebody waits.
-// Out of line: what serves every event is shorter without it.
+/// A listener is readable: accepts a batch of connections.
+// Not inlined, to keep the code that serves every event short.
 #[inline(never)]
 pub(crate) fn on_event(
     py: Python<'_>,
@@ -144,8 +145,8 @@ pub(crate) fn on_event(
     let batch = inside.with(|state| {
         let Some(Source::Listener(listener)) = state.sources.get_mut(token) else { return None };
         if listener.resting || (listener.queued && !ready.is_again()) {
-            // The batch that is queued takes this edge along. It would queue
-            // another one, and so on, until nobody else had a turn.
+            // The queued batch serves this edge as well. Accepting now would queue one
+            // more batch for each edge, until this listener starved the others.
             return None;
         }
         listener.queued = false;
@@ -159,8 +160,8 @@ pub(crate) fn on_event(
     });
     let Some(batch) = batch else { return Ok(()) };
     for _ in 0..batch.backlog {
-        // A protocol factory may have closed the server, or its socket alone, and
-        // the number may be another's by now.
+        // A protocol factory may have closed the server, or only its socket, and the
+        // number may belong to another file by now.
         let descriptor = inside.with(|state| match state.sources.get(token) {
             Some(Source::Listener(listener)) => listener.descriptor.get(),
             _ => None,
@@ -173,12 +174,12 @@ pub(crate) fn on_event(
                     state.metrics.accepted += 1;
                     state.patience.accepted();
                 });
-                // As the task has that asyncio makes for each connection.
+                // asyncio makes a task for each connection, which copies the context.
                 let result = context::copy(py, &batch.context).and_then(|context| {
                     context::run(py, context.as_ptr(), || arrive(py, this, &batch, fd, peer))?
                 });
                 if let Err(error) = result {
-                    // The edge has been taken, but not all who wait.
+                    // The edge has been taken, but not all connections that wait.
                     inside.with(|state| requeue(state, token));
                     return Err(error);
                 }
@@ -193,7 +194,7 @@ pub(crate) fn on_event(
             Err(error) => return broken(py, this, inside, token, &error),
         }
     }
-    // More may wait than a batch takes, and no further edge will say so.
+    // More connections may wait than a batch takes, and no further edge announces them.
     inside.with(|state| requeue(state, token));
     Ok(())
 }
@@ -209,7 +210,7 @@ fn requeue(state: &mut LoopState, token: Token) {
 /// Makes the transport of a connection.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 fn arrive(
     py: Python<'_>,
     this: This<'_>,
@@ -225,7 +226,7 @@ fn arrive(
     refused(py, this, error, protocol)
 }
 
-/// `protocol` is that of the factory, from the moment on when there is one.
+/// Sets `protocol` as soon as the factory has made it, for the report of a failure.
 fn connect(
     py: Python<'_>,
     this: This<'_>,
@@ -263,7 +264,7 @@ fn tell_of_connection(
     this.bind(py).call_method1("_tell_of_connection", (server, peer, fd.as_raw_fd())).map(drop)
 }
 
-/// asyncio says nothing of a connection that cannot be made outside of debug mode.
+/// A connection could not be made, which asyncio reports in debug mode only.
 #[cold]
 fn refused(py: Python<'_>, this: This<'_>, error: PyErr, protocol: Option<Owned>) -> PyResult<()> {
     if !this.event_loop.debug() {
@@ -278,8 +279,8 @@ fn refused(py: Python<'_>, this: This<'_>, error: PyErr, protocol: Option<Owned>
     call_exception_handler(py, &this.owned(py), &context)
 }
 
-/// Descriptors have run out: one report, and a try again later. The clients
-/// stay in the kernel's queue meanwhile.
+/// Descriptors have run out: reports it once and tries again later. Until then the
+/// clients stay in the kernel's queue.
 #[cold]
 fn rest(
     py: Python<'_>,
@@ -304,13 +305,13 @@ fn rest(
     context.set_item("message", "socket.accept() out of system resource")?;
     context.set_item("exception", errors::os_error(py, error).into_value(py))?;
     context.set_item("socket", class.call1((socket.bind(py),))?)?;
-    // First: what the handler raises may leave the loop, which can run again.
+    // Before the report: its handler may end the run, and the loop may run again.
     let wake = this.bind(py).getattr(intern!(py, "_resume_listener"))?;
     this.bind(py).call_method1("call_later", (RETRY_DELAY, wake, token.to_bits()))?;
     call_exception_handler(py, &this.owned(py), &context)
 }
 
-/// The timer after [`rest`]: looks whether there is room again.
+/// The timer that [`rest`] has set fired: tries to accept again.
 pub(crate) fn resume(event_loop: &Bound<'_, EventLoop>, token: usize) -> PyResult<()> {
     let inside = event_loop.get().enter(event_loop.py(), "_resume_listener")?;
     let token = Token::from_bits(token);
@@ -323,7 +324,7 @@ pub(crate) fn resume(event_loop: &Bound<'_, EventLoop>, token: usize) -> PyResul
     Ok(())
 }
 
-/// The listening socket itself is of no use any more.
+/// The listening socket itself has failed: stops serving it.
 #[cold]
 fn broken(
     py: Python<'_>,
@@ -336,7 +337,7 @@ fn broken(
         let listener = state.sources.remove(token);
         if let Some(Source::Listener(listener)) = &listener {
             let fd = listener.descriptor.number();
-            // Another source that has the number by now has the registration as well.
+            // If another source has the number by now, the registration is that source's.
             let is_ours = state.fds.get(fd) == Some(token);
             state.fds.forget(fd, token);
             if let Some(poller) = state.poller.as_ref().filter(|_| is_ours) {

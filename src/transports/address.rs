@@ -31,8 +31,8 @@ fn decode_path<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyAny>>
     py.import("os")?.call_method1("fsdecode", (PyBytes::new(py, path),))
 }
 
-/// The text that C's `inet_ntop` writes: an address that ends in an IPv4 one
-/// shows it, also in the form without `ffff` that Rust gives up.
+/// The text that C's `inet_ntop` writes. It shows an embedded IPv4 address in dotted
+/// form also in the deprecated `::a.b.c.d`, which Rust writes in hexadecimal.
 fn ipv6_text(ip: Ipv6Addr) -> String {
     match ip.segments() {
         [0, 0, 0, 0, 0, 0, high, low] if high > 0 => {

@@ -18,8 +18,8 @@ pub(crate) struct Batch {
     held: BytesMut,
     /// A timer will deliver what is held.
     armed: bool,
-    /// Why reading has failed, where the protocol has not been told yet: the kernel
-    /// says so once, and then that the stream has ended.
+    /// A read error that the protocol has not been told of yet. The kernel reports it
+    /// once; later reads return the end of the stream.
     failed: Option<std::io::Error>,
 }
 
@@ -72,8 +72,8 @@ pub(crate) fn release_batch(
     hand_out(py, this, inside, transport)
 }
 
-/// Delivers what was held back to the protocol that it came for, which gets
-/// another one: it would have had this before whatever it has done since.
+/// Delivers what was held back even if reading is paused. `set_protocol` does so for
+/// the old protocol, which would have had the data by now if it had not been held.
 pub(crate) fn hand_out(
     py: Python<'_>,
     this: This<'_>,
@@ -94,13 +94,13 @@ pub(crate) fn hand_out(
     }
 }
 
-/// The program ends the connection: it wants no more data.
+/// Drops what was held back: the program ends the connection and wants no more data.
 pub(crate) fn forget(inside: &Inside<'_>, transport: &StreamTransport) {
     transport.with(inside, |inner| inner.batch = None);
 }
 
-/// The peer has ended its side. What is held back comes first; a protocol that
-/// pauses then is told of the end when it goes on, one that closes never.
+/// The peer has ended its side. Delivers what is held back first. A protocol that
+/// pauses reading then is told of the end when it resumes, one that closes never.
 pub(crate) fn end_behind_batch(
     py: Python<'_>,
     this: This<'_>,
@@ -112,7 +112,7 @@ pub(crate) fn end_behind_batch(
     if unwanted { Ok(()) } else { tell_end(py, this, inside, transport) }
 }
 
-/// Reading has failed: as [`end_behind_batch`], for an error.
+/// Like [`end_behind_batch`], for a read error.
 pub(crate) fn fail_behind_batch(
     py: Python<'_>,
     this: This<'_>,
@@ -134,14 +134,15 @@ pub(crate) fn fail_behind_batch(
     }
 }
 
-/// Reading has failed before the protocol was to be told: the next read tells it.
+/// Keeps a read error that the protocol cannot be told of yet. The next read, which
+/// returns the end of the stream, reports it.
 #[cold]
 pub(crate) fn keep_failure(inner: &mut Inner, error: std::io::Error) {
     inner.state.readable = true;
     inner.batch.get_or_insert_default().failed = Some(error);
 }
 
-/// What a read has failed with that the protocol does not know of.
+/// Takes the error that [`keep_failure`] has kept, if any.
 pub(crate) fn take_failure(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -151,8 +152,8 @@ pub(crate) fn take_failure(
     failed.map(|error| errors::os_error(py, &error))
 }
 
-/// Writing has failed, maybe inside of a call of the protocol's: what is held
-/// back is delivered before the loss, which is scheduled behind it.
+/// Writing has failed, possibly within a call of the protocol. Schedules the delivery
+/// of what is held back; the caller then schedules the loss after it.
 pub(crate) fn deliver_before_loss(
     py: Python<'_>,
     this: This<'_>,
@@ -164,7 +165,7 @@ pub(crate) fn deliver_before_loss(
     if held { schedule_delivery(py, this, transport) } else { Ok(()) }
 }
 
-/// Calls [`batch_due`] soon.
+/// Schedules [`batch_due`] with `call_soon`.
 pub(crate) fn schedule_delivery(
     py: Python<'_>,
     this: This<'_>,

@@ -15,15 +15,15 @@ use crate::transports::close;
 use crate::transports::read::{end_of_file, read_again, requeue};
 use crate::transports::stream::TransportRef;
 
-/// What one event has come to.
+/// The outcome of one event.
 enum Served {
     /// The protocol was told, or there is nothing to tell.
     Done,
-    /// It was refused before anything was received.
+    /// `get_buffer` failed, so nothing was received.
     NoBuffer(PyErr),
-    /// It was told of data, and raised.
+    /// `buffer_updated` raised.
     Raised(PyErr),
-    /// The socket has failed, or has no memory that it could write to.
+    /// The socket has failed, or the protocol's buffer is read-only.
     Failed(PyErr),
     Eof,
 }
@@ -111,8 +111,8 @@ fn receive(
     })
 }
 
-/// The protocol's memory; the name of its class where it is read-only, which
-/// asyncio learns from the socket only.
+/// The protocol's buffer, or the name of its class if it is not writable. In asyncio the
+/// socket reports that, so it is no failure of `get_buffer`.
 fn writable_view<'a>(
     py: Python<'_>,
     protocol: &Owned,

@@ -1,8 +1,9 @@
-//! Who has a descriptor's number: a transport or a listener takes it from a watch, another
-//! listener or a socket that was kept.
+//! Which source owns a descriptor's number. As in asyncio, the last registration of a
+//! descriptor counts: a new transport or listener takes the number from a watch, another
+//! listener or a kept socket.
 //!
-//! As in asyncio, the last registration of a descriptor is the one that counts. Calls of the
-//! loop's state only; what they displace is settled outside of it.
+//! [`claim`] only changes the loop's state; the caller settles what it displaces outside
+//! of it ([`Displaced::settle`]).
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -16,15 +17,15 @@ use crate::sockets::{self, Waiting};
 use crate::transports::interior::Interior;
 use crate::transports::shape::Transport;
 
-/// What has had a number before.
+/// What had a number before.
 #[must_use = "who has waited for the descriptor has to be told"]
 pub(crate) struct Displaced {
     waiting: Waiting,
     source: Option<Source>,
 }
 
-/// Gives a number to a source. What it displaces has no registration any more: the
-/// source makes its own.
+/// Gives a number to a source, which registers it with the poll itself. What it displaces
+/// is no longer registered.
 pub(crate) fn claim(state: &mut LoopState, fd: RawFd, source: Source) -> (Token, Displaced) {
     let waiting = sockets::displace(state, fd);
     let old = remove(state, fd);
@@ -33,8 +34,8 @@ pub(crate) fn claim(state: &mut LoopState, fd: RawFd, source: Source) -> (Token,
     (token, Displaced { waiting, source: old })
 }
 
-/// Takes a watch or a listener out of the tables and of the poll. A transport stays, to be
-/// told of its end.
+/// Takes a watch or a listener out of the tables and the poll. A transport stays until it
+/// is told of its end.
 fn remove(state: &mut LoopState, fd: RawFd) -> Option<Source> {
     let token = state.fds.get(fd)?;
     let poller = state.poller.as_ref()?;
@@ -43,13 +44,13 @@ fn remove(state: &mut LoopState, fd: RawFd) -> Option<Source> {
         Source::Listener(_) => poller.deregister(fd),
         _ => return None,
     };
-    // Closing the descriptor, whose number is another file's by now, has done the same.
+    // It fails if the old descriptor was closed, which has removed the registration.
     let _ = removed;
     state.sources.remove(token)
 }
 
-/// The transport of a source, if it was closed and still sends what was written before: its
-/// registration is what tells it of room.
+/// The transport of a source, if `close` was called but data still waits to be sent: then it
+/// needs its registration to learn of room.
 #[cold]
 pub(crate) fn sender(
     py: Python<'_>,
@@ -68,16 +69,17 @@ pub(crate) fn sender(
 fn sends<I: Interior>(inside: &Inside<'_>, transport: &Transport<I>, fd: RawFd) -> bool {
     transport.with(inside, |inner| {
         let waits = *inner.stage().closing && inner.flow().size > 0;
-        // Where its socket was closed behind its back the number is another file's.
+        // If its socket was closed behind its back, the number belongs to another file.
         waits && inner.descriptor().get().is_some_and(|open| open.as_raw_fd() == fd)
     })
 }
 
 impl Displaced {
-    /// Lets those who have waited look again, and cancels the callbacks of a watch.
+    /// Wakes the `sock_*` calls that wait on a kept socket, and cancels the callbacks of a
+    /// watch.
     ///
     /// # Errors
-    /// What leaves the loop.
+    /// Exceptions that end the run.
     pub(crate) fn settle(self, py: Python<'_>) -> PyResult<()> {
         sockets::wake(py, self.waiting)?;
         let Some(Source::Watch(watch)) = self.source else { return Ok(()) };

@@ -1,8 +1,8 @@
-//! The clients of a server, in the place of the weak set of asyncio's `Server`.
+//! The clients of a server, in place of the `WeakSet` of asyncio's `Server`.
 //!
-//! A weak set is made for any kind of object: to enter one and to leave it takes
-//! several frames of the interpreter, as many as the rest of a short connection.
-//! Transports are told apart by their address, so a table of weak references does.
+//! A `WeakSet` takes any kind of object: adding and removing one runs several frames
+//! of Python, as many as the rest of a short connection. Transports are compared by
+//! identity, so a table of weak references by address is enough.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,8 @@ use pyo3::types::{PyIterator, PyList, PyWeakrefMethods, PyWeakrefReference};
 
 /// What a server keeps as `_clients`, from CPython 3.13 on.
 ///
-/// Inside the lock references are counted, no more: whoever holds it neither waits
-/// for another thread nor runs anybody's code, so that waiting for it is short.
+/// Under the lock only references are counted: the thread that holds it neither waits
+/// for another one nor runs Python code, so waiting for the lock is short.
 #[pyclass(frozen, module = "tokioloop._core")]
 #[derive(Default)]
 pub(crate) struct Clients {
@@ -39,7 +39,7 @@ impl Clients {
         drop(removed);
     }
 
-    /// The clients that are alive, in a list of its own.
+    /// The clients that are alive, in a new list.
     fn copy<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.alive(py))
     }
@@ -55,8 +55,8 @@ impl Clients {
         held.is_some_and(|held| held.is(transport))
     }
 
-    /// How many there are. One that was dropped without having been closed is
-    /// counted until it is found.
+    /// The number of clients. Those that were dropped without being closed may be
+    /// counted, but if none is alive the answer is 0.
     fn __len__(&self, py: Python<'_>) -> usize {
         loop {
             let table = self.table();
@@ -78,8 +78,8 @@ impl Clients {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the entry of a transport out that is gone, unless another one has
-    /// come to its address.
+    /// Removes the entry of a dead transport, unless another one was added at the same
+    /// address.
     fn forget(&self, key: usize, gone: &Py<PyWeakrefReference>) {
         let mut table = self.table();
         let same = table.get(&key).is_some_and(|held| held.is(gone));

@@ -99,12 +99,11 @@ pub(crate) fn force_close<I: Interior>(
     }
 }
 
-/// Something went wrong inside a callback of the loop. Errors of the system
-/// end the connection silently, as a peer that leaves does; others are
-/// reported first.
+/// Something failed in a callback of the loop: ends the connection. OS errors end it
+/// silently, like a peer that leaves; other exceptions are reported first.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 #[cold]
 pub(crate) fn fatal_error<I: Interior>(
     py: Python<'_>,
@@ -178,7 +177,7 @@ fn schedule_loss<I: Interior>(
     EventLoop::call_soon(py, this, &Owned::from(lose), &[error])
 }
 
-/// The last call: tells the protocol and gives everything back.
+/// The last step: calls `connection_lost` on the protocol and releases everything.
 pub(crate) fn connection_lost<I: Interior>(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -198,7 +197,7 @@ pub(crate) fn connection_lost<I: Interior>(
     let result = call::method(py, &protocol, intern!(py, "connection_lost"), [error]).map(drop);
     let waiter = transport.with(inside, I::take_sendfile_waiter);
     let server = dispose(py, inside, transport);
-    // Whatever one of them raises, the others are told.
+    // All three are told, even if one of them raises.
     let failed = waiter.map_or(Ok(()), |waiter| sendfile::fail(py, &waiter));
     let detached = server.map_or(Ok(()), |server| detach(py, &server, transport));
     result.and(failed).and(detached)
@@ -230,9 +229,9 @@ fn dispose<I: Interior>(
     let source = inside.with(|state| {
         let token = token?;
         state.fds.forget(descriptor.number(), token);
-        // Closing the last reference to a socket takes it out of the poll. A
-        // descriptor that Python code has seen may have been duplicated, or be
-        // closed and its number another source's.
+        // Closing the last descriptor of a socket takes it out of the poll. One that
+        // Python code has seen may have been duplicated, or closed already, so that
+        // another source has its number.
         let number = descriptor.number();
         if let (true, None, Some(poller)) =
             (descriptor.is_lent(), state.fds.get(number), &state.poller)

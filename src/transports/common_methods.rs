@@ -10,7 +10,10 @@ use crate::transports::interior::Interior;
 use crate::transports::shape::Transport;
 use crate::transports::{close, extra};
 
-/// Runs a method's body inside the loop.
+/// Enters the loop and runs a method's body.
+///
+/// # Errors
+/// RuntimeError if another thread runs the loop, and what the body returns.
 #[inline]
 pub(crate) fn on_loop<I: Interior, R>(
     py: Python<'_>,
@@ -107,8 +110,8 @@ pub(crate) fn get_extra_info<'py, I: Interior>(
 /// asyncio's high mark, in bytes.
 const DEFAULT_HIGH: usize = 64 * 1024;
 
-/// The marks that asyncio makes of what was given, by the arithmetic of Python:
-/// any numbers that can be compared will do.
+/// The marks (high, low) that asyncio derives from its arguments. Computed by Python, so
+/// that any numbers that can be compared will do.
 pub(crate) fn marks(
     py: Python<'_>,
     high: Option<Borrowed<'_, '_, PyAny>>,
@@ -138,8 +141,8 @@ pub(crate) fn marks(
     Ok((bytes_of(&high)?, bytes_of(&low)?))
 }
 
-/// A mark as a number of bytes; sizes are compared with it, so a fraction or
-/// an excess makes no difference.
+/// A mark in whole bytes. It is only compared with sizes, so rounding a fraction down
+/// and capping a huge number make no difference.
 fn bytes_of(mark: &Bound<'_, PyAny>) -> PyResult<usize> {
     match mark.extract::<usize>() {
         Ok(bytes) => Ok(bytes),

@@ -1,13 +1,15 @@
-//! Writes that wait for more of the same callback: for transports that were seen
-//! to write several times in one, and for all in a turn that gathers writes
-//! (`gathering`) or where the loop was asked to.
+//! Corking: small writes are held back so that one `sendmsg` per connection sends
+//! them when the turn ends.
 //!
-//! What is corked leaves when the turn ends, all of it in a row: the code of the
-//! kernel and that of the program then take each other's place in the caches
-//! once per turn and not once per response, and a peer on the same machine is
-//! woken once. After two milliseconds it leaves earlier: half of that cost aiohttp
-//! and uvicorn 7 % of their requests per second, and waiting for more trades latency
-//! for little.
+//! A write is corked if its protocol has lately written more than once per callback,
+//! if a scheduled callback of a crowded turn makes it (`gathering`), or if the loop
+//! has `write_batch_timeout`.
+//!
+//! Sending all corked writes in a row displaces the program's code from the caches
+//! once per turn instead of once per response, and wakes a peer on the same machine
+//! once. After `CORK_NANOS` they leave at the end of the running callback: half of
+//! that cost aiohttp and uvicorn 7 % of their requests per second, and more only adds
+//! latency.
 
 use pyo3::prelude::*;
 use tokioloop_reactor::clock;
@@ -20,20 +22,20 @@ use crate::transports::shape::StreamTransport;
 use crate::transports::stream::Inner;
 use crate::transports::write::flush;
 
-/// Corked bytes that are worth a call of their own.
+/// Corked bytes of one transport that are worth a call of their own.
 const CORK_LIMIT: usize = 64 * 1024;
-/// A write of more bytes gains nothing from being joined with another.
+/// A write of this many bytes gains nothing from being joined with another.
 const SMALL_WRITE: usize = 16 * 1024;
-/// So many callbacks in a row have to write more than once before a transport
-/// is corked; one lone write undoes it.
+/// Callbacks in a row that must write more than once before a transport is corked;
+/// one lone write resets the count.
 const CORK_SCORE: u8 = 2;
-/// The score of transports whose loop was asked to join the writes of a turn.
+/// The score of transports whose loop has `write_batch_timeout`.
 pub(crate) const ALWAYS: u8 = u8::MAX;
-/// Nanoseconds that a cork waits at most for the rest of its turn.
+/// Most nanoseconds that corked writes wait for the rest of the turn.
 const CORK_NANOS: u64 = 2_000_000;
 
-/// Learns how the protocol writes; whether this write waits for the next one
-/// of the same callback, and with it for the end of the turn.
+/// Learns how the protocol writes. True if this write is to be corked, which only
+/// the first of a callback begins; later ones join the queue of a corked transport.
 // HOT: proto
 #[inline]
 pub(crate) fn note_write(inner: &mut Inner, serial: u64, gathers: bool, length: usize) -> bool {
@@ -52,8 +54,8 @@ pub(crate) fn note_write(inner: &mut Inner, serial: u64, gathers: bool, length: 
     false
 }
 
-/// Keeps what was written for the end of the turn, unless there is enough
-/// for a call of its own.
+/// Keeps what was written for the end of the turn. Sends it at once if there is
+/// enough of it, or if the loop does not run.
 pub(crate) fn cork(
     py: Python<'_>,
     this: This<'_>,
@@ -80,8 +82,8 @@ pub(crate) fn cork(
     Ok(())
 }
 
-/// Of a write that has to wait, or fails, the protocol hears in the context in which
-/// it was made. asyncio's own for streams asks for no variable then.
+/// Keeps the context of the first corked write: if it blocks or fails, the protocol is
+/// told in that context. asyncio's stream protocol reads no context variables there.
 // HOT: stream
 #[inline]
 fn keep_context(py: Python<'_>, inside: &Inside<'_>, transport: &StreamTransport) -> PyResult<()> {
@@ -94,8 +96,8 @@ fn keep_context(py: Python<'_>, inside: &Inside<'_>, transport: &StreamTransport
     Ok(())
 }
 
-/// A callback has returned while something is corked: send it if it has waited
-/// long enough.
+/// Sends what is corked if it has waited long enough. Called when a callback has
+/// returned.
 pub(crate) fn flush_overdue(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     let asked_for = this.event_loop.options.write_batch_timeout;
     let limit = asked_for.filter(|nanos| *nanos > 0).unwrap_or(CORK_NANOS);
@@ -128,13 +130,14 @@ pub(crate) fn flush_corked(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) 
                 result = result.and(flushed);
             }
         }
-        // What the program was told of may have made it write anew.
+        // The protocols that were told of failures or room may have written again.
         inside.with(|state| std::mem::swap(&mut state.corked, &mut batch));
     }
     result
 }
 
-/// Sends what a cork holds back before something that must see it sent.
+/// Sends the transport's corked writes now, before an operation that must come after
+/// them.
 pub(crate) fn uncork(
     py: Python<'_>,
     this: This<'_>,

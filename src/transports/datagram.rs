@@ -36,10 +36,10 @@ use crate::transports::shape::{Transport, TransportRef};
 /// A transport of datagrams.
 pub(crate) type DatagramTransport = Transport<Inner>;
 
-/// What a transport consists of, opened by its loop's thread only.
+/// The state of a transport. Only its loop's thread opens it.
 pub(crate) struct Inner {
-    /// The Python socket owns it from beginning to end: it is what sends to
-    /// addresses in a form that only Python understands.
+    /// Always owned by the Python socket, which sends to addresses in a form that only
+    /// Python understands.
     descriptor: Descriptor,
     /// The descriptor's number, also after it was closed.
     number: RawFd,
@@ -56,11 +56,11 @@ pub(crate) struct Inner {
     local: Option<Address>,
     /// The `remote_addr` of the endpoint: sends to others are refused.
     address: Option<Owned>,
-    /// Who sent lately, with the tuple that the protocol got.
+    /// Recent senders, with the address tuples that the protocol got.
     peers: Peers,
-    /// Received already when the protocol asked for a pause.
+    /// Datagrams that had been received already when the protocol paused reading.
     held: VecDeque<(Owned, RawAddress)>,
-    /// Sends after the loss, and the loss itself.
+    /// Counts the loss itself and the sends after it; 0 before.
     lost: u32,
     state: State,
 }
@@ -75,13 +75,13 @@ struct State {
     paused: bool,
     /// Reading has begun: connection_made has been called.
     started: bool,
-    /// An edge came that has not been read out.
+    /// An edge came, and the socket has not been drained since.
     readable: bool,
     /// A read is queued for a coming turn.
     read_queued: bool,
     /// The protocol has kept the last large datagram that it got.
     keeps: bool,
-    /// An event that this read took along told of an error.
+    /// An event that was merged into the queued read reported an error.
     error_waits: bool,
     /// `pause_writing` was called on the protocol.
     protocol_paused: bool,
@@ -101,7 +101,7 @@ enum Family {
     Inet,
     Inet6,
     Unix,
-    /// One whose addresses only Python's socket module can tell.
+    /// Any other, whose addresses only Python's socket module can convert.
     Foreign,
 }
 
@@ -252,7 +252,7 @@ fn fill(
     let (local, peer) =
         (sys::local_address(sys::borrow(number)), sys::peer_address(sys::borrow(number)));
     let peer = peer.ok();
-    // asyncio goes by the truth of the name: a Unix peer may have none.
+    // asyncio tests the truth value of the peer's name, and an unnamed Unix peer's is empty.
     let connected = match extra.get_item("peername")? {
         Some(name) => name.is_truthy()?,
         None => {
@@ -283,7 +283,7 @@ fn fill(
     })
 }
 
-/// Asks Python's socket for the names that only it can tell.
+/// Asks Python's socket for the names that only it can convert.
 fn note_names(sock: &Bound<'_, PyAny>, extra: &Bound<'_, PyDict>) -> PyResult<()> {
     let name_of = |method| match sock.call_method0(method) {
         Err(error) if !error.is_instance_of::<PyOSError>(sock.py()) => Err(error),
@@ -303,7 +303,7 @@ fn set_protocol(inside: &Inside<'_>, transport: &DatagramTransport, protocol: &B
     drop(old);
 }
 
-/// The second step of a transport's life: the poll tells of its datagrams.
+/// Registers the socket with the poll. Runs after `connection_made`.
 fn start_reading(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -329,7 +329,7 @@ fn start_reading(
     result.map_err(|error| errors::os_error(py, &error))
 }
 
-/// Has the poll tell of room for sending as well, or no longer.
+/// Makes the poll report room for sending as well, or stops that.
 fn watch_writing(
     inside: &Inside<'_>,
     transport: &DatagramTransport,
@@ -347,7 +347,7 @@ fn watch_writing(
                 }
                 _ => {}
             }
-            // Only now: what has failed is tried again by the next datagram that waits.
+            // Not set on failure, so that the next datagram that waits tries again.
             inner.state.watches_writing = wanted;
             Ok(())
         })
@@ -374,8 +374,11 @@ pub(crate) fn on_event(
     Ok(())
 }
 
-/// asyncio's `_read_ready` or `_sendto_ready` has raised: the exception handler
-/// is told, and the endpoint stays.
+/// What asyncio does in `_read_ready` or `_sendto_ready` has raised. Tells the exception
+/// handler; the endpoint stays open.
+///
+/// # Errors
+/// Exceptions that end the run.
 #[cold]
 fn callback_failed(
     py: Python<'_>,
@@ -390,7 +393,7 @@ fn callback_failed(
     transport.call_method1("_callback_failed", (callback, error.into_value(py))).map(drop)
 }
 
-/// Tells the protocol of an error of the system; the endpoint stays.
+/// Tells the protocol of an OS error; the endpoint stays open.
 #[cold]
 fn error_received(
     py: Python<'_>,

@@ -7,7 +7,7 @@ use crate::imports::Imports;
 use crate::transports::interior::Interior;
 use crate::transports::shape::Transport;
 
-/// Logs a text about the transport, which stands in it as `%r`.
+/// In debug mode, logs `text`, whose `%r` becomes the transport.
 pub(crate) fn tell<I: Interior>(
     py: Python<'_>,
     this: This<'_>,

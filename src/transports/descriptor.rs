@@ -10,7 +10,7 @@ use crate::imports::Imports;
 use crate::py::Owned;
 use crate::sockets::SharedSocket;
 
-/// Of no file: no process can have so many.
+/// A number that no file has, since no process can open so many.
 const NO_FILE: RawFd = RawFd::MAX;
 
 /// Who closes the descriptor. It has one owner at any time: the transport, or
@@ -18,16 +18,16 @@ const NO_FILE: RawFd = RawFd::MAX;
 pub(crate) enum Descriptor {
     /// The transport.
     Own(OwnedFd),
-    /// A Python socket, which the transport keeps and closes, with the number
-    /// that it had.
+    /// A Python socket, which the transport keeps and closes, and the number that it had
+    /// when the transport got it.
     Lent(SharedSocket, RawFd),
     /// It was closed.
     Closed,
 }
 
 impl Descriptor {
-    /// The open descriptor. Where somebody has closed the socket behind the
-    /// transport's back its number may be another file's by now: then it is one
+    /// The open descriptor. If somebody has closed the socket behind the transport's
+    /// back, its number may belong to another file by now. Then the result is a number
     /// that every call refuses with EBADF, as the socket itself would.
     // HOT: proto, udp
     #[inline]
@@ -68,7 +68,7 @@ impl Descriptor {
 /// Takes the descriptor out of a Python socket, which has none afterwards.
 ///
 /// # Errors
-/// OSError where it was closed; it keeps what it has then.
+/// OSError if the socket is closed; it is left as it is.
 #[allow(unsafe_code)]
 pub(crate) fn detach(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
     number(socket)?;
@@ -77,11 +77,11 @@ pub(crate) fn detach(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
     Ok(Descriptor::Own(unsafe { sys::adopt(fd) }))
 }
 
-/// Leaves the descriptor with a Python socket that its caller may go on using;
-/// it is closed through the socket, and so once.
+/// Leaves the descriptor with a Python socket that its owner may go on using. It is
+/// closed through the socket, so only once.
 ///
 /// # Errors
-/// OSError where it was closed.
+/// OSError if the socket is closed.
 pub(crate) fn share(socket: &Bound<'_, PyAny>) -> PyResult<Descriptor> {
     Ok(Descriptor::Lent(SharedSocket::new(socket), number(socket)?))
 }
@@ -96,8 +96,8 @@ fn number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     Ok(fd)
 }
 
-/// A descriptor number is an `int` and nothing that can be taken for one: a
-/// mock would give 1, the process's own output.
+/// Takes an exact `int` only, not what converts to one: a mock would give 1, the
+/// process's own output.
 fn exact_number(number: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     number.cast_exact::<PyInt>()?.extract()
 }

@@ -16,7 +16,7 @@ use crate::transports::descriptor::{self, Descriptor};
 use crate::transports::interior::Interior;
 use crate::transports::shape::Transport;
 
-/// The value of `name`, or None where the transport knows none.
+/// The value of `name`, or None if the transport has none.
 pub(crate) fn get<'py, I: Interior>(
     py: Python<'py>,
     inside: &Inside<'_>,
@@ -29,8 +29,8 @@ pub(crate) fn get<'py, I: Interior>(
         }
     }
     let Ok(known) = name.extract::<&str>() else {
-        // A dictionary is asked, in asyncio: what it cannot hold is an error, in
-        // the words of the running Python.
+        // asyncio looks the name up in a dictionary: one that is unhashable is an error,
+        // with the message of the running Python.
         return PyDict::new(py).get_item(name);
     };
     let value = match known {
@@ -39,7 +39,7 @@ pub(crate) fn get<'py, I: Interior>(
         "socket" => {
             let socket = match socket(py, inside, transport)? {
                 Some(socket) => socket,
-                // Where descriptors have run out there is none to show.
+                // If descriptors have run out, none can be made.
                 None => match closed_socket(py, inside, transport) {
                     Ok(socket) => socket,
                     Err(_) => return Ok(None),
@@ -49,7 +49,7 @@ pub(crate) fn get<'py, I: Interior>(
         }
         _ => return Ok(None),
     };
-    // asyncio notes None for a peer that had left before it was asked.
+    // asyncio stores None for a peer that had left before its name was read.
     match value {
         Some(Address::Other) => name_by_python(py, inside, transport, known).map(Some),
         Some(value) => address::to_python(py, &value).map(Some),
@@ -58,7 +58,7 @@ pub(crate) fn get<'py, I: Interior>(
     }
 }
 
-/// The address of a family that only Python's socket knows, noted for the next time.
+/// An address of a family that only Python's socket can convert; stored for next time.
 #[cold]
 fn name_by_python<'py, I: Interior>(
     py: Python<'py>,
@@ -94,15 +94,15 @@ pub(crate) fn socket<I: Interior>(
         return Ok(existing);
     }
     let socket = descriptor::lend(py, number)?;
-    // `settimeout(0)` only tells the object what the descriptor is already.
+    // The descriptor is non-blocking already; this only tells the object.
     if let Err(error) = socket.bind(py).call_method1("setblocking", (false,)) {
-        // The descriptor is still the transport's, and of nobody else.
+        // The transport still owns the descriptor, so the socket must not close it.
         socket.bind(py).call_method0("detach")?;
         return Err(error);
     }
     let lent = Descriptor::Lent(SharedSocket::new(&socket.bind(py)), number);
-    // Making the socket has run code of Python's (audit hooks, the collector), which may
-    // have asked the same, or ended the transport.
+    // Making the socket has run Python code (audit hooks, the collector), which may have
+    // made one as well, or ended the transport.
     let old = transport.with(inside, |inner| {
         let descriptor = inner.descriptor();
         match descriptor {
@@ -121,7 +121,7 @@ pub(crate) fn socket<I: Interior>(
     Ok(Some(socket))
 }
 
-/// What a transport has at its end: asyncio's still gives its socket then, closed.
+/// A closed socket, for a transport at its end: asyncio's still returns its own then.
 #[cold]
 fn closed_socket<I: Interior>(
     py: Python<'_>,

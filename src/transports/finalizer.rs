@@ -1,5 +1,5 @@
-//! `close()` by a finalizer: the collector runs in whichever thread allocates, and a
-//! `StreamWriter` that nobody refers to any more closes its transport there.
+//! `close()` called by a finalizer. The collector runs on whichever thread allocates, and
+//! an unreachable `StreamWriter` closes its transport on that thread.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -8,13 +8,13 @@ use pyo3::types::PyString;
 use crate::transports::interior::Interior;
 use crate::transports::shape::Transport;
 
-/// The finalizer's own frame, and those of the `close` methods that it calls.
+/// Frames that are searched: the finalizer's own and those of `close` methods below it.
 const NEAREST_FRAMES: usize = 4;
 
 /// Whether one of the nearest callers is a `__del__`.
 ///
 /// # Errors
-/// What Python raises while it shows its frames.
+/// What Python raises while its frames are inspected.
 #[pyfunction]
 pub(crate) fn called_by_finalizer(py: Python<'_>) -> PyResult<bool> {
     let Ok(mut frame) = py.import("sys")?.call_method0(intern!(py, "_getframe")) else {
@@ -33,10 +33,10 @@ pub(crate) fn called_by_finalizer(py: Python<'_>) -> PyResult<bool> {
     Ok(false)
 }
 
-/// Has the loop close what a finalizer in another thread wanted closed.
+/// Schedules the `close` that a finalizer on another thread has called.
 ///
 /// # Errors
-/// The refusal, for every other caller, and where the loop has ended meanwhile.
+/// `refused` for every other caller, and if the loop was closed meanwhile.
 #[cold]
 pub(crate) fn close_later<I: Interior>(
     py: Python<'_>,

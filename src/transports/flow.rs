@@ -1,5 +1,5 @@
-//! Flow control: `pause_writing` and `resume_writing` on the protocol, and room that is
-//! there while an exception leaves the loop.
+//! Flow control: `pause_writing` and `resume_writing` on the protocol, and writable events
+//! that an exception has kept from being served.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -78,8 +78,8 @@ fn report<I: Interior>(
     close::report(py, this, &transport.reference(), Some(protocol), error, message)
 }
 
-/// An exception leaves the loop in front of the second half of an event: what the transport
-/// may send is sent when it runs again.
+/// An exception ends the run after the readable half of an event: queues the writable half,
+/// if there is one, for the next run.
 #[cold]
 pub(crate) fn leave_writing<I: Interior>(
     inside: &Inside<'_>,

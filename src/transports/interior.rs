@@ -1,4 +1,4 @@
-//! What every kind of transport has, whatever else it consists of.
+//! What the states of all kinds of transports have in common.
 
 use std::any::Any;
 use std::ffi::CStr;
@@ -9,8 +9,8 @@ use crate::py::Owned;
 use crate::py::native::Visitor;
 use crate::transports::descriptor::Descriptor;
 
-/// What one kind of transport consists of, and where in it is what all kinds
-/// have: closing, flow control and `get_extra_info` are written once over this.
+/// The state of one kind of transport. Closing, flow control and `get_extra_info` are
+/// written once, over the parts that these methods give access to.
 pub(crate) trait Interior: Sized + Any {
     /// Dotted name of the class.
     const CLASS_NAME: &'static CStr;
@@ -25,11 +25,11 @@ pub(crate) trait Interior: Sized + Any {
 
     /// The one owner of the descriptor.
     fn descriptor(&mut self) -> &mut Descriptor;
-    /// The name of the registration, while there is one.
+    /// The token of the transport as a source, until `connection_lost`.
     fn token(&mut self) -> &mut Option<Token>;
-    /// Whom the transport talks to, until the end.
+    /// The protocol, until `connection_lost`.
     fn protocol(&self) -> Option<&Owned>;
-    /// Where the transport has got to in its life.
+    /// How far the transport's end has come.
     fn stage(&mut self) -> Stage<'_>;
     /// What flow control looks at and changes.
     fn flow(&mut self) -> Flow<'_>;
@@ -38,8 +38,8 @@ pub(crate) trait Interior: Sized + Any {
     /// The future of a `sendfile` that is under way; the end of the transport
     /// ends it.
     fn take_sendfile_waiter(&mut self) -> Option<Owned>;
-    /// Takes everything out that waits to be sent, with what belongs to it; what
-    /// only a cork holds back is offered to the kernel first.
+    /// Takes out everything that waits to be sent, for the caller to drop. Corked data
+    /// is offered to the kernel first.
     fn drop_unsent(&mut self) -> Box<dyn Any>;
     /// The peer's address, where the socket has one.
     fn peer(&self) -> Option<Address>;
@@ -53,7 +53,7 @@ pub(crate) struct Stage<'a> {
     pub(crate) closing: &'a mut bool,
     /// connection_lost has been called.
     pub(crate) finished: &'a mut bool,
-    /// Whether the loss was scheduled, and writes after it.
+    /// Counts the loss, once it is scheduled, and the writes after it; 0 before.
     pub(crate) lost: &'a mut u32,
 }
 

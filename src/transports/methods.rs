@@ -1,5 +1,5 @@
 //! The methods of a stream transport, as CPython calls them. Each parses its
-//! arguments, enters the loop and hands on.
+//! arguments, enters the loop and calls the function that does the work.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -22,15 +22,16 @@ use crate::transports::{batch, close, cork, finalizer, flow, read, sendfile, str
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// The class, for loops that were given no other.
+/// The native class, which loops use that were given no subclass of it.
 pub(crate) fn base_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(CLASS.get_or_try_init(py, || make_class(py).map(Bound::unbind))?.bind(py).clone())
 }
 
-/// Refuses a class whose instances have not the memory of stream transports.
+/// Refuses a class that does not derive from the native one: its instances would not
+/// have the memory layout of stream transports.
 ///
 /// # Errors
-/// TypeError for such a class, and for what is none.
+/// TypeError for such a class, and for an object that is not a class.
 pub(crate) fn check_class(class: &Bound<'_, PyAny>) -> PyResult<()> {
     let base = base_class(class.py())?;
     if class.cast::<PyType>()?.mro().iter().any(|parent| parent.is(&base)) {
@@ -54,7 +55,7 @@ fn write<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyRe
     Ok(Owned::none(py))
 }
 
-/// `transport.write(data)`, whosever transport it is.
+/// `transport.write(data)` for any transport; native ones without a Python call.
 ///
 /// # Errors
 /// What `write` raises.
@@ -67,7 +68,8 @@ pub(crate) fn write_to(py: Python<'_>, transport: &Owned, data: &Owned) -> PyRes
     on_loop(py, t, "write", |this, inside| write::write(py, this, inside, t, &data.bind(py)))
 }
 
-/// As [`write_to`], for bytes that are copied where they have to wait.
+/// Like [`write_to`], for borrowed bytes, which are copied if they have to be queued or
+/// the transport is not native.
 ///
 /// # Errors
 /// What `write` raises.
@@ -81,10 +83,11 @@ pub(crate) fn write_slice_to(py: Python<'_>, transport: &Owned, data: &[u8]) -> 
     on_loop(py, t, "write", |this, inside| write::write_slice(py, this, inside, t, data))
 }
 
-/// Whether what is written to the transport is for nothing: it has lost its connection.
+/// Whether the transport is a native one that has lost its connection, so that writes
+/// to it are dropped.
 ///
 /// # Errors
-/// RuntimeError in another thread than the loop's.
+/// RuntimeError on any thread but the loop's.
 pub(crate) fn has_lost(py: Python<'_>, transport: &Owned) -> PyResult<bool> {
     let class = base_class(py)?;
     let Some(t) = StreamTransport::of(transport, &class) else { return Ok(false) };

@@ -19,23 +19,23 @@ use crate::transports::stream::{Inner, TransportRef};
 use crate::transports::{batch, close, debug_log, records};
 use crate::{streams, tls};
 
-/// Most that one callback gets, as in asyncio.
+/// Most bytes that one `data_received` gets, as in asyncio.
 pub(crate) const MAX_DELIVERY: usize = 256 * 1024;
-/// Reads that are expected to be larger go straight into their own object;
-/// smaller ones are cheaper to copy out of the ring than to allocate for.
+/// Reads that are expected to bring more bytes go straight into an object of their
+/// own; smaller ones are cheaper to receive into the ring and copy.
 const LARGE_READ: u32 = 32 * 1024;
 
-/// How a protocol takes data, decided when it is set. Its methods are looked up
-/// for each delivery, as in asyncio: a protocol may assign itself another one.
+/// How a protocol takes data, decided when the protocol is set. Its method is looked
+/// up for each delivery, as in asyncio: a protocol may assign itself another one.
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// `Protocol`, or what has no method for data at all: asyncio fails when data
-    /// comes.
+    /// `Protocol`, or an object with no method for data at all, which fails when data
+    /// comes, as in asyncio.
     #[default]
     Data,
     /// asyncio's own `StreamReaderProtocol`.
     Stream,
-    /// Ciphertext for our own half of an `SSLProtocol`.
+    /// An `SSLProtocol` with the native data path of `tls`, which takes ciphertext.
     Records,
     /// `BufferedProtocol`.
     Buffer,
@@ -45,7 +45,7 @@ impl Delivery {
     /// How a protocol wants its data.
     ///
     /// # Errors
-    /// What Python raises while a stream's protocol is looked at.
+    /// What Python raises while the protocol is inspected.
     pub(crate) fn of(py: Python<'_>, protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
         if tls::is_records_protocol(protocol)? {
             return Ok(Self::Records);
@@ -158,10 +158,11 @@ impl From<PyErr> for Failed {
     }
 }
 
-/// Receives once: into the ring where the message is expected to be small,
-/// else into an object of its own. Making a `bytes` object runs no code.
+/// Receives once: into the ring if the message is expected to be small, else into an
+/// object of its own. Allocating a `bytes` object runs no Python code, so the body of
+/// `with` may do it.
 // HOT: proto
-// TLS calls it as well: see `write::write` for why it says always.
+// TLS calls it as well; `write::write` says why the attribute is needed.
 #[inline(always)]
 pub(crate) fn receive(
     py: Python<'_>,
@@ -188,11 +189,11 @@ pub(crate) fn receive(
     state.metrics.bytes_received += length as u64;
     state.metrics.messages_received += 1;
     inner.expected = length as u32;
-    // SAFETY: the kernel has just filled so many bytes.
+    // SAFETY: the kernel has just written `length` bytes to the front of the ring.
     #[allow(unsafe_code)]
     let filled = unsafe { ring.filled(length) };
     if length == READ_RING_BYTES && !hidden {
-        // A full ring means more: the rest is joined into one delivery.
+        // A full ring means that more waits: both are joined into one delivery.
         let mut large = state.spare.filling(py, MAX_DELIVERY)?;
         large.begin_with(filled);
         return fill(py, state, inner, large, length);
@@ -210,13 +211,15 @@ fn receive_large(
     state: &mut LoopState,
     inner: &mut Inner,
 ) -> Result<Incoming, Failed> {
-    // Some slack, so that the read that takes everything is a short one.
+    // With slack, a read that takes everything is a short one, which shows that nothing
+    // is left.
     let capacity = (inner.expected as usize + 1).next_power_of_two().min(MAX_DELIVERY);
     let large = state.spare.filling(py, capacity)?;
     fill(py, state, inner, large, 0)
 }
 
-/// Receives behind the first `start` bytes of an object and finishes it.
+/// Receives into an object after its first `start` bytes, which are set already, and
+/// finishes it.
 fn fill(
     py: Python<'_>,
     state: &mut LoopState,
@@ -234,7 +237,7 @@ fn fill(
             state.metrics.bytes_received += more as u64;
         }
         Ok(Received::Blocked) => inner.state.readable = false,
-        // The end is told again by the next read.
+        // The next read returns the end again.
         Ok(Received::Eof) if start > 0 => inner.state.readable = true,
         Err(error) if start > 0 => batch::keep_failure(inner, error),
         Ok(Received::Eof) => return Ok(Incoming::Eof),
@@ -243,8 +246,8 @@ fn fill(
     if start == 0 {
         state.metrics.messages_received += 1;
     }
-    // A full read was one of a larger message; a short one makes the next
-    // expectation fall slowly, since messages come in two parts at times.
+    // A full read was part of a larger message. After a short one the expectation falls
+    // slowly, since messages sometimes arrive in two parts.
     inner.expected = if inner.state.readable {
         (2 * length).min(MAX_DELIVERY) as u32
     } else {
@@ -256,14 +259,14 @@ fn fill(
     if length == 0 {
         return Ok(Incoming::Nothing);
     }
-    // SAFETY: the kernel, and the copy before it, have filled so many bytes.
+    // SAFETY: the caller has set the first `start` bytes, the kernel those up to `length`.
     #[allow(unsafe_code)]
     let data = unsafe { large.finish(py, length, inner.state.keeps)? };
     Ok(Incoming::Data(data))
 }
 
-/// The edge has been taken, but not all that it announced: read on in the next
-/// turn, behind the others.
+/// Queues another read for the next turn: the edge has been taken, but not all the data
+/// that it announced.
 pub(crate) fn requeue(state: &mut LoopState, inner: &mut Inner) {
     if let Some(token) = inner.token.filter(|_| !inner.state.read_queued) {
         inner.state.read_queued = true;
@@ -271,8 +274,9 @@ pub(crate) fn requeue(state: &mut LoopState, inner: &mut Inner) {
     }
 }
 
-/// What has been read does not count: an exception leaves the loop, which may run
-/// again. asyncio's poll tells of what waits until somebody has taken it.
+/// Repeats a read whose result the protocol was not told of, mostly because an exception
+/// ends the run. The loop may run again, and asyncio's poll would report the socket until
+/// the protocol has been served.
 #[cold]
 pub(crate) fn read_again(inside: &Inside<'_>, transport: &TransportRef) {
     inside.with(|state| {
@@ -329,7 +333,7 @@ fn hand_over(
     let Some((protocol, context, stream)) = parts else { return Ok(()) };
     let call =
         || call::method(py, &protocol, intern!(py, "data_received"), [data.as_ptr()]).map(drop);
-    // Feeding a reader runs nobody's code, so it needs no context.
+    // Feeding a reader runs no user code, so it needs no context.
     let fed = if stream { streams::feed(py, &protocol, data) } else { Ok(false) };
     let result = match fed {
         Ok(true) => Ok(Ok(())),
@@ -349,7 +353,8 @@ fn hand_over(
     }
 }
 
-/// The peer has ended its side. What leaves the loop leaves the end to be read again.
+/// The peer has ended its side. If an exception ends the run here, the next run reads
+/// the end again.
 #[cold]
 pub(crate) fn end_of_file(
     py: Python<'_>,
@@ -365,7 +370,8 @@ pub(crate) fn end_of_file(
     result.inspect_err(|_| read_again(inside, transport))
 }
 
-/// The protocol says whether our side ends as well.
+/// Calls `eof_received`, whose result says whether our side stays open. A read error
+/// that was kept is reported instead.
 #[cold]
 pub(crate) fn tell_end(
     py: Python<'_>,
@@ -421,8 +427,8 @@ pub(crate) fn pause(
     if paused { debug_log::tell(py, this, transport, "%r pauses reading") } else { Ok(()) }
 }
 
-/// `resume_reading()`: takes up an edge that came during the pause, in the context
-/// of whoever resumes.
+/// `resume_reading()`: serves an edge that came during the pause. The read callbacks
+/// run in the caller's context from now on.
 pub(crate) fn resume(
     py: Python<'_>,
     this: This<'_>,
@@ -431,7 +437,7 @@ pub(crate) fn resume(
 ) -> PyResult<()> {
     let (resumed, keeps_context) = transport.with(inside, |inner| {
         let resumed = !inner.state.closing && std::mem::take(&mut inner.state.paused);
-        // asyncio's own protocol for streams asks for no variable when it is given data, and
+        // asyncio's stream protocol reads no context variable when it is given data, and
         // before the start there is no reader whose context could change.
         (resumed, inner.delivery == Delivery::Stream || !inner.state.started)
     });

@@ -21,13 +21,13 @@ pub(crate) struct Records {
 
 impl Records {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the kernel has filled so many bytes.
+        // SAFETY: `length` is what the kernel wrote to the front, see `receive_records`.
         unsafe { self.room.filled(self.length) }
     }
 }
 
-/// Receives what there is, up to what one delivery may be: for the session
-/// where that can be driven directly, else into a message.
+/// Receives up to [`MAX_DELIVERY`] bytes: into memory of the loop if the TLS session can
+/// be driven directly, else into a message.
 // HOT: tls
 #[inline]
 pub(crate) fn receive(
@@ -46,7 +46,7 @@ pub(crate) fn receive(
     })
 }
 
-/// Receives into memory of the loop.
+/// Receives into memory of the loop until the socket is drained or the memory full.
 #[inline]
 fn receive_records(state: &mut LoopState, inner: &mut Inner) -> Result<Incoming, Failed> {
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
@@ -71,7 +71,7 @@ fn receive_records(state: &mut LoopState, inner: &mut Inner) -> Result<Incoming,
                 inner.state.readable = false;
                 break None;
             }
-            // The end is told again by the next read.
+            // The next read returns the end again.
             Ok(Received::Eof) if length > 0 => {
                 inner.state.readable = true;
                 break None;

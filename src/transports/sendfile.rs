@@ -1,8 +1,8 @@
-//! What `sendfile` asks of a stream transport: an empty queue first, then room
-//! in the kernel's buffer, again and again.
+//! What `sendfile` needs from a stream transport: first an empty queue, then, again and
+//! again, room in the kernel's buffer.
 //!
-//! One future at a time waits for either. As long as there is one, done or not,
-//! a file is being sent, and writes are refused.
+//! One future at a time waits for either. While the transport has one, done or not, a
+//! file is being sent and writes are refused.
 
 use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
 use pyo3::intern;
@@ -14,7 +14,7 @@ use crate::py::Owned;
 use crate::transports::shape::StreamTransport;
 use crate::transports::{cork, write};
 
-/// asyncio's words for a connection that ends under a file.
+/// asyncio's message for a connection that ends while a file is being sent.
 const ENDED: &str = "Connection is closed by peer";
 
 /// A future that is done once everything written before has been sent.
@@ -37,8 +37,8 @@ pub(crate) fn wait_until_empty(
     Ok(waiter)
 }
 
-/// A future that is done once the kernel, which has just refused a byte, has
-/// room again. It raises where the connection ends first.
+/// A future that is done once the kernel, which has just refused a byte, has room
+/// again. It gets a ConnectionError if the connection ends first.
 pub(crate) fn wait_for_room(
     py: Python<'_>,
     this: This<'_>,
@@ -58,7 +58,7 @@ pub(crate) fn wait_for_room(
     Ok(waiter)
 }
 
-/// Nothing is being sent any more.
+/// The file is no longer being sent: writes are allowed again.
 pub(crate) fn end(inside: &Inside<'_>, transport: &StreamTransport) {
     let (waiter, blocked) =
         transport.with(inside, |inner| (inner.sendfile_waiter.take(), inner.state.blocked));
@@ -68,7 +68,7 @@ pub(crate) fn end(inside: &Inside<'_>, transport: &StreamTransport) {
     }
 }
 
-/// What is waited for has come: the queue is empty, or there is room.
+/// Ends the wait, if any: the queue is empty, or there is room.
 pub(crate) fn go_on(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -79,12 +79,12 @@ pub(crate) fn go_on(
     waiter.map_or(Ok(()), |waiter| finish(py, &waiter))
 }
 
-/// The connection has ended: whoever waits has waited in vain.
+/// Ends a wait with a ConnectionError: the connection has ended.
 pub(crate) fn fail(py: Python<'_>, waiter: &Owned) -> PyResult<()> {
     fail_with(py, waiter, &PyConnectionError::new_err(ENDED))
 }
 
-/// Ends a wait by an error, unless it has ended.
+/// Ends a wait with an error, unless it is done.
 pub(crate) fn fail_with(py: Python<'_>, waiter: &Owned, error: &PyErr) -> PyResult<()> {
     let waiter = waiter.bind(py);
     if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {

@@ -1,5 +1,5 @@
-//! The memory of a transport: a class that extends one of asyncio's, with what
-//! a kind of transport consists of behind it.
+//! The memory layout of a transport: the slots of asyncio's base class, followed by the
+//! state of the kind of transport.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, UnsafeCell};
@@ -38,7 +38,7 @@ impl<I: Interior> TransportRef<I> {
 
     #[inline]
     pub(crate) fn get(&self) -> &Transport<I> {
-        // SAFETY: only made of transports of this kind.
+        // SAFETY: `new` takes transports of this kind only, and `self` keeps it alive.
         unsafe { &*self.0.as_ptr().cast() }
     }
 
@@ -53,7 +53,7 @@ impl<I: Interior> TransportRef<I> {
     }
 }
 
-/// The object. Its loop and its inner part are there once `install` was called.
+/// The object. It is empty until `install` sets its loop and its inner part.
 #[repr(C)]
 pub(crate) struct Transport<I> {
     ob_base: ffi::PyObject,
@@ -68,10 +68,10 @@ pub(crate) struct Transport<I> {
     _protocol_paused: Cell<*mut ffi::PyObject>,
     dict: Cell<*mut ffi::PyObject>,
     weakrefs: Cell<*mut ffi::PyObject>,
-    /// Tells every thread what the inner part tells the loop's: the collector
-    /// runs `StreamWriter.__del__`, which asks, wherever it likes.
+    /// The inner part's flag for every thread: `StreamWriter.__del__` asks for it, and
+    /// the collector runs that on any.
     closing: AtomicBool,
-    /// As `closing`, for the finalizer: connection_lost was called.
+    /// The same for the finalizer: connection_lost was called.
     finished: AtomicBool,
     inner: UnsafeCell<MaybeUninit<I>>,
 }
@@ -81,7 +81,7 @@ impl StreamTransport {
     /// transports.
     #[inline]
     pub(crate) fn of<'a>(object: &'a Owned, class: &Bound<'_, PyType>) -> Option<&'a Self> {
-        // SAFETY: a live object and a live class.
+        // SAFETY: both references keep what they refer to alive.
         if unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) } == 0 {
             return None;
         }
@@ -92,10 +92,10 @@ impl StreamTransport {
 }
 
 impl<I: Interior> Transport<I> {
-    /// Makes an object of `class` around its inner part. Nothing can fail once
-    /// the inner part, and with it the descriptor, has been handed over.
+    /// Makes an empty object of `class`. It is a step before [`install`](Self::install),
+    /// which takes the descriptor over and cannot fail.
     pub(crate) fn allocate(class: &Bound<'_, PyType>) -> PyResult<Owned> {
-        // SAFETY: the classes that are handed in derive from this one.
+        // SAFETY: callers have checked that `class` is the native one or derives from it.
         unsafe { native::new_instance(class) }
     }
 
@@ -109,9 +109,9 @@ impl<I: Interior> Transport<I> {
         extra: Option<Owned>,
         inner: I,
     ) -> TransportRef<I> {
-        // SAFETY: an instance by the caller's promise.
+        // SAFETY: the caller promises that it is an instance.
         let this = unsafe { &*object.as_ptr().cast::<Self>() };
-        // SAFETY: nobody refers to the inner part of an empty object.
+        // SAFETY: the inner part of an empty object is never borrowed.
         unsafe { (*this.inner.get()).write(inner) };
         this.event_loop.set(event_loop.into_raw());
         this.extra.set(extra.map_or(ptr::null_mut(), Owned::into_raw));
@@ -129,7 +129,7 @@ impl<I: Interior> Transport<I> {
         self.closing.load(Ordering::Relaxed)
     }
 
-    /// connection_lost was called: the transport may go away in silence.
+    /// connection_lost was called: the finalizer need not warn.
     pub(crate) fn note_finished(&self) {
         self.finished.store(true, Ordering::Relaxed);
     }
@@ -157,7 +157,7 @@ impl<I: Interior> Transport<I> {
 
     /// The loop as a Python object.
     pub(crate) fn event_loop_object(&self) -> Owned {
-        // SAFETY: checked by `event_loop` before any method gets here.
+        // SAFETY: every method calls `event_loop` first, which checks that the slot is set.
         unsafe { Owned::from_borrowed(self.event_loop.get()) }
     }
 
@@ -175,13 +175,13 @@ impl<I: Interior> Transport<I> {
         unsafe { ffi::Py_XDECREF(old) };
     }
 
-    /// Opens the inner part; the same rule as for the loop's state holds: the
-    /// body calls no Python and drops nothing that may.
+    /// Opens the inner part. As for the loop's state, the body must not call into Python,
+    /// nor drop what may run Python code.
     #[inline]
     pub(crate) fn with<R>(&self, _proof: &Inside<'_>, body: impl FnOnce(&mut I) -> R) -> R {
         debug_assert!(!self.is_empty(), "an empty transport was opened");
-        // SAFETY: the proof says that this thread is the only one inside the
-        // loop; a transport with a loop has its inner part; bodies do not nest.
+        // SAFETY: the proof shows that this thread is the only one inside the loop; a
+        // transport with a loop has its inner part; bodies do not nest.
         body(unsafe { (*self.inner.get()).assume_init_mut() })
     }
 
@@ -193,8 +193,8 @@ impl<I: Interior> Transport<I> {
     }
 }
 
-// SAFETY: the memory begins with asyncio.BaseTransport's slot; zero is valid,
-// because the inner part counts only when the loop is set.
+// SAFETY: the memory begins with the slots of asyncio's base classes. All zeros are valid,
+// because the inner part is not read before the loop is set.
 unsafe impl<I: Interior> NativeClass for Transport<I> {
     const NAME: &'static CStr = I::CLASS_NAME;
     const BASE_SIZE: usize = offset_of!(Self, dict);
@@ -212,14 +212,15 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
             visitor.pointer(slot.get());
         }
         if !self.is_empty() {
-            // SAFETY: the collector only looks, and filled objects have it.
+            // SAFETY: the collector only reads, and an object that is not empty has an
+            // inner part.
             unsafe { (*self.inner.get()).assume_init_ref() }.traverse(visitor);
         }
     }
 
     fn clear(&self) {
         if !self.is_empty() {
-            // SAFETY: what the collector clears is unreachable for others.
+            // SAFETY: the collector clears only what nobody else can reach.
             let dropped = unsafe { (*self.inner.get()).assume_init_mut() }.release();
             drop(dropped);
         }
@@ -230,7 +231,7 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
     }
 
     unsafe fn dealloc(this: *mut Self) {
-        // SAFETY: a dead object is no longer to be visited.
+        // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
         // SAFETY: the memory is whole until it is freed.
         let object = unsafe { &*this };
@@ -239,19 +240,19 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
             unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
         }
         if !object.is_empty() {
-            // SAFETY: filled, and dropped once.
+            // SAFETY: an object that is not empty has an inner part; it is dropped only here.
             unsafe { (*object.inner.get()).assume_init_drop() };
         }
         for slot in [&object.extra, &object.dict, &object.event_loop] {
             // SAFETY: the slot owned this reference, if any.
             unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
         }
-        // SAFETY: dead, unknown to the collector, and its value was dropped.
+        // SAFETY: the object is dead and untracked, and its value was dropped.
         unsafe { native::free(this.cast()) };
     }
 }
 
-/// `__del__`, which nearly every transport has no use for.
+/// `__del__`: warns if the transport was never closed.
 unsafe extern "C" fn finalize<I: Interior>(this: *mut ffi::PyObject) {
     // SAFETY: the slot belongs to a class whose instances are transports.
     let object = unsafe { &*this.cast::<Transport<I>>() };
@@ -263,10 +264,10 @@ unsafe extern "C" fn finalize<I: Interior>(this: *mut ffi::PyObject) {
     }
 }
 
-/// Nobody closed the transport: the classes in Python say so.
+/// Nobody closed the transport: lets its Python class issue the warning.
 #[cold]
 fn warn_of_abandoned(py: Python<'_>, transport: Owned) {
-    // What is being raised while the object goes away is raised after it.
+    // An exception that is being raised meanwhile is set aside and restored.
     let raised = PyErr::take(py);
     let transport = transport.bind(py);
     if let Err(error) = transport.call_method0(intern!(py, "_warn_of_abandoned")) {

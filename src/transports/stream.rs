@@ -31,12 +31,12 @@ impl AsRef<[u8]> for Chunk {
     #[allow(unsafe_code)]
     #[inline]
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: chunks are made of exact bytes objects only.
+        // SAFETY: chunks are made of exact `bytes` only, which `self` keeps alive.
         unsafe { bytes::content(self.0.as_ptr()) }
     }
 }
 
-/// What a transport consists of, opened by its loop's thread only.
+/// The state of a transport. Only its loop's thread opens it.
 pub(crate) struct Inner {
     pub(crate) descriptor: Descriptor,
     pub(crate) token: Option<Token>,
@@ -49,22 +49,22 @@ pub(crate) struct Inner {
     pub(crate) queue: WriteQueue<Chunk>,
     pub(crate) marks: WaterMarks,
     pub(crate) server: Option<Owned>,
-    /// What `sendfile` waits with, for an empty queue and then for room.
+    /// The future with which `sendfile` waits, for an empty queue and then for room.
     pub(crate) sendfile_waiter: Option<Owned>,
     pub(crate) batch: Option<Box<batch::Batch>>,
     pub(crate) peer: Option<Address>,
     pub(crate) local: Option<Address>,
-    /// The callback of the loop that wrote last.
+    /// The serial number of the callback that wrote last.
     pub(crate) write_serial: u64,
-    /// What the next read is expected to bring, in bytes.
+    /// Expected size of the next read, in bytes.
     pub(crate) expected: u32,
-    /// Writes after the connection was lost, and the loss itself.
+    /// Counts the loss itself and the writes after it; 0 before.
     pub(crate) lost: u32,
     /// What short reads and writes of the socket mean.
     pub(crate) kind: Kind,
     /// How many callbacks in a row wrote more than once, lately.
     pub(crate) cork_score: u8,
-    /// Writes of that callback, counted to two.
+    /// Writes of the callback that wrote last, counted to two.
     pub(crate) writes_in_callback: u8,
     pub(crate) state: State,
 }
@@ -81,10 +81,10 @@ pub(crate) struct State {
     pub(crate) started: bool,
     /// The peer has ended its side and the protocol keeps the connection.
     pub(crate) read_ended: bool,
-    /// An edge came that has not been read out.
+    /// An edge came, and the socket has not been drained since.
     pub(crate) readable: bool,
-    /// That edge, or an earlier one, told that the peer's side has ended, or of urgent data:
-    /// a short read means nothing any more.
+    /// An edge has reported the end of the peer's side or urgent data: from then on a short
+    /// read does not show that the socket is drained.
     pub(crate) hidden: bool,
     /// A read is queued for a coming turn.
     pub(crate) read_queued: bool,
@@ -92,7 +92,7 @@ pub(crate) struct State {
     pub(crate) keeps: bool,
     /// `pause_writing` was called on the protocol.
     pub(crate) protocol_paused: bool,
-    /// The queue waits for the end of the current callback.
+    /// The queue is held back until the turn ends.
     pub(crate) corked: bool,
     /// The queue waits for the kernel's buffer.
     pub(crate) blocked: bool,
@@ -198,8 +198,8 @@ impl Interior for Inner {
 
     fn drop_unsent(&mut self) -> Box<dyn Any> {
         if std::mem::replace(&mut self.state.corked, false) {
-            // What a cork holds back would have been sent long ago. Whether the
-            // kernel takes it now, the connection ends for the reason it has.
+            // Without the cork it would have been sent already. The result does not
+            // matter: the connection ends for another reason.
             if let Some(fd) = self.fd() {
                 let _ = tokioloop_reactor::stream::flush(fd, self.kind, &mut self.queue);
             }
@@ -226,7 +226,8 @@ pub(crate) struct Parts<'a, 'py> {
     pub(crate) peer: Option<Address>,
 }
 
-/// `_make_socket_transport`: takes a connected socket's descriptor over.
+/// `_make_socket_transport`: takes over a connected socket's descriptor, or shares it with
+/// the socket if `keep`.
 pub(crate) fn adopt_socket(
     event_loop: &Bound<'_, EventLoop>,
     socket: &Bound<'_, PyAny>,
@@ -245,9 +246,9 @@ pub(crate) fn adopt_socket(
     Ok(transport.object().as_py().clone_ref(event_loop.py()))
 }
 
-/// Makes a transport and schedules its beginning. `take` hands over the
-/// descriptor when nothing else can fail any more but scheduling on a closed
-/// loop, which closes it.
+/// Makes a transport and schedules its beginning. `take` hands over the descriptor after
+/// what may fail because of the arguments. If the server or the loop turns out to be
+/// closed after that, the transport closes the descriptor.
 pub(crate) fn make(
     py: Python<'_>,
     this: This<'_>,
@@ -283,8 +284,8 @@ pub(crate) fn make(
     let transport = unsafe { StreamTransport::install(object, this.owned(py), parts.extra, inner) };
     log::debug!("descriptor {number} is a transport's");
     if let Some(server) = parts.server {
-        // Raises where the server was closed meanwhile: nobody else knows the
-        // transport yet, so it goes, and closes its descriptor.
+        // Raises if the server was closed meanwhile. Nothing else refers to the transport
+        // yet, so it is dropped and closes its descriptor.
         attach(server, &transport)?;
     }
     let held = transport.clone_ref(py);
@@ -295,23 +296,23 @@ pub(crate) fn make(
     Ok(transport)
 }
 
-/// Non-blocking, without Nagle's algorithm, with its addresses noted while the
-/// connection is sure to have them.
+/// Notes the addresses while the connection is sure to have them, and switches Nagle's
+/// algorithm off.
 fn prepare_socket(fd: BorrowedFd<'_>, inner: &mut Inner) {
     inner.local = sys::local_address(fd).ok();
     if inner.peer.is_none() {
         inner.peer = sys::peer_address(fd).ok();
     }
     inner.kind = match &inner.local {
-        // A connection that has failed meanwhile says so on the first read, and what is no
-        // TCP (SCTP, say) has no such option.
+        // Failure is ignored: a connection that has failed meanwhile reports it on the first
+        // read, and other protocols than TCP (SCTP, say) have no such option.
         Some(local) if local.is_inet() && sys::set_nodelay(fd).is_ok() => Kind::Tcp,
         Some(Address::Unix(_)) => Kind::Unix,
         _ => Kind::Other,
     };
 }
 
-/// The second step of a transport's life: the poll tells of its data.
+/// Registers the socket with the poll. Runs after `connection_made`.
 pub(crate) fn start_reading(py: Python<'_>, transport: &StreamTransport) -> PyResult<()> {
     let event_loop = transport.event_loop(py)?;
     let inside = event_loop.enter(py, "_start_reading")?;
@@ -329,7 +330,7 @@ pub(crate) fn start_reading(py: Python<'_>, transport: &StreamTransport) -> PyRe
             None => Ok(()),
         }
     });
-    // A write or a file before this moment may already wait for room.
+    // A write or `sendfile` before this moment may already wait for room.
     let blocked =
         transport.with(&inside, |inner| inner.state.blocked || inner.sendfile_waiter.is_some());
     match result {
@@ -375,8 +376,8 @@ pub(crate) fn on_event(
     Ok(())
 }
 
-/// Whether a read that is queued already serves this event as well. It would
-/// queue another one, and so on, until nobody else had a turn.
+/// Whether a read that is queued already serves this event as well. Reading now would
+/// queue one more read for each event, until this transport starved the others.
 #[inline]
 fn takes_along(inside: &Inside<'_>, transport: &TransportRef, ready: Readiness) -> bool {
     transport.get().with(inside, |inner| {

@@ -1,5 +1,5 @@
-//! The write path: at once where nothing waits, corked (`cork` says when), by
-//! `sendmsg` where much waits.
+//! The write path. A write is sent at once if nothing waits, unless it is corked (`cork`
+//! says when); several chunks that wait are sent by one `sendmsg`.
 
 use std::os::fd::AsRawFd;
 
@@ -19,13 +19,13 @@ use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Chunk, TransportRef};
 use crate::transports::{batch, close, sendfile};
 
-/// asyncio says nothing of the first few writes after a loss.
+/// asyncio logs nothing for the first few writes after a loss.
 const SILENT_WRITES_AFTER_LOSS: u32 = 5;
 
-/// What became of a try to write.
+/// The outcome of a write.
 enum Outcome {
     Done,
-    /// The first chunk that has to wait: flow control looks at the queue.
+    /// It has to wait for room: flow control looks at the queue.
     Waiting,
     Failed(std::io::Error),
     /// The connection is gone: the write is counted and dropped.
@@ -38,8 +38,8 @@ enum Outcome {
 
 /// `write(data)`.
 // HOT: proto
-// Streams and TLS call it as well: without the attribute it would be no part of
-// the method any more, for some 50 instructions per message.
+// Streams and TLS call it as well: without the attribute it would not be inlined into
+// the method any more, which costs some 50 instructions per message.
 #[inline(always)]
 pub(crate) fn write(
     py: Python<'_>,
@@ -68,7 +68,7 @@ pub(crate) fn write(
     }
 }
 
-/// `write(data)` for bytes that the caller keeps for the length of the call.
+/// `write(data)` for borrowed bytes, which are copied only if they have to wait.
 // HOT: tls
 #[inline]
 pub(crate) fn write_slice(
@@ -84,7 +84,7 @@ pub(crate) fn write_slice(
     }
 }
 
-/// `keep` makes an exact `bytes` of the whole content.
+/// Sends or queues `content`. `keep` makes an exact `bytes` of all of it, for the queue.
 #[inline]
 fn try_write(
     inside: &Inside<'_>,
@@ -131,7 +131,7 @@ fn try_write(
     })
 }
 
-/// Everything but the plain success.
+/// Handles every outcome but plain success.
 #[cold]
 fn settle(
     py: Python<'_>,
@@ -191,7 +191,7 @@ fn wait_for_room(
     let first = transport.with(inside, |inner| !std::mem::replace(&mut inner.state.blocked, true));
     if first {
         let context = context::copy_current(py)?;
-        // Of several writes that wait it is that of the first.
+        // If several writes wait, the context of the first is kept.
         let unused = transport.with(inside, |inner| match &inner.write_context {
             Some(_) => Some(context),
             None => {
@@ -206,7 +206,8 @@ fn wait_for_room(
     maybe_pause_protocol(py, this, inside, transport)
 }
 
-/// The poll will not tell of room; the next write asks for it again.
+/// The registration failed, so the poll will not report room; the next write registers
+/// again.
 #[cold]
 #[inline(never)]
 fn room_not_told(
@@ -219,10 +220,10 @@ fn room_not_told(
     errors::os_error(py, error)
 }
 
-/// Adds writing to the registration. TCP keeps it from then on, since epoll
-/// tells of room only after a refusal; Unix sockets tell of every read of the
-/// peer, and kqueue of what TCP's peer acknowledges, so there it goes again
-/// with the queue.
+/// Adds writing to the registration. TCP keeps it from then on with epoll, which reports
+/// room only after a refused write. Unix sockets report every read of the peer, and
+/// kqueue everything that a TCP peer acknowledges, so [`unwatch_writing`] removes it
+/// there once the queue is empty.
 pub(crate) fn watch_writing(
     inside: &Inside<'_>,
     transport: &StreamTransport,
@@ -267,8 +268,8 @@ pub(crate) fn writelines(
     transport: &StreamTransport,
     list: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    // Iterating runs code of others: everything is collected before the state
-    // is looked at, and a bad element sends nothing.
+    // Iterating may run user code: all chunks are collected before the state is read,
+    // and if one is invalid nothing is sent.
     let chunks = collect(py, list)?;
     let (eof, sendfile) =
         transport.with(inside, |inner| (inner.state.eof_written, inner.sendfile_waiter.is_some()));
@@ -369,8 +370,8 @@ pub(crate) fn flush(
     }
 }
 
-/// Tells the protocol of what was written earlier in a copy of the context in which
-/// that was.
+/// Runs `tell`, which tells the protocol about earlier writes, in a copy of the context
+/// in which they were made.
 #[cold]
 fn in_write_context(
     py: Python<'_>,
@@ -403,7 +404,7 @@ fn flushed(
     if was_blocked {
         unwatch_writing(inside, transport);
     }
-    // What leaves the loop from there does so behind the rest: no event would follow.
+    // Even if this ends the run, the rest is done first: no event would cause it later.
     let told = maybe_resume_protocol(py, this, inside, transport);
     // The protocol may have written again.
     let (empty, closing, eof) = transport.with(inside, |inner| {
@@ -416,7 +417,7 @@ fn flushed(
         close::lose_after_flush(py, this, inside, transport)
     } else if empty && eof {
         shut_down(inside, transport).or_else(|error| {
-            // The peer may have reset the connection meanwhile; a read tells the protocol.
+            // The peer may have reset the connection; a read will tell the protocol.
             let error = errors::os_error(py, &error);
             let message = "Exception in callback _SelectorSocketTransport._write_ready()";
             close::report(py, this, &transport.reference(), None, error, message)

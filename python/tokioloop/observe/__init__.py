@@ -1,8 +1,9 @@
-"""Looking at loops: figures, reports, consoles, dumps and profiles.
+"""Observing loops: figures, reports, consoles, dumps and profiles.
 
-Nothing in this package but the methods of the loop is imported before somebody asks
-for it (a report of debug mode, for names), and a loop that nobody looks at pays for
-none of it. The functions here are public as `tokioloop.dump_tasks` and so on.
+Only the loop's methods are imported at once. Everything else in this package is imported
+when it is first used (also by a report in debug mode, for names), and a loop that nobody
+observes pays for none of it. The functions here are public as `tokioloop.dump_tasks` and
+so on.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ __all__ = ["dump_tasks", "instrument", "metrics_text"]
 def dump_tasks(loop: Any = None, file: IO[str] | None = None) -> None:
     """Print what every task waits for: its await chain down to a peer, timer or lock.
 
-    Without a loop: the running one, or every open TokioLoop where none runs in
-    this thread. A loop that another thread runs prints when it gets round to
-    it. Goes to stderr unless a file is given. The age of tasks is known where
-    `install_dump_signal(..., track_ages=True)` has asked for it. What is behind
-    a future, a timer or a peer, only a TokioLoop tells.
+    loop -- an event loop; by default the running one, or every open TokioLoop if none
+        runs in this thread. A loop that another thread runs prints in its next turn
+    file -- a text file to print to; by default `sys.stderr`
 
-    Raises what writing to the file raises, RuntimeError for a loop that belongs
-    to the parent of a forked child.
+    The age of tasks is known only after `install_dump_signal(..., track_ages=True)`. What
+    is behind a future, such as a timer or a peer, is known only for a TokioLoop.
+
+    Raises what writing to the file raises, and RuntimeError in a forked child for a loop
+    of the parent.
 
     >>> import asyncio, sys, tokioloop
     >>> async def main():
@@ -41,10 +43,10 @@ def dump_tasks(loop: Any = None, file: IO[str] | None = None) -> None:
 def metrics_text() -> str:
     """Return the figures of every open TokioLoop in Prometheus' exposition format.
 
-    Needs prometheus_client, the extra `prometheus`. A loop that another thread runs
-    is asked, and left out when it does not answer within a second. On a loop's
-    thread that loop waits meanwhile: beside loops of other threads, call it by
-    `asyncio.to_thread`. Raises ImportError without prometheus_client.
+    Needs prometheus_client, the extra `prometheus`. Loops that other threads run are asked,
+    and left out if they do not answer within a second. The calling thread waits for that:
+    if it runs a loop itself, call this with `asyncio.to_thread`. Raises ImportError without
+    prometheus_client.
 
     >>> import tokioloop
     >>> async def main():
@@ -60,9 +62,10 @@ def metrics_text() -> str:
 def instrument(meter_provider: Any = None, tracer_provider: Any = None) -> None:
     """Publish every loop's figures, and spans of slow callbacks, to OpenTelemetry.
 
-    Needs opentelemetry-api, the extra `opentelemetry`. Uses the global providers
-    unless others are given; the same ones once more change nothing. Spans come
-    from loops made with `slow_callback`. Raises ImportError without opentelemetry.
+    Needs opentelemetry-api, the extra `opentelemetry`. Uses OpenTelemetry's global
+    `MeterProvider` and `TracerProvider` unless others are given; a second call with the same
+    ones does nothing. Spans come from loops made with `slow_callback`. Raises ImportError
+    without opentelemetry.
 
     >>> import tokioloop
     >>> tokioloop.instrument()  # doctest: +SKIP

@@ -1,10 +1,9 @@
-"""The console: a Unix socket on which a loop tells how it is doing.
+"""The console: a Unix socket on which a loop reports its state.
 
-The loop itself serves it, so that an answer is a sign of life. Each line that
-comes in is a JSON object with the seconds between two snapshots; each line
-that goes out is a snapshot. Callbacks are measured while somebody is attached,
-and only then. All of it belongs to the loop's thread, but for the paths that
-loops of several threads choose.
+The loop itself serves it, so that an answer is a sign of life. Each line that a client
+sends is a JSON object with the seconds between two snapshots; each line that it gets is
+a snapshot. Callbacks are measured only while a client is attached. Everything runs on
+the loop's thread; only the choice of paths is shared by the loops of several threads.
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ __all__ = ["Console", "sockets_of"]
 
 _logger = logging.getLogger("tokioloop.console")
 
-# What one snapshot lists at most of each kind; the counts are complete.
+# Most entries of each kind that a snapshot lists; the counts are complete.
 _LISTED = 200
 _SHORTEST_INTERVAL = 0.05
 _LONGEST_INTERVAL = 3600.0
-# Seconds between two looks at how late the loop is while somebody is attached.
+# Seconds between two measurements of the loop's lag while a client is attached.
 _PROBE_INTERVAL = 0.1
-# A request is one short line.
+# In bytes; a request is one short line.
 _LONGEST_REQUEST = 4096
 # Only the user may connect.
 _MODE = 0o600
-# Kinds of callbacks that are told apart.
+# Most kinds of callbacks that are told apart.
 _KINDS = 1000
-# Those of this process by path; a child that it forks has paths of its own.
+# The consoles of this process by path. A child that it forks has paths of its own.
 _open: weakref.WeakValueDictionary[str, Console] = weakref.WeakValueDictionary()
 
-# Loops of several threads open their consoles one after the other: a path that one has chosen is
-# free, or looks like one that somebody has left behind, until that one listens on it. Reentrant,
+# Loops of several threads open their consoles one after the other: until a loop listens on the path
+# that it has chosen, the path is free for others, or looks like one that was left behind. Reentrant,
 # because the collector may close another loop meanwhile.
 _opening = threading.RLock()
 
 
 class Console:
-    """The socket of one loop, and who is attached to it."""
+    """The socket of one loop, and the clients that are attached to it."""
 
     def __init__(self, loop: Any, path: str | None) -> None:
         self.sessions: set[_Session] = set()
@@ -83,7 +82,7 @@ class Console:
         self._socket.close()
 
     def attach(self, session: _Session) -> bool:
-        """Measure from the first session on; False where the console has closed meanwhile."""
+        """Measure from the first session on. Return False if the console was closed meanwhile."""
         if self._closed:
             return False
         if not self.sessions:
@@ -94,7 +93,7 @@ class Console:
         return True
 
     def detach(self, session: _Session) -> None:
-        """Measure no more after the last session. One that was turned away was none."""
+        """Stop measuring after the last session. Ignores one that was turned away."""
         if session not in self.sessions:
             return
         self.sessions.remove(session)
@@ -105,7 +104,7 @@ class Console:
                 self._probe = None
 
     def snapshot(self) -> dict[str, Any]:
-        """Return how the loop is doing, as JSON takes it."""
+        """Return the loop's state, in types that JSON takes."""
         loop = self._loop
         everything = _core.connections(loop)
         open_now = [c for c in everything if not isinstance(c["protocol"], _Session)]
@@ -127,10 +126,10 @@ class Console:
         }
 
     def _unlink(self) -> None:
-        """Free the path, while the socket still listens: none but this one may be removed."""
+        """Free the path. The socket still listens, so that only its own path is removed."""
         with _opening:
             if _open.get(self.path) is not self:
-                return  # It was removed, and is another console's by now.
+                return  # The path was removed, and is another console's by now.
             del _open[self.path]
             if os.getpid() == self._owner:
                 Path(self.path).unlink(missing_ok=True)
@@ -154,12 +153,12 @@ class Console:
         ]
 
     def _look_at_lag(self) -> None:
-        # An idle loop has no timers that could be late; this one is counted as any.
+        # An idle loop has no timers that could be late; this one counts like any other.
         self._probe = self._loop.call_later(_PROBE_INTERVAL, self._look_at_lag)
 
 
 class _Session(asyncio.Protocol):
-    """One who is attached."""
+    """A client that is attached."""
 
     transport: Any = None
 
@@ -202,7 +201,7 @@ class _Session(asyncio.Protocol):
         self._console.detach(self)
 
     def end(self) -> None:
-        """The console closes, perhaps with its loop: nothing may be left to a later turn."""
+        """End at once: the console closes, perhaps with its loop, so no later turn may come."""
         self.transport.abort()
         self.transport._call_connection_lost(None)
 
@@ -210,7 +209,7 @@ class _Session(asyncio.Protocol):
         if self._next is not None:
             self._next.cancel()
         self._next = asyncio.get_running_loop().call_later(interval, self._tell, interval)
-        # Whoever does not read gets the next snapshot instead of a queue of them.
+        # A client that does not read misses snapshots, instead of getting a queue of them.
         if self.transport.get_write_buffer_size() == 0:
             self._send(self._console.snapshot())
 
@@ -219,12 +218,12 @@ class _Session(asyncio.Protocol):
 
 
 def sockets_of(pid: int) -> list[Path]:
-    """Return the consoles that a process has, or has left behind, by their numbers."""
+    """Return the paths of the consoles that a process has, or has left behind, by number."""
     return sorted(_directory().glob(f"{pid}-*.sock"), key=_place)
 
 
 def _place(path: Path) -> tuple[float, str]:
-    """Where a console stands among those of its process: by number, then those with a name."""
+    """Sort the consoles of a process: by number, then those with a name."""
     number = path.stem.partition("-")[2]
     return (int(number) if number.isdecimal() else math.inf, number)
 
@@ -243,8 +242,8 @@ def _free_path() -> str:
         raise PermissionError(f"{directory} must be this user's, with mode 0700")
     number = 0
     while (path := directory / f"{os.getpid()}-{number}.sock").exists():
-        # macOS refuses a connection also where too many wait. The name is of this
-        # process, so nobody else can be there.
+        # `_open` is asked as well, since macOS refuses a connection also if too many wait. The
+        # name has this process's number, so no other process listens there.
         if str(path) not in _open and not _is_alive(path):
             path.unlink(missing_ok=True)
             break
@@ -253,7 +252,7 @@ def _free_path() -> str:
 
 
 def _is_alive(path: Path) -> bool:
-    """Whether somebody listens; a process that was killed leaves its socket."""
+    """Whether a process listens there; one that was killed leaves its path behind."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
@@ -271,7 +270,7 @@ def _listen(path: str) -> socket.socket:
         listener.setblocking(False)
         listener.bind(path)
         try:
-            # Nobody can connect before it listens. A umask would be that of all threads.
+            # Nobody can connect before it listens. A umask would apply to all threads.
             os.chmod(path, _MODE)
             listener.listen()
         except BaseException:
@@ -325,7 +324,7 @@ def _name(task: asyncio.Task[Any]) -> str:
 
 
 def _renew_lock() -> None:
-    """In a forked child: the thread that has held it is not there."""
+    """Run in a forked child, where a thread that held the lock does not exist."""
     global _opening
     _opening = threading.RLock()
 

@@ -1,4 +1,4 @@
-"""Words for what a loop runs: callbacks, tasks, coroutines, transports."""
+"""Names for what a loop runs: callbacks, tasks, coroutines, transports."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def task_of(subject: Any) -> asyncio.Task[Any] | None:
 
 
 def name_of(subject: Any) -> str:
-    """Name a callback, or what a transport runs, the same for all of a kind.
+    """Name a callback, or what a transport runs. All of a kind have the same name.
 
-    A task's step has the name of its coroutine, a transport the name of its
-    protocol's class, everything else that of its function.
+    A task's step has the name of its coroutine, a transport that of its protocol's class,
+    everything else that of its function.
     """
     if isinstance(subject, asyncio.BaseTransport):
         protocol = protocol_of(subject)
@@ -48,8 +48,8 @@ def name_of(subject: Any) -> str:
 def protocol_of(transport: Any) -> Any:
     """Return the protocol that the program has for a connection.
 
-    Over TLS the transport's own is asyncio's, the same for all connections, and
-    the program's stands behind it. None where it was told of the end.
+    Over TLS the transport's own protocol is asyncio's, and the program's is behind that.
+    None if the protocol was told of the connection's end.
     """
     get_protocol = getattr(transport, "get_protocol", None)
     protocol = get_protocol() if get_protocol is not None else None
@@ -82,7 +82,7 @@ def await_chain(coroutine: Any) -> Iterator[Any]:
 
 
 def frames_of(coroutine: Any) -> list[types.FrameType]:
-    """Return the frames that a suspended coroutine stands in, outermost first."""
+    """Return the frames of a suspended coroutine and what it awaits, outermost first."""
     frames = map(_frame_of, await_chain(coroutine))
     return [frame for frame in frames if frame is not None]
 
@@ -110,10 +110,10 @@ def chain_lines(coroutine: Any) -> Iterator[str]:
 
 
 def coroutine_line(task: asyncio.Task[Any]) -> str | None:
-    """Return `file:line in function` of the innermost frame of the user's own.
+    """Return `file:line in function` of the innermost frame of user code.
 
-    asyncio's own frames are left out while there are others, because
-    everybody waits in the same few of them.
+    asyncio's own frames are left out if there are others, because all tasks wait in the
+    same few of them.
     """
     frames = frames_of(task.get_coro())
     if not frames:

@@ -1,8 +1,7 @@
-"""What is everybody waiting for: each task, its await chain, and its end.
+"""What every task waits for: its await chain, and what is at the end of that.
 
-asyncio knows the chain of coroutines down to a future. Which descriptor, timer
-or lock stands behind that future only the loop knows; it is indexed here, once
-per dump.
+asyncio knows the chain of coroutines down to a future. Only the loop knows which
+descriptor, timer or lock is behind that future; it is indexed here, once per dump.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from tokioloop.observe import describe
 
 __all__ = ["TaskReport", "dump", "install_signal", "reports", "track_ages"]
 
-# What a coroutine of these classes waits for is the object itself.
+# A coroutine method of these classes waits for the object itself.
 _SYNCHRONISERS = tuple(
     getattr(asyncio, name)
     for name in ("Lock", "Event", "Condition", "Semaphore", "Queue", "Barrier", "TaskGroup")
     if hasattr(asyncio, name)
 )
 
-# Attributes of asyncio's streams that objects of Rust keep in no dictionary.
+# Attributes of asyncio's streams that native objects do not keep in a dictionary.
 _IN_SLOTS = ("_waiter", "_drain_waiter", "_drain_waiters", "_closed")
 
-# Characters; what a future or a lock says of itself is shorter, but for a result that it holds.
+# Characters; the repr of a future or a lock is shorter, unless it holds a long result.
 _LONGEST_REPR = 300
 
 _made: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
@@ -60,7 +59,7 @@ class TaskReport:
 
 
 def reports(loop: Any) -> list[TaskReport]:
-    """Return a report on each task of a loop; called by the loop's thread.
+    """Return a report on each task of a loop; called on the loop's thread.
 
     Raises RuntimeError while another thread runs the loop.
     """
@@ -106,7 +105,7 @@ def dump(loop: Any = None, file: IO[str] | None = None) -> None:
 def _print(loop: Any, file: IO[str] | None) -> None:
     file = file if file is not None else sys.stderr
     if file is None:
-        return  # The process has no stderr, and nobody else asked to be told.
+        return  # No file was given, and the process has no stderr.
     found = reports(loop)
     number = "1 task" if len(found) == 1 else f"{len(found)} tasks"
     lines = [f"{number} on {loop!r}", *map(str, found)]
@@ -114,7 +113,7 @@ def _print(loop: Any, file: IO[str] | None) -> None:
 
 
 def install_signal(loop: Any, signum: int, *, ages: bool = False) -> None:
-    """Dump a loop's tasks when a signal comes, then do what was done before."""
+    """Dump a loop's tasks when a signal comes, then call the previous handler."""
     previous = signal.getsignal(signum)
     while isinstance(previous, _DumpHandler) and previous.is_over():
         previous = previous.previous
@@ -125,7 +124,7 @@ def install_signal(loop: Any, signum: int, *, ages: bool = False) -> None:
 
 
 class _DumpHandler:
-    """The handler of a signal that dumps one loop, before whatever handled it first."""
+    """A signal handler that dumps one loop, then calls the handler that it replaced."""
 
     def __init__(self, loop: Any, previous: Any) -> None:
         self.previous = previous
@@ -136,7 +135,7 @@ class _DumpHandler:
         return self._loop() is loop
 
     def is_over(self) -> bool:
-        """Whether its loop has gone."""
+        """Whether its loop is gone or closed."""
         loop = self._loop()
         return loop is None or loop.is_closed()
 
@@ -146,9 +145,9 @@ class _DumpHandler:
             try:
                 dump(loop)
             except Exception:
-                # Whatever the signal has interrupted is not to blame, a write to stderr perhaps,
-                # which cannot be begun within another. The loop tries again in its next turn, and
-                # what fails then is told to its exception handler.
+                # The exception must not reach the code that the signal has interrupted. That may
+                # be a write to stderr, within which no other can begin. The loop tries again in
+                # its next turn; if that fails, its exception handler is told.
                 with contextlib.suppress(RuntimeError):  # It was closed meanwhile.
                     loop.call_soon_threadsafe(_print, loop, None)
         if callable(self.previous):
@@ -166,7 +165,7 @@ def track_ages(loop: Any) -> None:
     previous = vars(loop).get("create_task")
     if isinstance(previous, functools.partial) and previous.func is _make_task:
         return
-    # No task factory: CPython 3.13.0 names the tasks of any factory itself, 'None' where they
+    # Not a task factory: CPython 3.13.0 names the tasks of any factory itself, 'None' if they
     # have no name, and the program may set one of its own.
     loop.create_task = functools.partial(_make_task, weakref.ref(loop), previous)
 
@@ -180,21 +179,21 @@ def _make_task(reference: Any, previous: Any, /, coro: Any, **keywords: Any) -> 
 
 
 class _Awaited:
-    """What stands behind each future that a task may wait for."""
+    """What is behind each future that a task may wait for."""
 
     def __init__(self, loop: Any) -> None:
         self._now = loop.time()
         self._behind: dict[int, str] = {}
         self._timeouts: dict[int, float] = {}
         if not isinstance(loop, _core.EventLoop):
-            return  # What only this package's loops tell.
+            return  # Only this package's loops have an index.
         self._index_timers(loop)
         self._index_watches(loop)
         self._index_socket_waits(loop)
         self._index_connections(loop)
 
     def by(self, task: asyncio.Task[Any], frames: list[types.FrameType]) -> str:
-        """Say what a task waits for, given the frames that it stands in."""
+        """Say what a task waits for, given the frames of its await chain."""
         future = getattr(task, "_fut_waiter", None)
         if future is None:
             return "its turn"
@@ -308,7 +307,7 @@ def _child(child: Any) -> str:
 
 
 def _safe_repr(thing: Any) -> str:
-    """Write an object as it writes itself, if it can and as far as one line goes."""
+    """Return the start of an object's repr, or a substitute if that raises."""
     try:
         text = repr(thing)
     except Exception as error:
@@ -318,7 +317,7 @@ def _safe_repr(thing: Any) -> str:
 
 
 def _order(task: asyncio.Task[Any]) -> tuple[int, str]:
-    """Tasks by name, numbers by their value."""
+    """Sort tasks by name, and numbers in names by their value."""
     name = task.get_name()
     number = name.rpartition("-")[2]
     return (int(number) if number.isascii() and number.isdigit() else sys.maxsize, name)

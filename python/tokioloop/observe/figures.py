@@ -1,7 +1,7 @@
 """The figures of every loop of a process, for exporters: what each is, and its value.
 
-Any thread may ask, several at once. Whoever asks waits for the loops of other
-threads; on a loop's own thread that loop stands still meanwhile.
+Any thread may ask, several at once. The caller waits for the loops of other threads; if
+it runs a loop itself, that one stands still meanwhile.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def figures_of_all_loops() -> dict[str, dict[str, Any]]:
 
 
 def cumulative(histogram: dict[str, Any]) -> list[tuple[str, int]]:
-    """Return how many entries are up to each bound, the last of which is infinite."""
+    """Return how many entries do not exceed each bound, the last of which is infinite."""
     bounds = [*map(str, histogram["bounds"]), "+Inf"]
     return list(zip(bounds, itertools.accumulate(histogram["counts"]), strict=True))
 
 
 def ask(loop: Any) -> concurrent.futures.Future[dict[str, Any]]:
-    """Have a loop that another thread runs tell its figures in its next turn."""
+    """Ask a loop that another thread runs for its figures; it answers in its next turn."""
     answer: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
 
     def tell() -> None:

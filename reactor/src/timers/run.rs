@@ -1,8 +1,8 @@
 //! The queue beside the heap of [`Timers`](super::Timers): entries that came in firing order.
 //!
 //! An entry is found by its number. Numbers count up from one end of the queue to the other, so they
-//! stay valid while entries leave at either end; one that leaves in the middle becomes a gap, and
-//! when half of the queue are gaps it is closed up. **Neither end is a gap.**
+//! stay valid while entries leave at either end. An entry that leaves in the middle becomes a gap;
+//! once more than half of the queue is gaps, they are closed. **Neither end is a gap.**
 
 use std::collections::VecDeque;
 
@@ -21,8 +21,8 @@ impl Run {
         Self { entries: VecDeque::new(), first: 0, gaps: 0 }
     }
 
-    /// Appends an entry that is newer than all others; its number, or none where it would fire
-    /// before the last.
+    /// Appends an entry that is newer than all others and returns its number, or None if it would
+    /// fire before the last one or the queue is full.
     #[inline]
     pub(super) fn push(&mut self, entry: Entry) -> Option<u32> {
         match self.entries.back() {
@@ -66,7 +66,7 @@ impl Run {
             && (self.gaps > self.len() || self.entries.len() < self.entries.capacity() / 4)
     }
 
-    /// Moves the entries together, gives back memory, and tells each entry's new number.
+    /// Removes the gaps, gives back memory, and calls `moved` with each entry's new number.
     #[cold]
     pub(super) fn close_gaps(&mut self, mut moved: impl FnMut(Entry, u32)) {
         self.entries.retain(Option::is_some);
@@ -106,9 +106,9 @@ pub(super) fn is_number(position: u32) -> bool {
     position & MARK != 0
 }
 
-/// Tells numbers from positions in the heap.
+/// Distinguishes numbers from positions in the heap.
 const MARK: u32 = 1 << 31;
-/// The part of a number that counts; one bit short, so that no number is `u32::MAX`.
+/// The counting bits of a number; one bit is left out, so that no number is `u32::MAX`.
 const COUNT: u32 = (1 << 30) - 1;
 
 #[cfg(test)]

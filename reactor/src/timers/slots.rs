@@ -1,6 +1,6 @@
 //! The slot table under [`Timers`](super::Timers): stable numbers for items that move in the heap.
 //!
-//! A live slot holds its item, the item's heap position and the generation that tells its key from
+//! A live slot holds its item, the item's position and the generation that tells its key from
 //! older ones. Free slots form a list through the same memory, linked both ways so that a slot at
 //! the end of the table can leave it: **the table never ends in a free slot**, so it shrinks as soon
 //! as the timers that made it long have gone. The list is kept roughly in ascending order, which
@@ -64,7 +64,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Where the heap holds the item, if the slot still belongs to `generation`.
+    /// The item's position in heap or run, if the slot still belongs to `generation`.
     #[inline]
     pub(super) fn position(&self, slot: u32, generation: u32) -> Option<u32> {
         match self.table.get(slot as usize)? {
@@ -75,7 +75,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Where an item that is sure to be there stands.
+    /// The position of an item that is known to be live.
     #[inline]
     pub(super) fn position_of(&self, slot: u32) -> Option<u32> {
         match self.table.get(slot as usize)? {
@@ -125,7 +125,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Makes `next` follow `slot`, or open the list if there is no such slot.
+    /// Links `following` after `slot`, or makes it the list's first if `slot` is `NONE`.
     #[inline]
     fn set_next(&mut self, slot: u32, following: u32) {
         match self.table.get_mut(slot as usize) {
@@ -134,7 +134,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Makes `previous` precede `slot`, or close the list if there is no such slot.
+    /// Links `preceding` before `slot`, or makes it the list's last if `slot` is `NONE`.
     #[inline]
     fn set_previous(&mut self, slot: u32, preceding: u32) {
         match self.table.get_mut(slot as usize) {

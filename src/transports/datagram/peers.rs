@@ -1,19 +1,19 @@
-//! Who sent lately: most endpoints talk to few peers, so the tuple that one
-//! datagram came with serves for the next, and an answer to it needs no look
-//! into the tuple.
+//! Recent senders. Most endpoints talk to few peers, so the address tuple made for one
+//! datagram is used again for the next, and a reply to it is sent without parsing the
+//! tuple.
 
 use tokioloop_reactor::RawAddress;
 
 use crate::py::Owned;
 
-/// Slots that the table grows to as long as more than half are taken: 60 KB with the
-/// tuples, for an endpoint of so many peers.
+/// Most slots. The table doubles until then when half of its slots are taken; a full one
+/// has 60 KB, with the tuples.
 const MAX_SLOTS: usize = 256;
-/// Slots that an address may be in, from the one that its bytes tell.
+/// Slots probed per address, from the one that its hash gives.
 const REACH: usize = 8;
 
-/// Addresses in both forms. Nobody ever leaves but for another one, so an address that
-/// is not found before the first free slot is not known.
+/// An open-addressing table of addresses in both forms. Entries are replaced, never
+/// removed, so a free slot ends a search.
 pub(super) struct Peers<T = Owned> {
     slots: Vec<Option<Peer<T>>>,
     taken: usize,
@@ -23,7 +23,7 @@ pub(super) struct Peers<T = Owned> {
 
 struct Peer<T> {
     raw: RawAddress,
-    /// What Python has for it: nothing that can be part of a cycle.
+    /// The address as Python has it, which cannot be part of a reference cycle.
     tuple: T,
 }
 
@@ -34,7 +34,7 @@ impl<T> Default for Peers<T> {
 }
 
 impl Peers {
-    /// Whether that is the tuple which came with the last datagram.
+    /// Whether `tuple` is the object that came with the last datagram.
     #[inline]
     pub(super) fn is_latest(&self, tuple: *mut pyo3::ffi::PyObject) -> bool {
         self.peer(self.latest).is_some_and(|peer| peer.tuple.as_ptr() == tuple)
@@ -42,7 +42,7 @@ impl Peers {
 }
 
 impl<T> Peers<T> {
-    /// The tuple of an address that is known.
+    /// The tuple of an address, if it is known; it becomes the latest sender's.
     #[inline]
     pub(super) fn find(&mut self, raw: &RawAddress) -> Option<&T> {
         let mut met = self.reach(raw).map_while(|index| Some((index, self.peer(index)?)));
@@ -51,8 +51,8 @@ impl<T> Peers<T> {
         self.peer(index).map(|peer| &peer.tuple)
     }
 
-    /// Notes an address that was not known; returns what it displaces, for the
-    /// caller to drop.
+    /// Adds an address that was not known, as the latest sender's. Returns the entry that
+    /// it replaces, for the caller to drop.
     pub(super) fn insert(&mut self, raw: RawAddress, tuple: T) -> Option<impl Sized + use<T>> {
         if self.taken * 2 >= self.slots.len() && self.slots.len() < MAX_SLOTS {
             self.grow();
@@ -62,7 +62,7 @@ impl<T> Peers<T> {
                 self.taken += 1;
                 index
             }
-            // Not the one that was met last, which may be in use.
+            // Not the latest sender, who is likely to send again.
             None => self.reach(&raw).find(|&index| index != self.latest)?,
         };
         self.latest = index;
@@ -91,8 +91,8 @@ impl<T> Peers<T> {
         self.reach(raw).find(|&index| matches!(self.slots.get(index), Some(None)))
     }
 
-    /// Twice the slots, a power of two. Who finds no place, which hardly happens, is
-    /// met again.
+    /// Doubles the number of slots, a power of two. An entry that finds no slot, which
+    /// hardly happens, is dropped and learned again.
     fn grow(&mut self) {
         let count = (self.slots.len() * 2).max(REACH);
         let old = std::mem::take(&mut self.slots);
@@ -128,7 +128,7 @@ mod tests {
         SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into()
     }
 
-    /// A table that has met such peers.
+    /// A table that has met peers with these ports.
     fn met(ports: impl Iterator<Item = u16>) -> Peers<u16> {
         let mut peers = Peers::default();
         for port in ports {

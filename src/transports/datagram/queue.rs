@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use super::target::Target;
 use crate::py::{Owned, bytes};
 
-/// What asyncio adds per datagram to the bytes that wait.
+/// Bytes that asyncio adds to the buffer size for each datagram.
 const HEADER_SIZE: usize = if cfg!(Py_3_13) { 8 } else { 0 };
 
-/// Datagrams in the order of their sending. Each is sent whole or not at all,
-/// so there is no position inside of one.
+/// Datagrams in the order in which they are sent. Each is sent whole or not at all, so
+/// no offset into the first is kept.
 #[derive(Default)]
 pub(super) struct SendQueue {
     waiting: VecDeque<Waiting>,
@@ -32,7 +32,7 @@ impl Waiting {
     /// What is to be sent.
     #[allow(unsafe_code)]
     pub(super) fn content(&self) -> &[u8] {
-        // SAFETY: exact bytes by the constructor's rule.
+        // SAFETY: `new` takes exact `bytes` only, and `self` keeps the object alive.
         unsafe { bytes::content(self.data.as_ptr()) }
     }
 
@@ -47,8 +47,8 @@ impl Waiting {
 }
 
 impl SendQueue {
-    /// Bytes that wait, with a header for each datagram from 3.13 on. It is 0
-    /// only where nothing waits: before, no empty datagram is sent at all.
+    /// Bytes that wait, plus a header for each datagram from CPython 3.13 on. It is 0
+    /// only if nothing waits: before 3.13, empty datagrams are not sent at all.
     pub(super) fn size(&self) -> usize {
         self.size
     }
@@ -72,7 +72,7 @@ impl SendQueue {
         Some(first)
     }
 
-    /// Gives the datagram back that was taken out last.
+    /// Puts the datagram back that [`pop`](Self::pop) returned last.
     pub(super) fn put_back(&mut self, waiting: Waiting) {
         self.size += waiting.counted();
         self.waiting.push_front(waiting);

@@ -1,4 +1,4 @@
-//! The read path: from a readable event to one `datagram_received` each.
+//! The read path: from a readable event to one `datagram_received` per datagram.
 
 use std::borrow::Borrow;
 
@@ -19,7 +19,7 @@ use crate::report::leaves_loop;
 use crate::transports::shape::TransportRef;
 use crate::transports::{address, close, debug_log};
 
-/// The method of asyncio's that this file is, for error reports.
+/// The asyncio method that this file replaces, for error reports.
 const CALLBACK: &str = "_read_ready";
 
 /// What to do with a readable transport.
@@ -64,15 +64,15 @@ pub(super) fn on_readable(
         Plan::Foreign => receive_foreign(py, this, inside, transport),
         Plan::Nothing => return Ok(()),
     };
-    // Also where an exception leaves the loop: it may run again.
+    // Even if an exception ends the run: the loop may run again.
     inside.with(|state| transport.get().with(inside, |inner| requeue(state, inner)));
     result
 }
 
 fn plan(inner: &mut Inner, ready: Readiness) -> Plan {
     if inner.state.read_queued && !ready.is_again() {
-        // The read that is queued takes this edge along. It would queue another
-        // one, and so on, until nobody else had a turn.
+        // The queued read serves this edge as well. Reading now would queue one more
+        // read for each edge, until this endpoint starved the others.
         inner.state.error_waits |= ready.read_closed();
         return Plan::Nothing;
     }
@@ -95,8 +95,8 @@ fn plan(inner: &mut Inner, ready: Readiness) -> Plan {
     }
 }
 
-/// Asks for another turn where something is left to be received: behind the
-/// others, so that one busy endpoint holds nobody up.
+/// Queues another read if something is left to be received. It comes after what is
+/// queued already, so that one busy endpoint does not hold up the others.
 fn requeue(state: &mut LoopState, inner: &mut Inner) {
     let wanted = inner.state.readable && !inner.state.paused && !inner.state.closing;
     if let Some(token) = inner.token.filter(|_| wanted && !inner.state.read_queued) {
@@ -105,8 +105,8 @@ fn requeue(state: &mut LoopState, inner: &mut Inner) {
     }
 }
 
-/// Receives a batch and hands it out. `failed` tells that the socket has an
-/// error to report, which may stand behind datagrams.
+/// Receives a batch and delivers it. `failed` means that the socket has an error to
+/// report, which may come after the datagrams.
 fn receive(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -123,7 +123,7 @@ fn receive(
         Ok(count) => {
             count_received(inside, &batch, count);
             transport.get().with(inside, |inner| {
-                // An error that ends a batch early raises no edge of its own.
+                // No new edge announces an error that ended the batch early: read on.
                 let failed = std::mem::take(&mut inner.state.error_waits) || failed;
                 inner.state.readable = count > 0 && (batch.may_have_more() || failed);
             });
@@ -135,7 +135,7 @@ fn receive(
     result
 }
 
-/// The kernel has an error instead of datagrams.
+/// The kernel returned an error instead of datagrams.
 #[cold]
 #[inline(never)]
 fn receive_failed(
@@ -157,8 +157,7 @@ fn count_received(inside: &Inside<'_>, batch: &DatagramBatch, count: usize) {
     });
 }
 
-/// Delivers a batch. What the protocol does not want any more, because it has
-/// paused reading, waits for it to go on.
+/// Delivers a batch. If the protocol pauses reading, the rest is kept until it resumes.
 fn hand_out(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -191,9 +190,8 @@ fn hand_out(
     result
 }
 
-/// Delivers datagrams one by one, as long as `take` finds some and the
-/// protocol wants them. An error of the protocol's is reported, and the next
-/// datagram is delivered.
+/// Delivers datagrams one by one while `take` finds some and the endpoint reads. If the
+/// protocol raises, the exception is reported and the next datagram delivered.
 fn deliver<A: Borrow<RawAddress>>(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -213,14 +211,14 @@ fn deliver<A: Borrow<RawAddress>>(
         match delivered {
             Ok(Ok(())) => break,
             Ok(Err(error)) => callback_failed(py, transport, CALLBACK, error)?,
-            // Somebody has entered the context: no datagram was taken.
+            // The context is entered already: no datagram was taken.
             Err(error) => return callback_failed(py, transport, CALLBACK, error),
         }
     }
     Ok(())
 }
 
-/// The next datagram, unless the protocol wants none.
+/// The next datagram, unless the endpoint is closing or paused.
 // HOT: udp
 #[inline]
 fn next<A: Borrow<RawAddress>>(
@@ -289,9 +287,8 @@ fn meet(
     Ok(made)
 }
 
-/// Stops reading where an error says that there is no such socket any more, because
-/// somebody has closed it: it would be told in every turn. Others are taken by the call
-/// that tells of them.
+/// Stops reading if the error means that somebody has closed the socket: it would come
+/// again in every turn. Other errors are cleared by the call that returns them.
 #[cold]
 fn stop_if_gone(inside: &Inside<'_>, transport: &DatagramTransport, number: Option<i32>) {
     if matches!(number, Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL)) {
@@ -299,7 +296,7 @@ fn stop_if_gone(inside: &Inside<'_>, transport: &DatagramTransport, number: Opti
     }
 }
 
-/// The socket has an error to report; it goes on.
+/// Tells the protocol of an error of the socket, in the context of the read callbacks.
 #[cold]
 fn tell_error(
     py: Python<'_>,
@@ -319,8 +316,8 @@ fn tell_error(
     }
 }
 
-/// A family whose addresses only Python's own socket can tell: one datagram
-/// per turn, as asyncio has it.
+/// Receives with Python's socket, for a family whose addresses only that can convert:
+/// one datagram per turn, as in asyncio.
 #[cold]
 fn receive_foreign(
     py: Python<'_>,
@@ -384,8 +381,8 @@ pub(super) fn pause(
     if paused { debug_log::tell(py, this, transport, "%r pauses reading") } else { Ok(()) }
 }
 
-/// `resume_reading()`: takes up what came during the pause, in the context of
-/// whoever resumes.
+/// `resume_reading()`: serves what came during the pause. The read callbacks run in the
+/// caller's context from now on.
 pub(super) fn resume(
     py: Python<'_>,
     this: This<'_>,

@@ -20,12 +20,12 @@ use crate::transports::close;
 use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::TransportRef;
 
-/// asyncio says nothing of the first few sends after a loss.
+/// asyncio logs nothing for the first few sends after a loss.
 const SILENT_SENDS_AFTER_LOSS: u32 = 5;
-/// Seconds after which a full Unix receiver that the socket is not connected
-/// to is tried again: the kernel tells nobody when it has room.
+/// Seconds until a send to a full Unix receiver that the socket is not connected to is
+/// tried again: the kernel does not report when such a receiver has room.
 const RETRY_DELAY: f64 = 0.001;
-/// The method of asyncio's that a flush is, for error reports.
+/// The asyncio method that a flush replaces, for error reports.
 const CALLBACK: &str = "_sendto_ready";
 const FATAL: &str = "Fatal write error on datagram transport";
 
@@ -37,7 +37,7 @@ enum Attempt {
     Failed(std::io::Error),
     /// The endpoint is gone: the datagram is counted and dropped.
     Lost(u32),
-    /// This socket must send it, to what was spelled.
+    /// This Python socket must send it, to this address as the caller gave it.
     ByPython(Owned, Owned),
 }
 
@@ -60,7 +60,7 @@ pub(super) fn send_to(
     let attempt = match bytes::exact(data) {
         Some(content) => attempt(py, inside, transport, content, to, || Ok(Owned::from(data)))?,
         None => {
-            // Getting at the content may run code of the program's.
+            // Getting at the content may run user code, so the target is copied before.
             let to = Resolved::Other(transport.with(inside, |inner| to.keep(&inner.peers)));
             let mut room = buffer::Room::new();
             let view = buffer::View::readable_any(&mut room, data)?;
@@ -99,8 +99,8 @@ fn attempt(
 ) -> PyResult<Attempt> {
     inside.with(|state| {
         transport.with(inside, |inner| {
-            // asyncio goes on until the socket is closed where there is no
-            // `remote_addr`, and fails from then on.
+            // As in asyncio, an endpoint without `remote_addr` goes on sending after the
+            // loss until its socket is closed.
             if inner.state.finished || (inner.lost > 0 && inner.address.is_some()) {
                 inner.lost += 1;
                 return Ok(Attempt::Lost(inner.lost - 1));
@@ -183,7 +183,7 @@ fn settle(
     }
 }
 
-/// What Python's socket said.
+/// The outcome of a send by Python's socket.
 enum ByPython {
     Sent,
     Blocked,
@@ -194,7 +194,7 @@ enum ByPython {
 /// Lets Python's socket send.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 fn send_by_python(
     py: Python<'_>,
     socket: &Owned,
@@ -218,7 +218,7 @@ fn send_by_python(
     }
 }
 
-/// The kernel has no room: it will tell when it has, or is asked again.
+/// The kernel has no room: the poll will report some, or a timer tries again.
 fn wait_for_room(
     py: Python<'_>,
     this: This<'_>,
@@ -238,7 +238,8 @@ fn wait_for_room(
     if !untold {
         return watch_writing(inside, transport, true).map_err(|e| errors::os_error(py, &e));
     }
-    // The poll would tell of room after every refusal, and mean the sender's.
+    // The poll would report room after every refusal, but that of this socket, not the
+    // receiver's.
     watch_writing(inside, transport, false).map_err(|error| errors::os_error(py, &error))?;
     if !transport.with(inside, |inner| std::mem::replace(&mut inner.state.retrying, true)) {
         let again = transport.reference().object().bind(py).getattr(intern!(py, CALLBACK))?;
@@ -268,7 +269,7 @@ pub(super) fn on_writable(
 
 /// What became of the first datagram of the queue.
 enum Step {
-    /// It is to be dropped.
+    /// It is done with, for the caller to drop.
     Sent(Waiting),
     Failed(Waiting, std::io::Error),
     ByPython(Waiting, Owned),
@@ -309,12 +310,13 @@ fn flush(
             }
         }
     }
-    // The protocol may send again; what it raises leaves the loop, which may run again.
+    // The protocol may send again. Even if it ends the run, the rest is done, since the
+    // loop may run again.
     let told = maybe_resume_protocol(py, this, inside, transport);
     told.and(after_flush(py, this, inside, transport))
 }
 
-/// What waits on after a flush, or is done.
+/// Waits for room if a flush has left something, else closes or stops watching for room.
 fn after_flush(
     py: Python<'_>,
     this: This<'_>,
@@ -335,7 +337,7 @@ fn after_flush(
     if lose {
         return close::lose_after_flush(py, this, inside, transport);
     }
-    // The kernel tells of every datagram that leaves a socket watched for room.
+    // The kernel reports every datagram that leaves a socket which is watched for room.
     watch_writing(inside, transport, false).map_err(|error| errors::os_error(py, &error))
 }
 
@@ -363,8 +365,8 @@ fn send_first(py: Python<'_>, inner: &mut Inner) -> Step {
     }
 }
 
-/// asyncio's order after an error: the protocol hears of it now, what waits
-/// behind goes on in the next turn.
+/// Follows asyncio's order after an error: the protocol is told now, and the rest of the
+/// queue is sent in the next turn.
 #[cold]
 fn go_on_after(
     py: Python<'_>,
@@ -380,7 +382,7 @@ fn go_on_after(
     error_received(py, inside, transport, error)
 }
 
-/// The timer of a full Unix receiver, or a program that calls asyncio's method.
+/// `_sendto_ready()`: called by the timer for a full Unix receiver, or by a program.
 pub(super) fn send_ready(
     py: Python<'_>,
     this: This<'_>,

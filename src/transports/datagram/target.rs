@@ -17,25 +17,25 @@ const MAX_FLOW: u32 = 0xf_ffff;
 
 /// Where a datagram goes.
 pub(super) enum Target {
-    /// To whom the socket is connected.
+    /// The peer that the socket is connected to.
     Peer,
-    /// To an address in the kernel's own form.
+    /// An address in the kernel's form.
     Known(RawAddress),
-    /// To what Python's socket makes of this: names, paths, other families,
-    /// and whatever is an error.
+    /// An address that Python's socket must interpret: host names, paths, other families
+    /// and anything invalid.
     Spelled(Owned),
 }
 
 /// Where a datagram goes that is sent now.
 pub(super) enum Resolved {
-    /// To where the last datagram came from, whose address need not be copied; only
-    /// until the program runs again.
+    /// The sender of the last datagram, whose address need not be copied. Valid only
+    /// until user code runs.
     Latest,
     Other(Target),
 }
 
 impl Resolved {
-    /// The target for as long as it takes.
+    /// The target in a form that stays valid.
     pub(super) fn keep(self, peers: &Peers) -> Target {
         match self {
             Self::Latest => {
@@ -50,7 +50,7 @@ impl Resolved {
 /// Reads the address that `sendto` was given.
 ///
 /// # Errors
-/// ValueError where the endpoint has a `remote_addr` and this is another.
+/// ValueError if the endpoint has a different `remote_addr`, and what comparing raises.
 // HOT: udp
 #[inline]
 pub(super) fn resolve(
@@ -75,7 +75,7 @@ pub(super) fn resolve(
     }
     let remote = remote.as_ref().map(|remote| remote.bind(py));
     let Some(address) = remote.as_deref().or(given) else {
-        // A peer without a name is one as well; asyncio ends the endpoint.
+        // An unnamed peer will do as well, where asyncio would end the endpoint.
         let target = if has_peer { Target::Peer } else { Target::Spelled(Owned::none(py)) };
         return Ok(Resolved::Other(target));
     };
@@ -88,8 +88,8 @@ pub(super) fn resolve(
     }))
 }
 
-/// A tuple with an address in figures, and nothing else: the rest is left to
-/// Python's socket, with its rules and the words of its errors.
+/// Parses a tuple with a numeric address. Everything else is left to Python's socket,
+/// with its rules and its error messages.
 fn numeric(family: Family, address: &Bound<'_, PyAny>) -> Option<RawAddress> {
     let address = address.cast_exact::<PyTuple>().ok()?;
     let length = address.len();
@@ -111,8 +111,8 @@ fn numeric(family: Family, address: &Bound<'_, PyAny>) -> Option<RawAddress> {
     }
 }
 
-/// The number at `index`, or that the tuple ends before; none where something
-/// else stands there.
+/// The number at `index`: `Some(None)` if the tuple is shorter, `None` if the item is no
+/// `int` or out of range.
 #[allow(clippy::option_option)]
 fn number(address: &Bound<'_, PyTuple>, index: usize) -> Option<Option<u32>> {
     if index >= address.len() {
