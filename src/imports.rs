@@ -14,11 +14,13 @@ pub(crate) struct Imports {
     pub(crate) timer_handle: Py<PyType>,
     pub(crate) threadsafe_handle: Py<PyType>,
     pub(crate) future: Py<PyAny>,
+    /// The namespace of `asyncio.futures`, which shows changes.
+    pub(crate) futures: Py<PyDict>,
     /// Whether that is the class written in C.
     pub(crate) future_is_native: bool,
     pub(crate) future_set_result: Owned,
     pub(crate) task: Py<PyAny>,
-    /// The names of `asyncio.tasks`, as they are now.
+    /// The namespace of `asyncio.tasks`, which shows changes.
     pub(crate) tasks: Py<PyDict>,
     pub(crate) format_callback: Py<PyAny>,
     pub(crate) extract_stack: Py<PyAny>,
@@ -42,7 +44,7 @@ impl Imports {
     /// The objects; imported on first use.
     ///
     /// # Errors
-    /// ImportError where this interpreter's asyncio is another than expected.
+    /// ImportError or AttributeError if this interpreter's asyncio is not as expected.
     #[inline]
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
         match IMPORTS.get(py) {
@@ -63,6 +65,7 @@ impl Imports {
             timer_handle: handles.timer.unbind(),
             threadsafe_handle: handles.threadsafe.unbind(),
             future: future.clone_ref(py),
+            futures: py.import("asyncio.futures")?.dict().unbind(),
             future_is_native: future.getattr(py, "__module__")?.extract::<String>(py)?
                 == "_asyncio",
             future_set_result: future.bind(py).getattr("set_result")?.into(),

@@ -8,21 +8,23 @@
 //! # What other threads may do
 //!
 //! Everything outside of the cell is atomic and open to all: `stop`,
-//! `is_running`, `is_closed`, `get_debug`, the inbox, the waker. What wants the
-//! cell while another thread runs the loop is refused, and then either goes
-//! through the inbox (`call_soon` and its kin, `Handle.cancel`) or raises
-//! RuntimeError with the method's name. `docs/free-threading.md` lists both.
+//! `is_running`, `is_closed`, `get_debug`, the inbox, the waker. A call that needs
+//! the cell while another thread runs the loop is refused; it then either goes
+//! through the inbox (`call_soon` and the other scheduling methods,
+//! `Handle.cancel`) or raises RuntimeError with the method's name.
+//! `docs/free-threading.md` lists both.
 //!
-//! # Why the collector may look
+//! # Why the collector may read the state
 //!
-//! With the GIL, the collector runs where some thread holds it, which no body
-//! of `with` gives up. Without it, the collector first stops the world: each
+//! With the GIL, the collector runs in a thread that holds it, and no body of
+//! `with` gives the GIL up. Without it, the collector first stops the world: each
 //! thread detaches or stops at a safe point of the evaluator, and bodies have
-//! none, because they do not call into Python. The poll, which may last, runs
+//! none, because they do not call into Python. The poll, which may block, runs
 //! detached and touches nothing that the collector reads.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::prelude::*;
@@ -52,8 +54,9 @@ pub(crate) struct LoopCell<S> {
 /// Keeps what the loop's thread writes off the cache lines that others read.
 struct Apart(#[allow(dead_code)] [u8; 64]);
 
-// SAFETY: the state is only opened through an `OnLoop`, which one thread at a
-// time can have.
+// SAFETY: the state is opened through an `OnLoop`, which one thread at a time can have
+// and cannot pass on, or through `peek` and `with_remains`, whose callers promise that
+// no thread is inside.
 unsafe impl<S: Send> Sync for LoopCell<S> {}
 
 /// Why a thread may not enter.
@@ -91,26 +94,26 @@ impl<S> LoopCell<S> {
     #[inline]
     pub(crate) fn enter(&self, py: Python<'_>) -> Result<OnLoop<'_, S>, Refused> {
         if self.is_mine() {
-            return Ok(OnLoop { cell: self, claimed: false });
+            return Ok(OnLoop { cell: self, claimed: false, _here: PhantomData });
         }
         self.claim(py)
     }
 
-    /// Enters for one call, or is refused by whoever is inside, without a wait:
-    /// for calls that the inbox can carry over.
+    /// Enters for one call, or is refused at once if another thread is inside: for
+    /// calls that can go through the inbox instead.
     // HOT: call_soon
     #[inline]
     pub(crate) fn try_enter(&self) -> Result<OnLoop<'_, S>, Refused> {
         if self.is_mine() {
-            return Ok(OnLoop { cell: self, claimed: false });
+            return Ok(OnLoop { cell: self, claimed: false, _here: PhantomData });
         }
         self.try_claim()
     }
 
     #[cold]
     fn try_claim(&self) -> Result<OnLoop<'_, S>, Refused> {
-        // Read first: an exchange that fails takes the word from the thread inside,
-        // which looks at it for every call.
+        // Load first: even a failed exchange takes the cache line from the thread
+        // inside, which reads it for every call.
         let found = match self.owner.load(Ordering::Relaxed) {
             NOBODY => self.owner.compare_exchange(
                 NOBODY,
@@ -121,7 +124,7 @@ impl<S> LoopCell<S> {
             taken => Err(taken),
         };
         match found {
-            Ok(_) => Ok(OnLoop { cell: self, claimed: true }),
+            Ok(_) => Ok(OnLoop { cell: self, claimed: true, _here: PhantomData }),
             Err(FOREIGN) => Err(Refused::Forked),
             Err(_) => Err(Refused::OtherThread),
         }
@@ -131,8 +134,8 @@ impl<S> LoopCell<S> {
     fn claim(&self, py: Python<'_>) -> Result<OnLoop<'_, S>, Refused> {
         loop {
             match self.try_claim() {
-                // Another thread is inside for one call: let it finish, and let
-                // go of the interpreter meanwhile, which it may be waiting for.
+                // Another thread is inside for one call: let it finish, and detach
+                // meanwhile, because it may be waiting for the interpreter.
                 Err(Refused::OtherThread) if !self.is_running() => {
                     detached(py, std::thread::yield_now);
                 }
@@ -164,9 +167,9 @@ impl<S> LoopCell<S> {
         self.owner.store(FOREIGN, Ordering::Relaxed);
     }
 
-    /// Opens what a fork has left of a disowned state. Threads that are not in
-    /// the child may have been at work on it: only what they change in one step
-    /// is whole for sure.
+    /// Opens a disowned state in a forked child. A thread of the parent may have been
+    /// changing it at the time of the fork, so only what changes in a single step is
+    /// sure to be consistent.
     ///
     /// # Safety
     /// Called in a forked child by its only thread, outside of `with`.
@@ -191,6 +194,8 @@ impl<S> LoopCell<S> {
 pub(crate) struct OnLoop<'a, S> {
     cell: &'a LoopCell<S>,
     claimed: bool,
+    /// It proves something of one thread, so it stays there.
+    _here: PhantomData<*mut ()>,
 }
 
 impl<S> OnLoop<'_, S> {
@@ -201,7 +206,8 @@ impl<S> OnLoop<'_, S> {
     pub(crate) fn with<R>(&self, body: impl FnOnce(&mut S) -> R) -> R {
         #[cfg(debug_assertions)]
         let _open = Open::new(&self.cell.open);
-        // SAFETY: this thread is the only one inside, and bodies do not nest.
+        // SAFETY: `self` proves that no other thread is inside. Bodies call nothing that
+        // could open the cell again; debug builds check that.
         body(unsafe { &mut *self.cell.state.get() })
     }
 }
@@ -227,7 +233,7 @@ impl<S> LoopCell<S> {
 /// A run: the cell stays with this thread until it is dropped.
 pub(crate) struct Running<'a, S> {
     inside: OnLoop<'a, S>,
-    /// Who was the runner before: this thread, where runs nest, or nobody.
+    /// The runner before: this thread if runs nest, else nobody.
     outer: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Exceptions that nobody awaits: to the exception handler, in asyncio's words.
+//! Reports exceptions that nobody awaits to the exception handler, in asyncio's words.
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
@@ -10,15 +10,15 @@ use crate::imports::Imports;
 use crate::py::Owned;
 use crate::py::handled::Handled;
 
-/// Whether an exception leaves the loop instead of being reported.
+/// Whether an exception ends the run instead of being reported.
 pub(crate) fn leaves_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
-/// A callback raised.
+/// Reports that a callback raised.
 ///
 /// # Errors
-/// `SystemExit` and `KeyboardInterrupt` leave the loop.
+/// Exceptions that end the run: `SystemExit` and `KeyboardInterrupt`.
 #[cold]
 pub(crate) fn callback_failed(
     py: Python<'_>,
@@ -33,7 +33,7 @@ pub(crate) fn callback_failed(
     let callback = handle.getattr(intern!(py, "_callback"))?;
     let args = handle.getattr(intern!(py, "_args"))?;
     let args = if args.is_none() { pyo3::types::PyTuple::empty(py).into_any() } else { args };
-    let description = describe(py, event_loop, &callback, &args);
+    let description = describe(py, event_loop, &callback, &args)?;
     let context = PyDict::new(py);
     context.set_item("message", format!("Exception in callback {description}"))?;
     context.set_item("exception", error.into_value(py))?;
@@ -45,11 +45,11 @@ pub(crate) fn callback_failed(
     call_exception_handler(py, event_loop, &context)
 }
 
-/// An event of a transport could not be served, for a reason that is not its
-/// connection's end: of one transport alone the loop does not stop.
+/// Reports that an event of a transport could not be served, for another reason than
+/// the end of its connection: one transport must not stop the loop.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run.
 #[cold]
 pub(crate) fn event_failed(
     py: Python<'_>,
@@ -73,7 +73,7 @@ fn describe(
     event_loop: &Owned,
     callback: &Bound<'_, PyAny>,
     args: &Bound<'_, PyAny>,
-) -> String {
+) -> PyResult<String> {
     let described = Imports::get(py).and_then(|imports| {
         let format = imports.format_callback.bind(py);
         // CPython 3.13 and later hide the arguments outside of debug mode.
@@ -84,13 +84,16 @@ fn describe(
         }
         format.call((callback, args), debug.as_ref())?.extract::<String>()
     });
-    described.unwrap_or_else(|_| "<callback whose repr failed>".to_owned())
+    match described {
+        Err(error) if leaves_loop(py, &error) => Err(error),
+        described => Ok(described.unwrap_or_else(|_| "<callback whose repr failed>".to_owned())),
+    }
 }
 
 /// Hands a context to `loop.call_exception_handler`.
 ///
 /// # Errors
-/// What leaves the loop.
+/// Exceptions that end the run, out of the handler.
 #[cold]
 pub(crate) fn call_exception_handler(
     py: Python<'_>,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import ctypes
+import sys
 
 import pytest
 
@@ -233,3 +235,23 @@ def test_the_exception_handler_runs_in_the_context_of_the_failing_handle(loop, l
     loop.call_soon(fail)
     run_once(loop)
     assert seen == ["of the handle"]
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the peers do not notice")
+def test_a_callback_that_leaves_in_another_context_is_reported_itself(loop, loop_errors, caplog):
+    outer, entered = contextvars.Context(), contextvars.Context()
+
+    def enter():
+        assert ctypes.pythonapi.PyContext_Enter(ctypes.py_object(entered)) == 0
+
+    called = []
+    loop.call_soon(enter, context=outer)
+    loop.call_soon(called.append, 1)
+    run_once(loop)
+    for context in (entered, outer):
+        assert ctypes.pythonapi.PyContext_Exit(ctypes.py_object(context)) == 0
+    assert called == [1]
+    # From 3.12 on the report is made in the callback's context, which cannot be entered.
+    reported = caplog.text if sys.version_info >= (3, 12) else str(loop_errors.take())
+    assert "cannot exit context" in reported
+    assert "enter()" in reported

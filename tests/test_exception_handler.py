@@ -143,3 +143,21 @@ class TestHandlers:
         report = loop_errors.take()
         assert report["message"] == "Task exception was never retrieved"
         assert report["exception"].args == ("not retrieved",)
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the peers report it")
+def test_an_interrupt_while_a_failed_callback_is_described_ends_the_run(loop, loop_errors):
+    class Callback:
+        def __call__(self):
+            raise LookupError
+
+        def __repr__(self):
+            if loop.is_running():
+                raise KeyboardInterrupt
+            return "Callback()"
+
+    loop.call_soon(Callback())
+    loop.call_later(5, loop.stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert loop_errors == []

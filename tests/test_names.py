@@ -50,7 +50,7 @@ class Endpoint(asyncio.DatagramProtocol):
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_connection_and_a_server(loop, host, as_text):
+def test_numeric_hosts_need_no_lookup(loop, host, as_text):
     async def main():
         accepted = []
         server = await loop.create_server(
@@ -71,7 +71,7 @@ def test_a_connection_and_a_server(loop, host, as_text):
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_happy_eyeballs(loop, host):
+def test_happy_eyeballs_of_a_numeric_host_need_no_lookup(loop, host):
     async def main():
         server = await loop.create_server(Recorder, host, 0)
         transport, protocol = await loop.create_connection(
@@ -86,7 +86,7 @@ def test_happy_eyeballs(loop, host):
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_endpoints_of_datagrams(loop, host):
+def test_numeric_hosts_of_endpoints_need_no_lookup(loop, host):
     async def main():
         bound, received = await loop.create_datagram_endpoint(Endpoint, local_addr=(host, 0))
         connected, _ = await loop.create_datagram_endpoint(

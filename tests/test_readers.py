@@ -400,3 +400,22 @@ def test_the_selectors_map_has_what_is_watched_and_no_transport(loop):
         server.close()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="the peers have no such handles")
+@pytest.mark.parametrize("writer_too", [False, True])
+def test_a_reader_whose_handle_was_cancelled_is_removed(loop, writer_too):
+    async def main():
+        with socket_pair() as (ours, theirs):
+            theirs.send(b"x")
+            written = []
+            if writer_too:
+                loop.add_writer(ours.fileno(), written.append, 1)
+            loop._add_reader(ours.fileno(), pytest.fail).cancel()
+            await settled()
+            assert loop.remove_reader(ours.fileno()) is False
+            if writer_too:
+                await eventually(lambda: written)
+                assert loop.remove_writer(ours.fileno()) is True
+
+    loop.run_until_complete(main())

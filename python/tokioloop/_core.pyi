@@ -19,7 +19,7 @@ _Class = TypeVar("_Class", bound=type)
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-# What asyncio's own stubs call so.
+# As in the stubs of asyncio.
 if sys.version_info >= (3, 12):
     _CoroutineLike = Coroutine[Any, Any, _T]
 else:
@@ -50,6 +50,7 @@ class EventLoop:
     _custom_clock: bool
     _custom_futures: bool
     _custom_timers: bool
+    _whole_runs: bool
     def call_soon(
         self,
         callback: Callable[[Unpack[_Ts]], object],

@@ -170,7 +170,11 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         # Checked here, because CPython 3.13.0 forgets the outer run when it refuses an inner one.
         self._check_closed()
         self._check_running()
-        super().run_forever()
+        try:
+            self._whole_runs = type(self)._run_once is _RUN_ONCE
+            super().run_forever()
+        finally:
+            self._whole_runs = False
 
     def _close_self_pipe(self) -> None:
         """Close nothing yet: the signal handlers are removed first; see close()."""
@@ -210,7 +214,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
             return
         if self._is_inherited():
             # A forked child must not close its parent's loop, only the socket it has inherited.
-            self._csock.close()
+            if self._signal_socket is not None:
+                self._signal_socket.close()
         else:
             super().__del__()
 
@@ -480,6 +485,7 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
 # The original methods: a subclass, or a patch of the class, may have others.
 _TIME = TokioLoop.time
 _CALL_AT = TokioLoop.call_at
+_RUN_ONCE = TokioLoop._run_once
 
 
 def new_event_loop() -> TokioLoop:

@@ -26,6 +26,8 @@ use crate::py::{Args, Owned, stop_iteration};
 #[repr(C)]
 pub(crate) struct NativeCoroutine {
     ob_base: ffi::PyObject,
+    /// CPython's list of weak references.
+    weakrefs: Cell<*mut ffi::PyObject>,
     /// Whether there is an operation inside, and whether a thread is using it: one of the
     /// constants below.
     state: AtomicU8,
@@ -355,8 +357,8 @@ fn make_class(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 // SAFETY: all zeros are valid: the state is EMPTY and the name None.
 unsafe impl NativeClass for NativeCoroutine {
     const NAME: &'static CStr = c"tokioloop._core.NativeCoroutine";
-    const BASE_SIZE: usize = offset_of!(Self, state);
-    const WEAKLIST: Option<usize> = None;
+    const BASE_SIZE: usize = offset_of!(Self, weakrefs);
+    const WEAKLIST: Option<usize> = Some(offset_of!(Self, weakrefs));
     const DICT: Option<usize> = None;
     const SUBCLASSABLE: bool = false;
 
@@ -388,6 +390,11 @@ unsafe impl NativeClass for NativeCoroutine {
     unsafe fn dealloc(this: *mut Self) {
         // SAFETY: the object is tracked until here, and must not be visited any more.
         unsafe { ffi::PyObject_GC_UnTrack(this.cast()) };
+        // SAFETY: the memory is whole until it is freed.
+        if !unsafe { &*this }.weakrefs.get().is_null() {
+            // SAFETY: a dying object; this also leaves the list empty for the next instance.
+            unsafe { ffi::PyObject_ClearWeakRefs(this.cast()) };
+        }
         // SAFETY: the memory is whole until it is freed.
         if let Some(operation) = unsafe { &*this }.take() {
             forget(operation);

@@ -15,10 +15,6 @@ use crate::coroutine::class::NativeCoroutine;
 use crate::py::Owned;
 use crate::py::native::getter;
 
-/// Whether frames are made. Before 3.11 a new one would have the running frame as its
-/// caller.
-const HAS_FRAMES: bool = cfg!(Py_3_11);
-
 /// The attributes of the class.
 pub(super) fn attributes() -> Vec<ffi::PyGetSetDef> {
     type T = NativeCoroutine;
@@ -75,10 +71,6 @@ fn origin(py: Python<'_>, _: &NativeCoroutine) -> PyResult<Owned> {
 
 /// The code of asyncio's function.
 fn code(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    if !HAS_FRAMES && !t.has_ended() {
-        // asyncio takes a coroutine that has code but no frame for a finished one.
-        return Ok(Owned::none(py));
-    }
     Ok(stock_code(py, t.name())?.into())
 }
 
@@ -92,13 +84,17 @@ fn stock_code<'py>(py: Python<'py>, qualified: &str) -> PyResult<Bound<'py, PyAn
 
 /// A frame that has never run; None once the coroutine has ended.
 fn frame(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
-    if t.has_ended() || !HAS_FRAMES {
+    if t.has_ended() {
         return Ok(Owned::none(py));
     }
     let stock = stock_code(py, t.name())?;
+    if cfg!(Py_3_11) { new_frame(py, &stock) } else { frame_to_look_at(py, t, &stock) }
+}
+
+fn new_frame(py: Python<'_>, stock: &Bound<'_, PyAny>) -> PyResult<Owned> {
     let file = CString::new(stock.getattr(intern!(py, "co_filename"))?.extract::<String>()?)?;
+    let function = CString::new(stock.getattr(intern!(py, "co_name"))?.extract::<String>()?)?;
     let line = stock.getattr(intern!(py, "co_firstlineno"))?.extract()?;
-    let function = CString::new(last(t.name()))?;
     let globals = PyDict::new(py);
     // SAFETY: C strings, which the call copies.
     let code = unsafe { ffi::PyCode_NewEmpty(file.as_ptr(), function.as_ptr(), line) };
@@ -112,4 +108,26 @@ fn frame(py: Python<'_>, t: &NativeCoroutine) -> PyResult<Owned> {
         let frame = ffi::PyFrame_New(thread, code, globals.as_ptr(), ptr::null_mut());
         Owned::from_result(py, frame.cast())
     }
+}
+
+/// The attributes of a frame without one. On 3.10 a new frame has the running one as its
+/// `f_back`, and says of every coroutine that it has not begun.
+fn frame_to_look_at(
+    py: Python<'_>,
+    t: &NativeCoroutine,
+    stock: &Bound<'_, PyAny>,
+) -> PyResult<Owned> {
+    let attributes = PyDict::new(py);
+    for name in ["f_back", "f_trace"] {
+        attributes.set_item(name, py.None())?;
+    }
+    for name in ["f_builtins", "f_globals", "f_locals"] {
+        attributes.set_item(name, PyDict::new(py))?;
+    }
+    attributes.set_item("f_code", stock)?;
+    attributes.set_item("f_lineno", stock.getattr(intern!(py, "co_firstlineno"))?)?;
+    // What tells a coroutine that has not begun from one that is suspended.
+    attributes.set_item("f_lasti", if t.is_suspended() || t.is_running() { 0 } else { -1 })?;
+    let class = py.import("types")?.getattr("SimpleNamespace")?;
+    Ok(class.call((), Some(&attributes))?.into())
 }

@@ -1,4 +1,5 @@
-//! The class `EventLoop`: what `TokioLoop` puts before CPython's own loop.
+//! The class `EventLoop`, the native base that `TokioLoop` inherits from ahead of
+//! CPython's own loop.
 //!
 //! State that CPython's code keeps in attributes of the loop and that the hot
 //! path needs (`_stopping`, `_closed`, `_debug`, ...) lives here, under the
@@ -37,17 +38,19 @@ pub(crate) struct EventLoop {
     pub(super) inbox: Mailbox,
     pub(super) backpressure: Backpressure,
     pub(crate) shared_handles: SharedHandles,
-    /// What ends a wait from another thread; gone once the loop is closed. Only
-    /// a call that finds the loop parked takes the lock.
+    /// Ends a wait from another thread; None once the loop is closed. A sender takes
+    /// the lock only if it finds the loop parked.
     pub(super) waker: Mutex<Option<Arc<Waker>>>,
     pub(super) stopping: AtomicBool,
     pub(super) closed: AtomicBool,
-    /// `time` is not the class's own: timers follow the one that is.
+    /// `time` was overridden: timers use the override.
     pub(super) custom_clock: AtomicBool,
-    /// `call_at` is not the class's own: `call_later` calls the one that is.
+    /// `call_at` was overridden: `call_later` calls the override.
     pub(super) custom_timers: AtomicBool,
     /// `create_future` or `get_debug` was replaced on the instance.
     pub(super) custom_futures: AtomicBool,
+    /// `TokioLoop.run_forever` runs: one call of `_run_once` may run turns until `stop`.
+    pub(super) whole_runs: AtomicBool,
     /// The identity that Python's `threading` gives the running thread, or 0.
     pub(super) thread_ident: AtomicU64,
 }
@@ -55,7 +58,7 @@ pub(crate) struct EventLoop {
 #[pymethods]
 impl EventLoop {
     #[new]
-    // What a subclass's own constructor takes comes here as well: TokioLoop's refuses the rest.
+    // `__new__` also gets a subclass's own arguments; TokioLoop's `__init__` refuses unknown ones.
     #[pyo3(signature = (*_arguments, read_batch_bytes=Whole::ZERO, read_batch_timeout=Seconds::ZERO, write_batch_timeout=None, busy_poll=None, slow_callback=Seconds::ZERO, stall_timeout=Seconds::ZERO, on_stall=None, **_keywords))]
     // One for each keyword.
     #[allow(clippy::too_many_arguments)]
@@ -87,11 +90,13 @@ impl EventLoop {
             shared_handles: SharedHandles::default(),
             waker,
             stopping: AtomicBool::new(false),
-            // Until asyncio's constructor opens it: nobody need close what was never made.
+            // asyncio's constructor sets it to False. If it is not reached, there is
+            // nothing to close.
             closed: AtomicBool::new(true),
             custom_clock: AtomicBool::new(false),
             custom_timers: AtomicBool::new(false),
             custom_futures: AtomicBool::new(false),
+            whole_runs: AtomicBool::new(false),
             thread_ident: AtomicU64::new(0),
         })
     }
@@ -155,14 +160,14 @@ impl EventLoop {
         }
     }
 
-    /// Watch the read end of the pipe that C signal handlers write to. The
-    /// descriptor is the loop's from now on, or closed where this raises.
+    /// Watch the read end of the pipe that C signal handlers write to. The loop
+    /// owns the descriptor from now on, and closes it if this raises.
     fn _watch_signals(slf: &Bound<'_, Self>, fd: i32) -> PyResult<()> {
         io::watch_signals(slf, fd)
     }
 
-    /// Serve connections that wait on a listening socket; see `_listen` in
-    /// `loop.py`.
+    /// Serve connections that wait on a listening socket; see
+    /// `TokioLoop._start_serving`.
     #[pyo3(signature = (sock, fd, protocol_factory, handshake, server, backlog))]
     fn _listen(
         slf: &Bound<'_, Self>,
@@ -183,8 +188,8 @@ impl EventLoop {
     }
 
     /// Make a transport of a connected socket, whose descriptor it takes over.
-    /// With `keep` the socket object stays the descriptor's owner and usable,
-    /// and the transport closes it.
+    /// With `keep` the socket object stays usable and keeps the descriptor; the
+    /// transport closes it.
     #[pyo3(signature = (sock, protocol, waiter, extra, server, keep))]
     fn _stream_transport(
         slf: &Bound<'_, Self>,
@@ -198,12 +203,12 @@ impl EventLoop {
         crate::transports::stream::adopt_socket(slf, sock, protocol, waiter, extra, server, keep)
     }
 
-    /// Look again whether a listener can accept.
+    /// Let a listener accept again that had run out of descriptors or memory.
     fn _resume_listener(slf: &Bound<'_, Self>, token: usize) -> PyResult<()> {
         crate::transports::accept::resume(slf, token)
     }
 
-    /// How many callbacks are due.
+    /// How many callbacks and events are due.
     fn _ready_count(slf: &Bound<'_, Self>) -> PyResult<usize> {
         let inside = slf.get().enter(slf.py(), "_ready")?;
         Ok(inside.with(|state| state.ready.len() + state.backlog.len()))
@@ -239,8 +244,8 @@ impl EventLoop {
         census::open_transports(slf)
     }
 
-    /// Drop every callback that waits. Events stay: the poll tells of each only
-    /// once, so their sources would be deaf without them.
+    /// Drop every waiting callback. Events stay: the poll reports each only once,
+    /// so their sources would never be served again.
     fn _clear_ready(slf: &Bound<'_, Self>) -> PyResult<()> {
         census::clear_ready(slf)
     }
@@ -250,7 +255,7 @@ impl EventLoop {
         census::clear_timers(slf)
     }
 
-    /// End everything; part of `close`.
+    /// Release everything that the loop holds; part of `close`.
     fn _shutdown(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
         let inside = this.enter(slf.py(), "close")?;
@@ -260,13 +265,13 @@ impl EventLoop {
         logging::deliver(slf.py())
     }
 
-    /// In a forked child: the loop belongs to the parent. Its poll must not be
-    /// touched, because both processes share an epoll. A kqueue is not in the
-    /// child: its number and the waker's, to which the poller refers, are free
-    /// there, and whoever has them next must not find them closed.
+    /// In a forked child: give up the loop, which belongs to the parent. Its poll
+    /// must not be touched. An epoll is shared by both processes. A kqueue is not
+    /// inherited: its descriptor number and the waker's are free in the child, so
+    /// the poller must not close them when they belong to another file.
     fn _disown(&self) {
         if self.cell.is_mine() {
-            // A callback forks: what waits behind it is its parent's to run and to send.
+            // A callback has forked: what is queued after it, the parent runs and sends.
             if let Ok(inside) = self.cell.try_enter() {
                 std::mem::forget(inside.with(LoopState::leave_turn));
             }
@@ -320,15 +325,15 @@ impl EventLoop {
     fn set_thread_id_value(&self, value: Option<u64>) -> PyResult<()> {
         let ident = value.unwrap_or(0);
         if ident == 0 {
-            // The end of a run that another thread has begun is not ours to
-            // announce: CPython up to 3.11 would, after a refused start.
+            // A run in another thread must not be marked as ended, which CPython up to
+            // 3.11 does after a refused start.
             if self.is_run_elsewhere() {
                 return Ok(());
             }
             self.thread_ident.store(0, Ordering::Relaxed);
             return Ok(());
         }
-        // CPython has looked before, but two threads may have looked at once.
+        // CPython has checked before, but two threads may have checked at once.
         let (strong, weak) = (Ordering::AcqRel, Ordering::Relaxed);
         match self.thread_ident.compare_exchange(0, ident, strong, weak) {
             Err(runner) if runner != ident => Err(errors::already_running()),
@@ -388,6 +393,16 @@ impl EventLoop {
         self.custom_timers.store(value, Ordering::Relaxed);
     }
 
+    #[getter(_whole_runs)]
+    fn whole_runs_value(&self) -> bool {
+        self.whole_runs.load(Ordering::Relaxed)
+    }
+
+    #[setter(_whole_runs)]
+    fn set_whole_runs_value(&self, value: bool) {
+        self.whole_runs.store(value, Ordering::Relaxed);
+    }
+
     #[setter(_transport_class)]
     fn set_transport_class_value(slf: &Bound<'_, Self>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         crate::transports::check_class(value)?;
@@ -400,7 +415,8 @@ impl EventLoop {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // SAFETY: the collector only looks.
+        // SAFETY: this is `tp_traverse`, which changes nothing; `loop_cell` explains why
+        // no thread is inside `with` meanwhile.
         #[allow(unsafe_code)]
         let state = unsafe { self.cell.peek() };
         for entry in &state.ready {
@@ -419,8 +435,8 @@ impl EventLoop {
         for transport in &state.corked {
             visit.call(transport.object().as_py())?;
         }
-        if let Some(factory) = &state.task_factory {
-            visit.call(factory.as_py())?;
+        for object in [&state.task_factory, &state.transport_class].into_iter().flatten() {
+            visit.call(object.as_py())?;
         }
         // SAFETY: the collector runs attached.
         #[allow(unsafe_code)]

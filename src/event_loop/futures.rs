@@ -1,4 +1,4 @@
-//! Futures of asyncio's class, for whoever waits.
+//! Making and resolving futures of asyncio's class.
 #![allow(unsafe_code)]
 
 use pyo3::prelude::*;
@@ -12,8 +12,8 @@ use crate::guarded::{self, Guarded};
 use crate::imports::Imports;
 use crate::py::{Owned, call};
 
-/// `loop.create_future()`, without the call where the method is the one that
-/// `TokioLoop` has: asyncio's own class is what it makes then.
+/// `loop.create_future()`. If the method is `TokioLoop`'s own, a future of asyncio's
+/// class is made without calling it.
 ///
 /// # Errors
 /// What the method raises.
@@ -21,7 +21,7 @@ use crate::py::{Owned, call};
 #[inline]
 pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owned> {
     if is_plain(py, event_loop.as_ptr())? {
-        // SAFETY: an instance, and the caller holds it.
+        // SAFETY: `is_plain` says that it is a `TokioLoop`, and the caller holds it.
         return make_plain(py, unsafe { This::of_object(py, event_loop.as_ptr()) });
     }
     call::method(py, event_loop, intern!(py, "create_future"), [])
@@ -52,10 +52,12 @@ fn make_plain(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
 fn call_class(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), this.bind(py))?;
-    Ok(Imports::get(py)?.future.bind(py).call((), Some(&keywords))?.into())
+    // As asyncio's method does, which looks the class up for each future.
+    let class = py.import("asyncio.futures")?.getattr(intern!(py, "Future"))?;
+    Ok(class.call((), Some(&keywords))?.into())
 }
 
-/// How a future looks that the class would make, if it is the one written in C.
+/// The memory of a fresh future; None unless the class is the one written in C.
 #[inline]
 fn blank(py: Python<'_>, this: This<'_>) -> PyResult<Option<&'static BlankFuture>> {
     static BLANK: PyOnceLock<Option<BlankFuture>> = PyOnceLock::new();
@@ -71,8 +73,8 @@ fn blank(py: Python<'_>, this: This<'_>) -> PyResult<Option<&'static BlankFuture
     Ok(blank.as_ref())
 }
 
-/// Whether an object is a `TokioLoop` that makes futures as the class has it:
-/// nobody has replaced `create_future`, or the `get_debug` that a future asks.
+/// Whether an object is exactly a `TokioLoop` and nobody has replaced
+/// `create_future`, or `get_debug`, which a future's constructor calls.
 #[inline]
 fn is_plain(py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<bool> {
     static CLASS: PyOnceLock<Guarded> = PyOnceLock::new();
@@ -87,13 +89,24 @@ fn is_plain(py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<bool> {
     if !class.is_exact(event_loop) || !class.is_unmodified(py) {
         return Ok(false);
     }
-    // SAFETY: an instance of a class that derives from the native one, which
-    // the caller holds.
+    if !is_stock_future(py)? {
+        return Ok(false);
+    }
+    // SAFETY: the caller holds the object, whose class was just found to be
+    // `TokioLoop`, which derives from `EventLoop`.
     Ok(!unsafe { EventLoop::borrow(py, event_loop) }.custom_futures())
 }
 
-/// `future.set_result(value)`, by the shortest way for asyncio's own class,
-/// which nobody can change.
+/// Whether `asyncio.futures.Future` is still the class that was imported first.
+#[inline]
+fn is_stock_future(py: Python<'_>) -> PyResult<bool> {
+    let imports = Imports::get(py)?;
+    let class = imports.futures.bind(py).get_item(intern!(py, "Future"))?;
+    Ok(class.is_some_and(|class| class.is(&imports.future)))
+}
+
+/// `future.set_result(value)`, without looking the method up on asyncio's class
+/// written in C, which nobody can change.
 ///
 /// # Errors
 /// What the method raises: InvalidStateError where the future is done.

@@ -1,6 +1,6 @@
 //! `add_reader` and `add_writer`: level-triggered watches of a descriptor.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -97,13 +97,14 @@ fn add<'py>(
     Ok(handle.into_object())
 }
 
-/// What a change of a watch leaves over: the watch itself, the file that it had.
+/// What [`watch`] takes out of the state, to be dropped outside of it: a watch that
+/// has failed, and the file that it had or was to have.
 type Dropped = (Option<Source>, Option<Owned>);
 
 /// Why a descriptor is not watched.
 enum Refused {
     Io(std::io::Error),
-    /// It is that of a transport, which still sends what was written before it was closed.
+    /// A closed transport uses it, which still sends what was written before.
     Transport(Owned),
 }
 
@@ -117,7 +118,7 @@ impl Refused {
     }
 }
 
-/// A callback that is to be put on a descriptor.
+/// A callback to be registered for a descriptor.
 struct Wanted {
     fd: RawFd,
     file: Option<Owned>,
@@ -125,8 +126,9 @@ struct Wanted {
     handle: HandleRef,
 }
 
-/// Puts a callback on a descriptor, of which the poll may have a registration;
-/// returns the callback that is not on it now, and the watch where that has failed.
+/// Registers a callback for a descriptor; `registered` says that the poll has a
+/// registration of it already. Besides the result this returns the callback that was
+/// displaced or refused, and what is to be dropped.
 fn watch(
     py: Python<'_>,
     inside: &Inside<'_>,
@@ -138,7 +140,7 @@ fn watch(
     let known = match state.fds.get(fd).map(|token| (token, state.sources.get(token))) {
         Some((token, Some(Source::Watch(_)))) => Some(token),
         Some((_, Some(source))) => match claim::sender(py, inside, source, fd) {
-            // There is one registration for both, and the transport needs it.
+            // A descriptor has one registration, and the transport needs it.
             Some(transport) => {
                 return (Err(Refused::Transport(transport)), Some(handle), (None, file));
             }
@@ -151,7 +153,7 @@ fn watch(
         return (Ok(()), None, (None, file));
     };
     let old = direction.of(watch).replace(handle);
-    // A number takes no file's place: it may be the same one's.
+    // A number does not replace a file object: it may be that file's number.
     let file = file.and_then(|file| watch.file.replace(file));
     let interest = watch.interest();
     state.registered = true;
@@ -165,15 +167,15 @@ fn watch(
             (Ok(()), old, (None, file))
         }
         Err(error) => {
-            // Nothing is watched then, as in asyncio: the registration that
-            // could not be changed is gone from the kernel.
+            // As in asyncio, nothing is watched then: a registration that cannot be
+            // changed is gone from the kernel.
             state.fds.forget(fd, token);
             (Err(Refused::Io(error)), old, (state.sources.remove(token), file))
         }
     }
 }
 
-/// Takes a callback off a descriptor; false where there was none.
+/// Removes a callback from a descriptor; false if there was none.
 pub(crate) fn unwatch(
     event_loop: &Bound<'_, EventLoop>,
     fd: &Bound<'_, PyAny>,
@@ -194,7 +196,8 @@ pub(crate) fn unwatch(
     };
     let inside = event_loop.get().enter(py, name)?;
     let reading = matches!(direction, Direction::Read);
-    // A call that waits goes on: in asyncio it would now wait for ever.
+    // A `sock_*` call that waits on the descriptor goes on undisturbed; in asyncio it
+    // would now wait for ever.
     let waits = inside.with(|state| sockets::waits(state, fd, reading));
     let (handle, source) = inside.with(|state| take(state, fd, direction));
     // Other threads may enter while these are dropped.
@@ -239,7 +242,26 @@ pub(crate) fn queue_watch(py: Python<'_>, state: &mut LoopState, token: Token, r
     let reader = watch.reader.as_ref().filter(|_| ready.readable());
     let writer = watch.writer.as_ref().filter(|_| ready.writable());
     for handle in reader.into_iter().chain(writer) {
-        state.ready.push_back(Ready::Handle(handle.clone_ref(py)));
+        state.ready.push_back(if handle.get().is_cancelled() {
+            Ready::Io(token, ready)
+        } else {
+            Ready::Handle(handle.clone_ref(py))
+        });
+    }
+}
+
+/// Ends those of a watch whose handle was cancelled, as asyncio does when one is ready.
+#[cold]
+pub(crate) fn remove_cancelled(inside: &Inside<'_>, token: Token) {
+    for direction in [Direction::Read, Direction::Write] {
+        let removed = inside.with(|state| {
+            let Some(Source::Watch(watch)) = state.sources.get_mut(token) else { return None };
+            direction.of(watch).as_ref().filter(|handle| handle.get().is_cancelled())?;
+            let (fd, _) = state.fds.iter().find(|(_, found)| *found == token)?;
+            Some(take(state, fd, direction))
+        });
+        // Dropping what it refers to may run any code.
+        drop(removed);
     }
 }
 
@@ -270,7 +292,7 @@ pub(crate) fn ensure_no_transport(
         Err(error) if error.is_instance_of::<PyOverflowError>(py) => return Ok(()),
         Err(_) => match descriptor(fd) {
             Ok(number) => number,
-            // It was closed, so that no transport has its number.
+            // It was closed, so no transport has its number.
             Err(_)
                 if fd.call_method0("fileno").is_ok_and(|number| number.lt(0).unwrap_or(false)) =>
             {
@@ -279,8 +301,8 @@ pub(crate) fn ensure_no_transport(
             Err(error) => return Err(error),
         },
     };
-    // From another thread the call that this is a check for is refused, and by
-    // its own name.
+    // In another thread, the call that makes this check is refused later, under its
+    // own name.
     let Ok(inside) = event_loop.get().cell.enter(py) else { return Ok(()) };
     let transport = inside.with(|state| {
         let source = state.fds.get(number).and_then(|token| state.sources.get(token))?;
@@ -304,8 +326,8 @@ fn used_by(fd: &Bound<'_, PyAny>, transport: &Bound<'_, PyAny>) -> PyErr {
     }
 }
 
-/// As [`descriptor`], and of a file that was closed while it was watched: it is found
-/// by its identity then, as asyncio's selector does it.
+/// As [`descriptor`], but also finds a file that was closed while it was watched: by
+/// its identity, as asyncio's selector does.
 fn watched_descriptor(
     event_loop: &EventLoop,
     fd: &Bound<'_, PyAny>,
@@ -344,7 +366,7 @@ pub(crate) fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let number = Imports::get(fd.py())?.file_descriptor.bind(fd.py()).call1((fd,))?;
     number.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyOverflowError>(fd.py()) {
-            // In the words of the selector that asyncio would ask.
+            // In the words of asyncio's selector.
             return PyOverflowError::new_err("Python int too large to convert to C int");
         }
         error
@@ -369,10 +391,11 @@ pub(crate) fn watch_signals(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyR
     result.map_err(|error| errors::os_error(py, &error))
 }
 
-/// Reads the numbers of the signals that came.
-pub(crate) fn drain_signals(inside: &Inside<'_>, token: Token) -> Vec<u8> {
+/// Reads the numbers of the signals that have arrived.
+pub(crate) fn drain_signals(inside: &Inside<'_>, token: Token) {
     inside.with(|state| {
-        let Some(Source::Signals(pipe)) = state.sources.get(token) else { return Vec::new() };
-        sys::read_all(sys::borrow(pipe.as_raw_fd()))
-    })
+        if let Some(Source::Signals(pipe)) = state.sources.get(token) {
+            state.signals.extend(sys::read_all(pipe.as_fd()));
+        }
+    });
 }

@@ -1,6 +1,7 @@
 //! The loop: its class, its state, and what a turn does with them.
 
 mod access;
+mod arguments;
 mod backlog;
 mod backpressure;
 mod blank_future;
@@ -21,6 +22,7 @@ mod polling;
 mod run;
 mod scheduling;
 mod state;
+mod tasks;
 mod watch;
 
 use pyo3::prelude::*;

@@ -3,13 +3,12 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use pyo3::{Borrowed, ffi};
 
-use crate::event_loop::{EventLoop, io, scheduling};
+use crate::event_loop::{EventLoop, io, scheduling, tasks};
 use crate::py::{Args, Owned, native};
 
 impl EventLoop {
@@ -39,7 +38,7 @@ impl EventLoop {
     }
 }
 
-/// A loop in the hands of one of its methods.
+/// A loop as one of its methods receives it.
 #[derive(Clone, Copy)]
 pub(crate) struct This<'a> {
     pub(crate) event_loop: &'a EventLoop,
@@ -56,7 +55,7 @@ impl<'a> This<'a> {
     /// PyO3's view of the object.
     #[inline]
     pub(crate) fn bind<'py>(&self, py: Python<'py>) -> Borrowed<'a, 'py, PyAny> {
-        // SAFETY: the receiver of a method lives as long as the call.
+        // SAFETY: every constructor requires that the object is alive for 'a.
         unsafe { Borrowed::from_ptr(py, self.object) }
     }
 
@@ -66,7 +65,7 @@ impl<'a> This<'a> {
         Self { event_loop, object: object.as_ptr() }
     }
 
-    /// A loop by the object that a method was called for.
+    /// The loop of an object that a method was called on.
     ///
     /// # Safety
     /// The object is an instance of `EventLoop`, alive for 'a.
@@ -84,6 +83,10 @@ impl<'a> This<'a> {
 
 type Body = for<'a, 'py> fn(Python<'py>, This<'a>, Args<'a, 'py>) -> PyResult<Owned>;
 
+/// Runs a method's body for CPython; a panic becomes an exception.
+///
+/// # Safety
+/// `this` is a live `EventLoop`; the rest are the arguments of one fastcall.
 // HOT: call_soon
 #[inline]
 unsafe fn enter(
@@ -99,17 +102,7 @@ unsafe fn enter(
     let event_loop = unsafe { EventLoop::borrow(py, this) };
     // SAFETY: passed on from CPython.
     let args = unsafe { Args::new(py, values, count, names) };
-    match catch_unwind(AssertUnwindSafe(|| body(py, This { event_loop, object: this }, args))) {
-        Ok(Ok(value)) => value.into_raw(),
-        Ok(Err(error)) => {
-            error.restore(py);
-            std::ptr::null_mut()
-        }
-        Err(payload) => {
-            native::raise_panic(py, payload.as_ref());
-            std::ptr::null_mut()
-        }
-    }
+    native::answer(py, || body(py, This { event_loop, object: this }, args))
 }
 
 macro_rules! loop_method {
@@ -154,7 +147,7 @@ pub(crate) fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         loop_method!(c"time", scheduling::time, c"time($self)\n--\n\nReturn the loop's clock in seconds: time.monotonic()."),
         loop_method!(c"get_debug", scheduling::get_debug, c"get_debug($self)\n--\n\nReturn True if the loop is in debug mode. May be called from any thread."),
         loop_method!(c"create_future", scheduling::create_future, c"create_future($self)\n--\n\nReturn a new asyncio.Future that belongs to this loop."),
-        loop_method!(c"create_task", scheduling::create_task, CREATE_TASK_DOC),
+        loop_method!(c"create_task", tasks::create_task, CREATE_TASK_DOC),
         loop_method!(c"_add_reader", io::add_reader, c"_add_reader($self, fd, callback, *args)\n--\n\n"),
         loop_method!(c"_add_writer", io::add_writer, c"_add_writer($self, fd, callback, *args)\n--\n\n"),
     ];

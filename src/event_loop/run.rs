@@ -1,17 +1,17 @@
 //! The turn of the loop.
 //!
-//! Poll, queue what the poll found, queue what is due, run as many callbacks
-//! as were queued by then, flush what they wrote. The turn behind one with events
-//! does not poll where these have left something to run, nor do all of a chain of
-//! short callbacks (`polling`); where a turn has received enough, the next ones take
-//! up its events before they poll again (`backlog`).
-//! The thread stays attached to the interpreter but for a poll that may block.
+//! A turn polls, queues what the poll found, queues the timers that are due, runs as
+//! many callbacks as were queued by then, and sends what they wrote. It does not poll
+//! if the turn before had events that left something to run, nor always in a chain of
+//! short callbacks (`polling`). After a turn that has received enough, the next ones
+//! serve its remaining events before they poll again (`backlog`).
+//! The thread stays attached to the interpreter except in a poll that may block.
 
 use std::sync::atomic::Ordering;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use tokioloop_reactor::{Token, clock};
+use tokioloop_reactor::{Readiness, Token, clock};
 
 use crate::errors;
 use crate::event_loop::native::This;
@@ -29,7 +29,7 @@ use crate::transports::{accept, datagram, stream};
 /// Runs turns until `stop` was asked for.
 ///
 /// # Errors
-/// What leaves the loop: `SystemExit`, `KeyboardInterrupt`, a failed poll.
+/// Exceptions that end the run (`SystemExit`, `KeyboardInterrupt`); a failed poll.
 pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = event_loop.py();
     let this = This::of(event_loop);
@@ -40,9 +40,9 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
     if !nested {
         running.with(|state| state.metrics.start_run());
     }
-    // Outside of `run_forever` nobody would ever ask to stop, and within a run of another
-    // one's it is that one's to stop.
-    let once = nested || !event_loop.get().is_running();
+    // Who calls `_run_once` elsewhere than in `TokioLoop.run_forever` has something to do
+    // between two turns.
+    let once = nested || !event_loop.get().whole_runs.load(Ordering::Relaxed);
     let mut pace = Pace::default();
     let result = loop {
         if let Err(error) = turn(py, this, &running, &mut pace) {
@@ -64,7 +64,7 @@ pub(crate) fn run_until_stopping(event_loop: &Bound<'_, EventLoop>) -> PyResult<
 
 fn turn(py: Python<'_>, this: This<'_>, inside: &Inside<'_>, pace: &mut Pace) -> PyResult<()> {
     let result = poll_and_run(py, this, inside, pace);
-    // Whatever ended the turn: what it wrote is sent.
+    // Send what the turn wrote, even if an exception has ended it.
     let corked = inside.with(|state| {
         state.gathering.leave();
         !state.corked.is_empty()
@@ -121,7 +121,7 @@ fn poll_and_run(
     }
     if gathers {
         inside.with(|state| {
-            // Of events that line up nobody knows how many of those due have run.
+            // If events were postponed, it is unknown how many of the due entries ran.
             if !state.backlog.is_on() {
                 state.gathering.end(due);
             }
@@ -130,7 +130,7 @@ fn poll_and_run(
     Ok(())
 }
 
-/// Runs what is left of a turn in which events line up.
+/// Runs the rest of a turn in which events are postponed.
 #[cold]
 fn run_rest(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     while let Some(entry) = inside.with(next_entry) {
@@ -139,8 +139,8 @@ fn run_rest(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()>
     Ok(())
 }
 
-/// The next of what was due when the turn began, then of the events that earlier
-/// turns have left.
+/// The next entry of those that were due when the turn began, then of the postponed
+/// events.
 pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
     while state.left > 0 || state.backlog.left > 0 {
         let left = if state.left > 0 { &mut state.left } else { &mut state.backlog.left };
@@ -153,17 +153,17 @@ pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
     state.backlog.next()
 }
 
-/// Runs what Python and the program want done for the signals that came. It
-/// does not wait for its turn: the handlers may have been waited for long.
+/// Handles the signals that have arrived, before everything that is queued: they may
+/// have waited long already.
 pub(super) fn take_signals(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
-    let position = inside.with(|state| {
+    let signals = inside.with(|state| {
         let token = state.signal_token?;
         let is_signal = |entry: &Ready| matches!(entry, Ready::Io(source, _) if *source == token);
         let position = state.ready.iter().position(is_signal)?;
         state.ready.remove(position);
         Some(token)
     });
-    let Some(token) = position else { return Ok(()) };
+    let Some(token) = signals else { return Ok(()) };
     deliver_signals(py, this, inside, token)
 }
 
@@ -174,23 +174,38 @@ fn deliver_signals(
     inside: &Inside<'_>,
     token: Token,
 ) -> PyResult<()> {
-    let numbers = io::drain_signals(inside, token);
-    log::debug!("signals {numbers:?} came");
-    let this = this.bind(py);
-    for number in numbers {
-        this.call_method1(intern!(py, "_handle_signal"), (number,))?;
+    let result = call_signal_handlers(py, this, inside, token);
+    if result.is_err() {
+        // The edge has been taken, but what is left, here or in the pipe, is for the next run.
+        inside.with(|state| state.ready.push_front(Ready::Io(token, Readiness::READABLE)));
+    }
+    result
+}
+
+fn call_signal_handlers(
+    py: Python<'_>,
+    this: This<'_>,
+    inside: &Inside<'_>,
+    token: Token,
+) -> PyResult<()> {
+    // The program's own handlers come first, as in asyncio, and may raise KeyboardInterrupt.
+    py.check_signals()?;
+    io::drain_signals(inside, token);
+    while let Some(number) = inside.with(|state| state.signals.pop_front()) {
+        log::debug!("signal {number} came");
+        this.bind(py).call_method1(intern!(py, "_handle_signal"), (number,))?;
     }
     py.check_signals()
 }
 
-/// Moves the timers that are due behind what is ready.
+/// Moves the timers that are due to the end of the ready queue.
 #[inline]
 fn queue_timers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     if inside.with(|state| state.timers.is_empty()) {
         return Ok(());
     }
     let now = if this.event_loop.custom_clock() {
-        // The largest time that this clock has reached, within what it can tell apart.
+        // As in asyncio, a timer is due if it is within the clock's resolution.
         let resolution = this.bind(py).getattr(intern!(py, "_clock_resolution"))?;
         clock::reached(this.now(py)? + resolution.extract::<f64>()?)
     } else {
@@ -211,8 +226,8 @@ fn queue_timers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult
 }
 
 // HOT: call_soon, proto
-// Observed turns call it as well: without the attribute it would be no part of the
-// plain turn any more, for some 30 instructions per message.
+// Inlined by force: observed turns call it as well, so the compiler would make it a
+// function, which costs the plain turn some 30 instructions per message.
 #[inline(always)]
 pub(crate) fn run_entry(
     py: Python<'_>,
@@ -231,7 +246,7 @@ pub(crate) fn run_entry(
                 report::callback_failed(py, &this.owned(py), &handle, error)?;
             }
             if handle.get().is_shared() {
-                // Somebody keeps it, with all that it refers to.
+                // Somebody keeps the handle, and with it all that it refers to.
                 handle.get().track();
             }
         }
@@ -253,14 +268,15 @@ pub(crate) fn run_entry(
     Ok(())
 }
 
-/// What an event turned out to belong to, held while it is served.
+/// What an event belongs to, held while it is served.
 enum Found {
     Stream(TransportRef),
     Datagram(TransportRef<datagram::Inner>),
     Listener,
     Socket,
     Signals,
-    /// It went away while the event waited for its turn.
+    Watch,
+    /// The source has gone while the event was queued.
     Nothing,
 }
 
@@ -270,7 +286,7 @@ fn serve_source(
     this: This<'_>,
     inside: &Inside<'_>,
     token: Token,
-    ready: tokioloop_reactor::Readiness,
+    ready: Readiness,
 ) -> PyResult<()> {
     let found = inside.with(|state| match state.sources.get(token) {
         Some(Source::Stream(transport)) => Found::Stream(transport.clone_ref(py)),
@@ -278,7 +294,8 @@ fn serve_source(
         Some(Source::Listener(_)) => Found::Listener,
         Some(Source::Socket(_)) => Found::Socket,
         Some(Source::Signals(_)) => Found::Signals,
-        _ => Found::Nothing,
+        Some(Source::Watch(_)) => Found::Watch,
+        None => Found::Nothing,
     });
     match found {
         Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready)
@@ -288,12 +305,16 @@ fn serve_source(
         Found::Listener => accept::on_event(py, this, inside, token, ready),
         Found::Socket => sockets::on_event(py, inside, token, ready),
         Found::Signals => deliver_signals(py, this, inside, token),
+        Found::Watch => {
+            io::remove_cancelled(inside, token);
+            Ok(())
+        }
         Found::Nothing => Ok(()),
     }
 }
 
-/// After a run nothing proves any longer that the loop is alive, so what it
-/// holds must be within the collector's sight.
+/// Makes the queued handles known to the collector. During a run the loop is certain
+/// to be alive; afterwards it may be garbage, in a cycle with what it holds.
 pub(crate) fn show_to_collector(py: Python<'_>, inside: &Inside<'_>) {
     let handles = inside.with(|state| {
         if !std::mem::take(&mut state.untracked) {

@@ -21,10 +21,10 @@ use crate::transports::accept::Listener;
 use crate::transports::datagram;
 use crate::transports::stream::TransportRef;
 
-/// The state of one loop. Its thread opens it, nobody else.
+/// The state of one loop. Only the thread inside may open it (`loop_cell`).
 pub(crate) struct LoopState {
     pub(crate) ready: VecDeque<Ready>,
-    /// How many of them run in this turn.
+    /// How many entries of `ready` are still to run in this turn.
     pub(crate) left: usize,
     pub(crate) timers: Timers<HandleRef>,
     pub(crate) sources: Sources<Source>,
@@ -33,36 +33,39 @@ pub(crate) struct LoopState {
     pub(crate) poller: Option<Box<Poller>>,
     /// Absent while a transport reads into it.
     pub(crate) ring: Option<Box<ReadRing>>,
-    /// What ciphertext is received into, once there is some; absent while a
-    /// session reads it.
+    /// The buffer that ciphertext is received into, once there is some; absent
+    /// while a session reads it.
     pub(crate) ciphertext: Option<Box<ReadRing>>,
     /// Memory for the next message that a protocol gets.
     pub(crate) spare: Spare,
     /// The same for datagrams, which are smaller than what streams receive.
     pub(crate) datagram_spare: Spare,
-    /// What datagrams are received into, once there is an endpoint; absent
-    /// while one delivers a batch.
+    /// The buffers that datagrams are received into, once there is an endpoint;
+    /// absent while one delivers a batch.
     pub(crate) datagrams: Option<Box<DatagramBatch>>,
     pub(crate) handles: Handles,
     pub(crate) keeping: Keeping,
     /// Transports that hold writes back until the turn ends.
     pub(crate) corked: Vec<TransportRef>,
-    /// Since when the first of them does, in nanoseconds.
+    /// When the first of them was corked, in nanoseconds.
     pub(crate) corked_at: u64,
     pub(crate) gathering: Gathering,
     pub(crate) patience: Patience,
-    /// Events that are left for the next turn.
+    /// Events that are postponed to a later turn.
     pub(crate) backlog: Backlog,
-    /// Counts the callbacks run, so that a transport knows two writes of one.
+    /// Counts the callbacks run, so that a transport can tell whether two writes
+    /// come from the same one.
     pub(crate) serial: u64,
     pub(crate) task_factory: Option<Owned>,
     pub(crate) transport_class: Option<Owned>,
-    /// What signal handlers write to; watched while the loop lives.
+    /// The pipe that signal handlers write to; watched while the loop lives.
     pub(crate) signal_token: Option<Token>,
-    /// A registration was made since the last poll, which must not be skipped
-    /// then: what it asks for may be there already.
+    /// Numbers of signals read from it that have not been handled yet.
+    pub(crate) signals: VecDeque<u8>,
+    /// A registration was made since the last poll. The next poll must not be
+    /// skipped, because the descriptor may be ready already.
     pub(crate) registered: bool,
-    /// Whether a handle was made in this run that the collector ignores.
+    /// Whether there may be handles that the collector was not told of.
     pub(crate) untracked: bool,
     pub(crate) metrics: Metrics,
 }
@@ -92,13 +95,14 @@ impl LoopState {
             task_factory: None,
             transport_class: None,
             signal_token: None,
+            signals: VecDeque::new(),
             registered: false,
             untracked: false,
             metrics: Metrics::default(),
         }
     }
 
-    /// Ends the turn where it is, and takes out what it would have come to.
+    /// Ends the turn at this point, and takes out what was still to run or to be sent.
     pub(super) fn leave_turn(&mut self) -> (VecDeque<Ready>, Backlog, Vec<TransportRef>) {
         self.left = 0;
         let Self { ready, backlog, corked, .. } = self;
@@ -121,6 +125,7 @@ impl LoopState {
             _sources: self.sources.drain(),
             _corked: std::mem::take(&mut self.corked),
             _task_factory: self.task_factory.take(),
+            _transport_class: self.transport_class.take(),
             _poller: self.poller.take(),
             _rings: [self.ring.take(), self.ciphertext.take()],
             _spares: [&mut self.spare, &mut self.datagram_spare].map(std::mem::take),
@@ -129,13 +134,14 @@ impl LoopState {
     }
 }
 
-/// What a closed loop has held.
+/// What a closed loop held.
 pub(super) struct Remains {
     _ready: VecDeque<Ready>,
     _timers: Vec<HandleRef>,
     _sources: Vec<Source>,
     _corked: Vec<TransportRef>,
     _task_factory: Option<Owned>,
+    _transport_class: Option<Owned>,
     _poller: Option<Box<Poller>>,
     _rings: [Option<Box<ReadRing>>; 2],
     _spares: [Spare; 2],
@@ -152,7 +158,7 @@ pub(crate) enum Source {
     Listener(Box<Listener>),
     /// A descriptor of `add_reader` and `add_writer`.
     Watch(Box<Watch>),
-    /// A socket of `sock_recv` and its kin, between and during calls.
+    /// A kept socket of the `sock_*` methods, between and during calls.
     Socket(Box<Kept>),
     /// The pipe that C signal handlers write to.
     Signals(OwnedFd),
@@ -191,8 +197,8 @@ impl Source {
 pub(crate) struct Watch {
     pub(crate) reader: Option<HandleRef>,
     pub(crate) writer: Option<HandleRef>,
-    /// What was given as the descriptor, where it is no number: once closed, it is
-    /// only known by what it is.
+    /// The object that was given as the descriptor, unless that was a number. Once it
+    /// is closed, only its identity leads to this watch.
     pub(crate) file: Option<Owned>,
 }
 

@@ -65,7 +65,7 @@ impl<'a, 'py> Args<'a, 'py> {
         !self.names.is_null()
     }
 
-    /// The only keyword's value where its name is `name`.
+    /// The value of keyword `name`, if that is the only keyword.
     #[inline]
     pub(crate) fn only_keyword(&self, name: *mut ffi::PyObject) -> Option<*mut ffi::PyObject> {
         if self.names.is_null() || self.values.len() != self.positional + 1 {
@@ -109,7 +109,7 @@ impl<'a, 'py> Args<'a, 'py> {
         })
     }
 
-    /// Passes the arguments on to a function, behind `receiver`.
+    /// Passes the arguments on to a function, after `receiver`.
     ///
     /// # Errors
     /// What the function raises.
@@ -162,7 +162,7 @@ impl<'a, 'py> Args<'a, 'py> {
         unsafe { Borrowed::from_ptr(self.py, value) }
     }
 
-    /// No argument at all.
+    /// Checks that there is no argument at all.
     ///
     /// # Errors
     /// TypeError, as a Python function would raise it.
@@ -206,14 +206,13 @@ impl<'a, 'py> Args<'a, 'py> {
         let mut bound = [const { None }; N];
         if self.positional > N {
             let plural = if N == 0 { "" } else { "s" };
-            let verb = if self.positional == 0 { "was" } else { "were" };
             let takes = if required < N {
                 format!("from {} to {}", required + 1, N + 1)
             } else {
                 format!("{}", N + 1)
             };
             return Err(PyTypeError::new_err(format!(
-                "{function}() takes {takes} positional argument{plural} but {} {verb} given",
+                "{function}() takes {takes} positional argument{plural} but {} were given",
                 self.positional + 1,
             )));
         }
@@ -254,15 +253,15 @@ impl<'a, 'py> Args<'a, 'py> {
     }
 }
 
-/// Whether two names of keywords are the same. Those of calls from C, such as
-/// asyncio's own, may be strings of their own.
+/// Whether two keyword names are equal. Calls from C, such as asyncio's own, may pass
+/// strings that are not interned.
 #[inline]
 fn same_name(given: *mut ffi::PyObject, name: *mut ffi::PyObject) -> bool {
     // SAFETY: names of keywords are strings, and both are alive.
     given == name || unsafe { ffi::PyUnicode_Compare(given, name) } == 0
 }
 
-/// An exact `int` of this machine's size.
+/// The value of an exact `int` that fits a machine word.
 #[inline]
 pub(crate) fn exact_size(value: &Bound<'_, PyAny>) -> Option<isize> {
     // SAFETY: a live object.
@@ -277,7 +276,7 @@ pub(crate) fn exact_size(value: &Bound<'_, PyAny>) -> Option<isize> {
     Some(size)
 }
 
-/// The arguments of a Python-level call that a native method hands on.
+/// The argument tuple of a Python-level call.
 pub(crate) fn as_tuple<'py>(
     py: Python<'py>,
     values: impl IntoIterator<Item = Bound<'py, PyAny>>,

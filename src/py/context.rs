@@ -23,12 +23,12 @@ pub(crate) fn copy(py: Python<'_>, context: &Owned) -> PyResult<Owned> {
     unsafe { Owned::from_result(py, ffi::PyContext_Copy(context.as_ptr())) }
 }
 
-/// A copy of the current context for another thread to use later, or nothing
-/// where it would be empty: that thread then makes an empty one itself.
+/// A copy of the current context for another thread to use later, or None if it
+/// would be empty: that thread then makes an empty one itself.
 ///
-/// Most threads have no variables (without the GIL: where who started them had
-/// none). What lives from one thread's call to another's would be known to the
-/// collector and freed by a foreign thread.
+/// Most threads have no context variables (without the GIL they inherit those of
+/// the thread that started them). A context that is passed to another thread is
+/// tracked by the collector meanwhile and freed by a thread that did not make it.
 pub(crate) fn copy_unless_empty(py: Python<'_>) -> PyResult<Option<Owned>> {
     let context = copy_current(py)?;
     // SAFETY: a live mapping.
@@ -36,7 +36,7 @@ pub(crate) fn copy_unless_empty(py: Python<'_>) -> PyResult<Option<Owned>> {
     Ok((variables != 0).then_some(context))
 }
 
-/// The empty context that was kept. The GIL keeps others out; without it none is.
+/// An empty context kept for reuse. The GIL protects it; without the GIL none is kept.
 static KEPT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// An empty context.
@@ -45,16 +45,15 @@ pub(crate) fn empty(py: Python<'_>) -> PyResult<Owned> {
     let kept = KEPT.load(Ordering::Relaxed);
     if !kept.is_null() {
         KEPT.store(ptr::null_mut(), Ordering::Relaxed);
-        // SAFETY: the place owned a reference.
+        // SAFETY: `KEPT` owned this reference.
         return Ok(unsafe { Owned::from_raw(kept) });
     }
     // SAFETY: a new reference, or null with an exception.
     unsafe { Owned::from_result(py, ffi::PyContext_New()) }
 }
 
-/// Whether nobody can tell a context, of which the caller has the only reference
-/// that it knows of, from a new one: it is empty, and nobody else refers to it,
-/// not even weakly. False without one.
+/// Whether nobody can tell a context from a new one: it is empty, and the caller's
+/// reference is the only one, even counting weak ones. False for null.
 #[inline]
 pub(crate) fn is_as_new(_py: Python<'_>, context: *mut ffi::PyObject) -> bool {
     if context.is_null() {
@@ -69,7 +68,7 @@ pub(crate) fn is_as_new(_py: Python<'_>, context: *mut ffi::PyObject) -> bool {
     }
 }
 
-/// Keeps a context that is as new for the next who needs an empty one.
+/// Keeps a context that [`is_as_new`] for a later call of [`empty`].
 #[inline]
 pub(crate) fn keep(_py: Python<'_>, context: Owned) {
     if KEPT.load(Ordering::Relaxed).is_null() {
@@ -80,7 +79,8 @@ pub(crate) fn keep(_py: Python<'_>, context: Owned) {
 /// Runs `body` inside `context`.
 ///
 /// # Errors
-/// RuntimeError where the context is entered already; the body did not run.
+/// RuntimeError if the context is entered already, when the body did not run, or if the
+/// body has left the thread in another one; what it returned is dropped then.
 // HOT: proto, call_soon
 #[inline]
 pub(crate) fn run<R>(
@@ -96,10 +96,9 @@ pub(crate) fn run<R>(
     let result = body();
     std::mem::forget(entered);
     // SAFETY: entered above.
-    let left = unsafe { ffi::PyContext_Exit(context) };
-    // Without the GIL two threads may have entered it at once, which CPython notices here in
-    // one of them. With it this cannot fail, since the body leaves what it enters.
-    if cfg!(Py_GIL_DISABLED) && left < 0 {
+    if unsafe { ffi::PyContext_Exit(context) } < 0 {
+        // C code of the program has entered another one and stayed there; or, without the
+        // GIL, two threads have entered this one at once.
         return Err(not_left(py, result));
     }
     Ok(result)

@@ -1,10 +1,10 @@
-//! Classes that extend a class of asyncio's and keep a Rust value behind it.
+//! Classes that extend one of asyncio's classes with a Rust value.
 //!
 //! PyO3 cannot derive from a class written in Python, and its methods collect
-//! arguments into a tuple where there are keywords. So handles and transports
-//! are heap types of our own: the memory starts with the base class's slots,
-//! a Rust value follows, and each method is a fastcall function. A panic in a
-//! method becomes `SystemError`.
+//! arguments into a tuple if there are keywords. So handles and transports are
+//! heap types of our own: the memory starts with the base class's slots, a Rust
+//! value follows, and each method is a fastcall function. A panic in a method
+//! becomes `SystemError`.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -84,7 +84,7 @@ pub(crate) fn answer(py: Python<'_>, body: impl FnOnce() -> PyResult<Owned>) -> 
 }
 
 #[cold]
-pub(crate) fn raise_panic(py: Python<'_>, payload: &(dyn Any + Send)) {
+fn raise_panic(py: Python<'_>, payload: &(dyn Any + Send)) {
     let text = payload
         .downcast_ref::<&str>()
         .map(ToString::to_string)
@@ -181,22 +181,22 @@ pub(crate) unsafe trait NativeClass: Sized {
     const NAME: &'static CStr;
     /// Size of the base class's part of the memory.
     const BASE_SIZE: usize;
-    /// Where the list of weak references is, where the base has none.
+    /// Offset of the weak reference list, if the base has none.
     const WEAKLIST: Option<usize>;
-    /// Where the attribute dictionary is, where the base has none.
+    /// Offset of the attribute dictionary, if the base has none.
     const DICT: Option<usize>;
     /// Whether Python code may derive from it.
     const SUBCLASSABLE: bool;
-    /// Where the function for calls is, where instances can be called.
+    /// Offset of the vectorcall function, if instances can be called.
     const VECTORCALL: Option<usize> = None;
-    /// Flags of the type besides the usual ones.
+    /// Additional type flags.
     const FLAGS: c_ulong = 0;
 
-    /// Slots of its own, such as those of an awaitable.
+    /// Additional type slots, such as those of an awaitable.
     fn slots() -> Vec<ffi::PyType_Slot> {
         Vec::new()
     }
-    /// Attributes that are slots of the memory.
+    /// Attributes that are read directly from the memory.
     fn members() -> Vec<ffi::PyMemberDef> {
         Vec::new()
     }
@@ -315,7 +315,7 @@ unsafe extern "C" fn dealloc<T: NativeClass>(this: *mut ffi::PyObject) {
         end::<T>(this);
     }
     #[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
-    // SAFETY: as above; every class of ours is collected.
+    // SAFETY: as above; every class of ours takes part in garbage collection.
     unsafe {
         trashcan::end(this, end::<T>);
     }
@@ -351,13 +351,13 @@ pub(crate) unsafe fn new_untracked<T>(class: &Bound<'_, PyType>) -> PyResult<Own
     // SAFETY: the class takes part in garbage collection; a new reference or null.
     let object = unsafe { Owned::from_result(py, ffi::PyObject_GC_New(class.as_type_ptr()))? };
     let rest = size_of::<T>() - size_of::<ffi::PyObject>();
-    // SAFETY: the memory of a `T` behind its header, which nobody has seen.
+    // SAFETY: the memory of a `T` after its header, which nobody else has seen.
     unsafe { object.as_ptr().add(1).cast::<u8>().write_bytes(0, rest) };
     Ok(object)
 }
 
-/// The memory of one dead instance, for the next of its class: for objects
-/// that live so shortly that the allocator is most of their cost.
+/// The memory of one dead instance, kept for the next of its class. For objects so
+/// short-lived that the allocator is most of their cost.
 pub(crate) struct Reserve(AtomicPtr<ffi::PyObject>);
 
 impl Reserve {
@@ -404,7 +404,7 @@ impl Reserve {
         unsafe { ffi::Py_DECREF(class.cast()) };
     }
 
-    /// What was kept. The GIL keeps others out; without it nothing is kept.
+    /// Swaps the kept memory. The GIL protects it; without the GIL nothing is kept.
     #[inline]
     fn exchange(&self, new: *mut ffi::PyObject) -> *mut ffi::PyObject {
         let old = self.0.load(Ordering::Relaxed);

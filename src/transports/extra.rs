@@ -58,6 +58,25 @@ pub(crate) fn get<'py, I: Interior>(
     }
 }
 
+/// Notes the addresses that only Python's socket can convert while there is a connection
+/// to ask; asyncio lets a `peername` that was given stand.
+pub(crate) fn note_names<I: Interior>(
+    py: Python<'_>,
+    inside: &Inside<'_>,
+    transport: &Transport<I>,
+) -> PyResult<()> {
+    let is_other = |address| matches!(address, Some(Address::Other));
+    let (sockname, peername) =
+        transport.with(inside, |inner| (is_other(inner.local()), is_other(inner.peer())));
+    if sockname {
+        name_by_python(py, inside, transport, "sockname")?;
+    }
+    if peername && !extra_dict(py, transport)?.contains("peername")? {
+        name_by_python(py, inside, transport, "peername")?;
+    }
+    Ok(())
+}
+
 /// An address of a family that only Python's socket can convert; stored for next time.
 #[cold]
 fn name_by_python<'py, I: Interior>(

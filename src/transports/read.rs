@@ -24,6 +24,9 @@ pub(crate) const MAX_DELIVERY: usize = 256 * 1024;
 /// Reads that are expected to bring more bytes go straight into an object of their
 /// own; smaller ones are cheaper to receive into the ring and copy.
 const LARGE_READ: u32 = 32 * 1024;
+/// The same if the protocol lets go of what it gets: its memory is used again, so
+/// nothing is allocated.
+const LARGE_READ_REUSED: u32 = 8 * 1024;
 
 /// How a protocol takes data, decided when the protocol is set. Its method is looked
 /// up for each delivery, as in asyncio: a protocol may assign itself another one.
@@ -170,7 +173,8 @@ pub(crate) fn receive(
     inner: &mut Inner,
 ) -> Result<Incoming, Failed> {
     let Some(fd) = inner.fd() else { return Ok(Incoming::Nothing) };
-    if inner.expected > LARGE_READ {
+    let large = if inner.state.keeps { LARGE_READ } else { LARGE_READ_REUSED };
+    if inner.expected > large {
         return receive_large(py, state, inner);
     }
     let Some(ring) = &mut state.ring else { return Ok(Incoming::Nothing) };
@@ -192,7 +196,7 @@ pub(crate) fn receive(
     // SAFETY: the kernel has just written `length` bytes to the front of the ring.
     #[allow(unsafe_code)]
     let filled = unsafe { ring.filled(length) };
-    if length == READ_RING_BYTES && !hidden {
+    if length == READ_RING_BYTES {
         // A full ring means that more waits: both are joined into one delivery.
         let mut large = state.spare.filling(py, MAX_DELIVERY)?;
         large.begin_with(filled);

@@ -22,7 +22,7 @@ use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 pub(crate) use crate::transports::shape::TransportRef;
-use crate::transports::{batch, begin, cork, read, write};
+use crate::transports::{batch, begin, cork, extra, read, write};
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
 pub(crate) struct Chunk(pub(crate) Owned);
@@ -292,6 +292,9 @@ pub(crate) fn make(
     let (token, displaced) = inside.with(|state| claim(state, number, Source::Stream(held)));
     transport.get().with(&inside, |inner| inner.token = Some(token));
     displaced.settle(py)?;
+    if transport.get().with(&inside, |inner| matches!(inner.local, Some(Address::Other))) {
+        extra::note_names(py, &inside, transport.get())?;
+    }
     begin::begin(py, this, &transport, &connection_made, parts.waiter)?;
     Ok(transport)
 }

@@ -28,6 +28,8 @@ enum Outcome {
     /// It has to wait for room: flow control looks at the queue.
     Waiting,
     Failed(std::io::Error),
+    /// A part was sent, and there is no memory for the rest.
+    Truncated(PyErr),
     /// The connection is gone: the write is counted and dropped.
     Lost(u32),
     EofWritten,
@@ -50,8 +52,7 @@ pub(crate) fn write(
 ) -> PyResult<()> {
     let outcome = match bytes::exact(data) {
         Some(content) => {
-            let keep = || Ok(Owned::from(data));
-            try_write(inside, transport, content, keep)?
+            try_write(inside, transport, content, |sent| Ok((Owned::from(data), sent)))?
         }
         None => {
             check_type(data)?;
@@ -59,7 +60,7 @@ pub(crate) fn write(
             let view = buffer::View::readable_any(&mut room, data)?;
             let content = view.bytes();
             // The caller may change its memory later: what waits is a copy.
-            try_write(inside, transport, content, || bytes::copy(py, content))?
+            try_write(inside, transport, content, |sent| copy_rest(py, content, sent))?
         }
     };
     match outcome {
@@ -78,19 +79,26 @@ pub(crate) fn write_slice(
     transport: &StreamTransport,
     data: &[u8],
 ) -> PyResult<()> {
-    match try_write(inside, transport, data, || bytes::copy(py, data))? {
+    match try_write(inside, transport, data, |sent| copy_rest(py, data, sent))? {
         Outcome::Done => Ok(()),
         outcome => settle(py, this, inside, transport, outcome),
     }
 }
 
-/// Sends or queues `content`. `keep` makes an exact `bytes` of all of it, for the queue.
+/// What is not sent yet, as an exact `bytes` for the queue.
+#[cold]
+fn copy_rest(py: Python<'_>, content: &[u8], sent: usize) -> PyResult<(Owned, usize)> {
+    Ok((bytes::copy(py, content.get(sent..).unwrap_or_default())?, 0))
+}
+
+/// Sends or queues `content`. `keep(sent)` makes an exact `bytes` for the queue, and says
+/// where in it the part begins that is not sent yet.
 #[inline]
 fn try_write(
     inside: &Inside<'_>,
     transport: &StreamTransport,
     content: &[u8],
-    keep: impl FnOnce() -> PyResult<Owned>,
+    keep: impl FnOnce(usize) -> PyResult<(Owned, usize)>,
 ) -> PyResult<Outcome> {
     inside.with(|state| {
         transport.with(inside, |inner| {
@@ -111,20 +119,25 @@ fn try_write(
             state.metrics.bytes_sent += content.len() as u64;
             state.metrics.messages_sent += 1;
             if !inner.queue.is_empty() {
-                inner.queue.push(Chunk(keep()?));
+                inner.queue.push(Chunk(keep(0)?.0));
                 return Ok(if inner.state.corked { Outcome::Corked } else { Outcome::Waiting });
             }
             if corks {
-                inner.queue.push(Chunk(keep()?));
+                inner.queue.push(Chunk(keep(0)?.0));
                 return Ok(Outcome::Corked);
             }
             let Some(fd) = inner.fd() else { return Ok(Outcome::Done) };
             match stream::send(fd, content) {
                 Ok(sent) if sent == content.len() => Ok(Outcome::Done),
-                Ok(sent) => {
-                    inner.queue.push_partial(Chunk(keep()?), sent);
-                    Ok(Outcome::Waiting)
-                }
+                Ok(sent) => match keep(sent) {
+                    Ok((rest, begin)) => {
+                        inner.queue.push_partial(Chunk(rest), begin);
+                        Ok(Outcome::Waiting)
+                    }
+                    // What is written next would stand where the rest belongs.
+                    Err(error) if sent > 0 => Ok(Outcome::Truncated(error)),
+                    Err(error) => Err(error),
+                },
                 Err(error) => Ok(Outcome::Failed(error)),
             }
         })
@@ -148,6 +161,7 @@ fn settle(
             let error = errors::os_error(py, &error);
             write_failed(py, this, inside, transport, error)
         }
+        Outcome::Truncated(error) => write_failed(py, this, inside, transport, error),
         Outcome::Lost(count) => {
             if count >= SILENT_WRITES_AFTER_LOSS {
                 let logger = Imports::get(py)?.logger.bind(py);

@@ -162,3 +162,48 @@ def test_what_was_handled_around_a_report_stays_in_no_generator(loop: Any) -> No
     assert next(steps, "done") == "done"
     assert seen == [None]
     loop._ready.clear()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="the two halves are of 3.13")
+def test_a_loop_with_a_run_forever_of_its_own_takes_one_turn_at_a_time(
+    loop_factory: Any,
+) -> None:
+    """As toolkits do that draw between two turns."""
+
+    class Drawing(type(loop_factory())):  # type: ignore[misc]
+        frames = 0
+
+        def run_forever(self) -> None:
+            self._run_forever_setup()
+            try:
+                while not self._stopping:
+                    self._run_once()
+                    self.frames += 1
+            finally:
+                self._run_forever_cleanup()
+
+    async def ten_turns() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    loop = Drawing()
+    try:
+        loop.run_until_complete(ten_turns())
+        assert loop.frames >= 10
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("in_debug_mode", [False, True])
+def test_the_class_of_futures_may_be_another_one(
+    loop: Any, monkeypatch: pytest.MonkeyPatch, in_debug_mode: bool
+) -> None:
+    class Future(asyncio.Future):  # type: ignore[type-arg]
+        pass
+
+    loop.set_debug(in_debug_mode)
+    before = type(loop.create_future())
+    monkeypatch.setattr(asyncio.futures, "Future", Future)
+    assert type(loop.create_future()) is Future
+    monkeypatch.undo()
+    assert type(loop.create_future()) is before

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import importlib
+import inspect
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -383,3 +386,45 @@ def test_what_is_no_signal_is_refused_beside_other_loops(loop: Loop, loop_factor
             loop.remove_signal_handler(1000)
     finally:
         other.close()
+
+
+def test_signals_outlive_a_keyboard_interrupt_that_came_with_them(loop: Loop) -> None:
+    """Both are pending when the loop looks: no line of Python runs in between."""
+    calls: list[Any] = []
+    kill = ctypes.CDLL(None).kill
+    loop.add_signal_handler(signal.SIGUSR1, calls.append, 1)
+    loop.add_signal_handler(signal.SIGUSR2, calls.append, 2)
+    for number in (signal.SIGUSR1, signal.SIGINT, signal.SIGUSR2):
+        loop.call_soon(kill, os.getpid(), number)
+    loop.call_later(5, loop.stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    loop.run_until_complete(asyncio.wait_for(eventually(lambda: len(calls) == 2), 5))
+    assert sorted(calls) == [1, 2]
+
+
+def test_handlers_added_during_a_run_are_heard_after_it_whoever_listened_before(
+    loop: Loop,
+) -> None:
+    theirs, listener = socket.socketpair()
+    with theirs, listener:
+        listener.setblocking(False)
+        signal.set_wakeup_fd(listener.fileno())
+        try:
+            calls: list[Any] = []
+
+            async def add() -> None:
+                loop.add_signal_handler(signal.SIGUSR1, calls.append, 1)
+
+            loop.run_until_complete(add())
+            os.kill(os.getpid(), signal.SIGUSR1)
+            loop.run_until_complete(asyncio.wait_for(eventually(lambda: calls), 5))
+            loop.remove_signal_handler(signal.SIGUSR1)
+        finally:
+            signal.set_wakeup_fd(-1)
+
+
+def test_a_closed_loop_has_no_signal_socket(loop: Any) -> None:
+    loop.close()
+    assert loop._csock is None
+    assert inspect.getmembers(loop)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.net import LOOPBACK, connected, receive_exactly, settled
+from tests.support.programs import output_of
 from tests.support.protocols import Recorder
 from tests.support.tls import client_context, server_context
 
@@ -260,3 +261,62 @@ def test_a_writer_that_another_threads_collector_finds_is_closed(loop: Loop, way
         loop.run_until_complete(main())
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537, 100_000])
+def test_what_came_with_the_end_is_delivered_whole(loop: Loop, size: int) -> None:
+    """So who answers and closes leaves nothing unread, which would reset the peer."""
+    deliveries: list[int] = []
+
+    class Answering(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            deliveries.append(len(data))
+            self.transport.write(b"ok")
+            self.transport.close()
+
+    async def main() -> None:
+        ours, peer = socket.socketpair()
+        with peer:
+            ours.setblocking(False)
+            peer.settimeout(5)
+            peer.sendall(bytes(size))
+            peer.shutdown(socket.SHUT_WR)
+            await loop.create_connection(Answering, sock=ours)
+            await settled()
+            assert deliveries == [size]
+            assert peer.recv(10) == b"ok"
+            assert peer.recv(10) == b""
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space")
+@pytest.mark.flavours("tokioloop", reason="asyncio keeps a reference, or stays open")
+def test_a_write_whose_rest_cannot_be_kept_is_the_end_of_the_connection(flavour: Any) -> None:
+    """A part has been sent: whatever was written next would stand in its place."""
+    program = """
+        import asyncio, mmap, resource, socket
+
+        class Protocol(asyncio.Protocol):
+            def connection_lost(self, error):
+                print(type(error).__name__)
+
+        async def main():
+            ours, peer = socket.socketpair()
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: None)
+            ours.setblocking(False)
+            transport, protocol = await loop.create_connection(Protocol, sock=ours)
+            large = memoryview(mmap.mmap(-1, 1 << 29))
+            used = int(open("/proc/self/statm").read().split()[0]) * mmap.PAGESIZE
+            resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+            transport.write(large)
+            print(transport.is_closing())
+            await asyncio.sleep(0)
+
+        new_loop().run_until_complete(main())
+        """
+    assert output_of(flavour, program) == "True\nMemoryError\n"

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import gc
 import inspect
+import io
 import sys
 import types
 import weakref
@@ -231,8 +232,8 @@ def test_inspect_takes_it_for_the_coroutine_it_stands_for(loop: Loop) -> None:
             assert inspect.iscoroutine(coroutine)
             assert isinstance(coroutine, types.CoroutineType)
             assert loop.get_debug() or coroutine.cr_origin is None
+            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
             if sys.version_info >= (3, 11):
-                assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
                 assert not coroutine.cr_suspended
             coroutine.close()
             assert coroutine.cr_code.co_name == coroutine.__name__
@@ -242,15 +243,17 @@ def test_inspect_takes_it_for_the_coroutine_it_stands_for(loop: Loop) -> None:
         await asyncio.sleep(0)
         coroutine = task.get_coro()
         assert "done" not in repr(task)
-        if sys.version_info >= (3, 11):
-            assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
-            frame = coroutine.cr_frame
-            assert frame.f_code.co_name == "read"
-            assert frame.f_code.co_filename == coroutine.cr_code.co_filename
-            assert frame.f_lineno >= coroutine.cr_code.co_firstlineno
-            assert frame.f_back is None
-            assert [frame.f_code.co_name for frame in task.get_stack()] == ["read"]
-            assert f"{coroutine.cr_code.co_filename}:" in repr(task)
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+        frame = coroutine.cr_frame
+        assert frame.f_code.co_name == "read"
+        assert frame.f_code.co_filename == coroutine.cr_code.co_filename
+        assert frame.f_lineno >= coroutine.cr_code.co_firstlineno
+        assert frame.f_back is None
+        assert [frame.f_code.co_name for frame in task.get_stack()] == ["read"]
+        assert f"{coroutine.cr_code.co_filename}:" in repr(task)
+        shown = io.StringIO()
+        task.print_stack(file=shown)
+        assert "in read" in shown.getvalue()
         peer.sendall(b"x")
         await task
         assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
@@ -446,5 +449,22 @@ def test_results_have_no_stray_references(loop: Loop) -> None:
         await echo(40)
         after = [sys.getrefcount(each) for each in (reader, writer, None, writer.transport)]
         assert all(abs(now - then) < 20 for now, then in zip(after, before, strict=True))
+
+    run(loop, converse)
+
+
+def test_it_can_be_referred_to_weakly(loop: Loop) -> None:
+    async def converse(reader: Any, writer: Any, peer: Any) -> None:
+        for make in (lambda: reader.read(1), writer.drain):
+            dead: list[object] = []
+            for _ in range(3):  # The memory of one serves the next.
+                coroutine = make()
+                weak = weakref.ref(coroutine, dead.append)
+                assert weak() is coroutine
+                coroutine.close()
+                del coroutine
+                gc.collect()
+                assert weak() is None
+                assert dead.pop() is weak
 
     run(loop, converse)

@@ -193,7 +193,9 @@ def test_lines_by_iteration(loop: Loop) -> None:
         ("readline", (), "readuntil"),
     ],
 )
-def test_two_reads_at_once(loop: Loop, method: str, args: Any, name: str) -> None:
+def test_a_second_read_while_one_waits_is_refused(
+    loop: Loop, method: str, args: Any, name: str
+) -> None:
     async def converse(reader: Any, _writer: Any, peer: socket.socket) -> None:
         first = asyncio.ensure_future(reader.read(10))
         await asyncio.sleep(0)

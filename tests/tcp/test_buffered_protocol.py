@@ -140,7 +140,7 @@ class TestErrors:
         assert report["message"] == "Fatal error: protocol.get_buffer() call failed."
         return error
 
-    def test_an_empty_buffer(self, loop, side, loop_errors):
+    def test_an_empty_buffer_is_fatal(self, loop, side, loop_errors):
         error = self.lost_with(loop, side, loop_errors, bytearray)
         assert isinstance(error, RuntimeError)
         assert str(error) == "get_buffer() returned an empty buffer"
@@ -156,7 +156,7 @@ class TestErrors:
         error = self.lost_with(loop, side, loop_errors, lambda: answer)
         assert isinstance(error, TypeError)
 
-    def test_a_read_only_buffer(self, loop, side, loop_errors):
+    def test_a_read_only_buffer_is_fatal(self, loop, side, loop_errors):
         immutable = bytes(10)
 
         class Broken(BufferedRecorder):

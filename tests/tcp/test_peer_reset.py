@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_while_idle(loop, side):
+def test_a_reset_of_an_idle_connection_is_told(loop, side):
     async def main():
         async with connected(side) as (transport, protocol, peer):
             reset(peer)
@@ -28,7 +28,7 @@ def test_while_idle(loop, side):
     loop.run_until_complete(main())
 
 
-def test_after_data(loop, side):
+def test_a_reset_after_data_is_told(loop, side):
     async def main():
         async with connected(side) as (_transport, protocol, peer):
             peer.sendall(b"data")
@@ -155,7 +155,7 @@ def test_after_the_peers_end_of_file_a_write_finds_out(loop, side):
     loop.run_until_complete(main())
 
 
-def test_in_connection_made(loop, side):
+def test_a_reset_before_connection_made_returns_is_told(loop, side):
     """The connection was there and is gone again when the protocol hears of it."""
 
     async def main():
@@ -169,7 +169,7 @@ def test_in_connection_made(loop, side):
     loop.run_until_complete(main())
 
 
-def test_in_data_received(loop, side):
+def test_a_reset_before_data_received_returns_is_told(loop, side):
     class ResetByPeer(Recorder):
         def data_received(self, data):
             super().data_received(data)

@@ -350,3 +350,20 @@ def test_a_family_that_only_python_knows_has_its_names(loop):
         await settled()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop know no such transport")
+@pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="netlink is Linux")
+def test_the_names_of_such_a_family_outlive_the_connection(loop):
+    async def main():
+        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        sock.bind((0, 0))
+        own = sock.getsockname()
+        given = {"peername": "as given"}
+        transport = loop._make_socket_transport(sock, Recorder(), extra=given)
+        transport.abort()
+        await settled()
+        assert transport.get_extra_info("sockname") == own
+        assert transport.get_extra_info("peername") == "as given"
+
+    loop.run_until_complete(main())

@@ -248,7 +248,7 @@ class TestWhatMayBeWritten:
 
         loop.run_until_complete(main())
 
-    def test_nothing_is_nothing(self, loop, side):
+    def test_writing_no_bytes_sends_nothing(self, loop, side):
         async def main():
             async with connected(side) as (transport, _protocol, peer):
                 transport.write(b"")

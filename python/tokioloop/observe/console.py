@@ -46,8 +46,8 @@ _KINDS = 1000
 _open: weakref.WeakValueDictionary[str, Console] = weakref.WeakValueDictionary()
 
 # Loops of several threads open their consoles one after the other: until a loop listens on the path
-# that it has chosen, the path is free for others, or looks like one that was left behind. Reentrant,
-# because the collector may close another loop meanwhile.
+# that it has chosen, the path is free for others, or looks like one that was left behind.
+# Reentrant, because the collector may close another loop meanwhile.
 _opening = threading.RLock()
 
 

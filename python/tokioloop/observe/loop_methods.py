@@ -1,4 +1,4 @@
-"""The methods of `TokioLoop` for looking at it; what they need is imported on use."""
+"""The methods of `TokioLoop` for observing it; what they need is imported on use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _console_wanted = os.environ.get(_CONSOLE_VARIABLE, "0") not in ("", "0")
 
 
 class ObservedLoop(asyncio.SelectorEventLoop):
-    """What a loop tells about itself."""
+    """The part of a loop that reports about the loop."""
 
     _thread_id: int | None
     _stall_timeout: float
@@ -36,11 +36,20 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     def metrics(self) -> dict[str, Any]:
         """Return the loop's figures by name; see docs/observability.md.
 
-        Counters count from the loop's making, times are in seconds, sizes in
-        bytes. Callbacks and turns are measured only while somebody asks for
-        it: `slow_callback`, measure(), or a console. Another thread than the
-        one that runs the loop gets the figures of the loop's next turn, and
-        concurrent.futures.TimeoutError where none comes within a second.
+        Counters start when the loop is made. Times are in seconds, sizes in bytes. The
+        durations of callbacks and turns are measured only with `slow_callback`, after
+        measure(), or while a console is attached.
+
+        Any thread may call this. A thread other than the one that runs the loop gets the
+        figures of the loop's next turn.
+
+        Raises concurrent.futures.TimeoutError if that does not come within a second.
+
+        >>> import tokioloop
+        >>> loop = tokioloop.new_event_loop()
+        >>> loop.metrics()["turns"]
+        0
+        >>> loop.close()
         """
         if self._thread_id not in (None, threading.get_ident()):
             from tokioloop.observe.figures import PATIENCE, ask
@@ -50,9 +59,17 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         return figures
 
     def measure(self, enabled: bool = True) -> None:
-        """Measure how long callbacks and turns take, for metrics().
+        """Measure how long callbacks and turns take, for metrics(), or stop measuring.
 
         It costs a reading of the clock per callback, and is off by default.
+
+        >>> import asyncio, tokioloop
+        >>> loop = tokioloop.new_event_loop()
+        >>> loop.measure()
+        >>> loop.run_until_complete(asyncio.sleep(0))
+        >>> loop.metrics()["callback_duration_seconds"]["count"] > 0
+        True
+        >>> loop.close()
         """
         self._measured = enabled
         _core.observe(self, enabled, bool(self._accounts))
@@ -60,13 +77,13 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     def start_console(self, path: str | None = None) -> str:
         """Open the Unix socket that `python -m tokioloop top` attaches to.
 
-        Only processes of the same user, and root, may attach. Returns the socket's path, which
-        is `path` or one in a directory of the user's own; that of the console there
-        is where one is open already. `TOKIOLOOP_CONSOLE=1` in the environment does
-        this for every loop.
+        Only processes of the same user, and root, may attach. Returns the socket's path as a
+        str: `path`, or by default one in a directory of the user's own. If a console is open
+        already, it stays, and its path is returned. `TOKIOLOOP_CONSOLE=1` in the environment
+        opens one for every loop that runs.
 
-        Raises RuntimeError for a loop that is closed or that another thread runs,
-        OSError where the socket cannot be made.
+        Raises RuntimeError for a loop that is closed or that another thread runs, OSError if
+        the socket cannot be made.
 
         >>> import tokioloop
         >>> loop = tokioloop.TokioLoop()
@@ -83,9 +100,17 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         return self._console.path
 
     def stop_console(self) -> None:
-        """Close the console's socket and whoever is attached to it.
+        """Close the console's socket and disconnect its clients; close() does so as well.
 
         Raises RuntimeError while another thread runs the loop.
+
+        >>> import os, tokioloop
+        >>> loop = tokioloop.new_event_loop()
+        >>> path = loop.start_console()
+        >>> loop.stop_console()
+        >>> os.path.exists(path)
+        False
+        >>> loop.close()
         """
         self._check_runner("stop_console")
         console, self._console = self._console, None
@@ -95,12 +120,12 @@ class ObservedLoop(asyncio.SelectorEventLoop):
     def install_dump_signal(self, signum: int, *, track_ages: bool = False) -> None:
         """Print what every task waits for when a signal comes; see dump_tasks().
 
-        `track_ages` notes when each task is made from now on, which costs a
-        dictionary entry per task. What handled the signal before is called
-        afterwards; a dump that fails is told to the loop's exception handler.
+        `signum` is a signal's number. `track_ages` (bool) notes when each task is made from
+        now on, which costs a dictionary entry per task. The signal's previous handler is
+        called afterwards. If a dump fails, the loop's exception handler is told.
 
-        Raises ValueError in another thread than the main one, or where there is
-        no such signal, and OSError for one that cannot be caught.
+        Raises ValueError on another thread than the main one, or if there is no such signal,
+        and OSError for a signal that cannot be caught.
 
         >>> import signal, tokioloop
         >>> loop = tokioloop.new_event_loop()
@@ -139,7 +164,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
             )
 
     def _try_console(self) -> None:
-        """Open the console that the environment asks for; a program must not fail for it."""
+        """Open the console that the environment asks for; a failure is only logged."""
         try:
             self.start_console()
         except OSError as error:
@@ -155,7 +180,7 @@ class ObservedLoop(asyncio.SelectorEventLoop):
         _core.observe(self, self._measured, bool(self._accounts))
 
     def _callback_ran(self, subject: Any, seconds: float, is_slow: bool) -> None:
-        """A callback has ended that somebody wants to know of."""
+        """Account for a callback that has ended, and report it if it is slow."""
         for account in self._accounts or ():
             account(subject, seconds)
         if is_slow:

@@ -1,8 +1,8 @@
 """The figures and slow callbacks through `opentelemetry-api`.
 
-OpenTelemetry has no histogram that is read instead of written, so a histogram
-here is three counters: `.count`, `.sum`, and `.bucket` with the upper bound in
-the attribute `le`, added up as in Prometheus.
+OpenTelemetry has no observable histogram, so a histogram here is three counters:
+`.count`, `.sum`, and `.bucket` with the upper bound in the attribute `le`, cumulative as
+in Prometheus.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tokioloop.observe.figures import (
 
 __all__ = ["instrument"]
 
-# Seconds for which one look at the loops serves: an export reads every instrument in a row.
+# Seconds for which figures are used again: an export reads every instrument in a row.
 _FRESH = 0.25
 
 _instrumented: list[tuple[Any, Any]] = []
@@ -128,7 +128,7 @@ def _record(tracer: trace.Tracer, report: slow.SlowCallback, task: Any) -> None:
 
 
 def _call_graph(task: Any) -> str:
-    """Who awaits the task, where the interpreter knows (3.14), and what it awaits."""
+    """Return what the task awaits and, if the interpreter knows (3.14), who awaits the task."""
     if sys.version_info >= (3, 14) and not task.done():
         import asyncio
 

@@ -1,9 +1,9 @@
-"""Running `perf` so that Python and Rust frames stand in one stack.
+"""Runs `perf` so that Python and Rust frames are in one stack.
 
-Which way leads there depends on the interpreter: one that was compiled with
-frame pointers is unwound by them, through the perf trampoline (`-X perf`, 3.12);
-another needs unwinding by DWARF, for which 3.13 describes its trampolines
-(`-X perf_jit`). Before 3.12 there are no Python frames to be seen.
+How depends on the interpreter. One that was compiled with frame pointers is unwound by
+them, with the perf trampoline (`-X perf`, 3.12). Another needs unwinding by DWARF, for
+which 3.13 describes its trampolines (`-X perf_jit`). Before 3.12, Python frames cannot
+be seen.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tokioloop.observe import stacks
 
 __all__ = ["PerfUnavailable", "Recorder"]
 
-# Where the counters of the processor are out of reach, the kernel's clock interrupts instead.
+# Tried in this order: without access to the processor's counters, the kernel's clock samples.
 _EVENTS = ("cycles", "cpu-clock", "cycles:u", "cpu-clock:u")
 # Bytes of stack that are copied per sample for unwinding by DWARF.
 _STACK_BYTES = 32 * 1024
 _PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
-# Where the interpreter describes its trampolines, whatever TMPDIR says, and the files' names:
-# its own, and the library per function that `perf inject` makes of a dump.
+# Where the interpreter describes its trampolines, whatever TMPDIR says, and the names of the files:
+# the interpreter's own, and the libraries, one per function, that `perf inject` makes of a dump.
 _MAPS = Path("/tmp")
 _MAP = re.compile(r"(?:perf-(\d+)\.map|jit-(\d+)\.dump|jitted-(\d+)-\d+\.so)")
 
@@ -48,10 +48,10 @@ class _Unwinding:
 
 
 class Recorder:
-    """One way of recording, found out once."""
+    """A way of recording that works here, determined once."""
 
     def __init__(self, frequency: int) -> None:
-        """Raise PerfUnavailable where nothing can be recorded."""
+        """Raise PerfUnavailable if nothing can be recorded."""
         perf = shutil.which("perf")
         if perf is None:
             raise PerfUnavailable(
@@ -109,7 +109,7 @@ class Recorder:
     def read(self, data: Path, below: str | None = None) -> stacks.Profile:
         """Unwind what was recorded; `below` as for `stacks.parse`.
 
-        What the interpreter and perf have left in /tmp for that is removed.
+        Removes the files that the interpreter and perf have left in /tmp for that.
         """
         if self._unwinding.needs_inject:
             injected = data.with_suffix(".jit")
@@ -137,7 +137,7 @@ class Recorder:
                 command += [f"--output={directory}/probe", "--", "true"]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode == 0:
-                    # perf takes the clock by itself where there are no counters.
+                    # Without counters perf takes the clock by itself, so it is asked.
                     list_command = [self._perf, "evlist", f"--input={directory}/probe"]
                     listed = subprocess.run(list_command, capture_output=True, text=True)
                     return (listed.stdout.splitlines() or [event])[0].strip()
@@ -156,9 +156,10 @@ class Recorder:
 
 
 def _noting_pids(lines: Iterable[str], pids: set[str]) -> Iterator[str]:
-    """Hand on what `perf script` writes, and note whose samples they are."""
+    """Pass on what `perf script` writes, and note the processes of the samples."""
     for line in lines:
-        # Above the frames of a sample, each of which ends with a place: `python3.13  4711`.
+        # The first line of a sample ends with a number (`python3.13  4711`), those of its frames
+        # with a place.
         last = line.rstrip().rpartition(" ")[2]
         if last.isdecimal():
             pids.add(last)

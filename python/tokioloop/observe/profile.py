@@ -32,7 +32,7 @@ _HOW_TO_INSTALL = (
 )
 # Percent of the width below which a frame is not drawn: nobody sees it, and files stay small.
 _NARROWEST = 0.1
-# A workload starts, and ends, by itself; this is for one that does not.
+# How long to wait for a workload that does not start, or end, by itself.
 _GRACE_SECONDS = 30.0
 
 
@@ -67,10 +67,10 @@ def run(options: argparse.Namespace) -> int:
         _check(options)
         recorder = Recorder(options.frequency)
         notes = [*recorder.notes, *_build_notes(recorder)]
-        # Before the recording, which would be lost.
+        # Made before the recording, which would be lost if this failed.
         options.output.mkdir(parents=True, exist_ok=True)
         profile = _record(options, recorder, options.loop)
-        # Before anything is written: the earlier profile may be in the same directory.
+        # Read before anything is written: the earlier profile may be in the same directory.
         baseline = _baseline(options, recorder)
         _write(options.output, profile, notes)
         if baseline is not None:
@@ -118,9 +118,9 @@ def _record(options: argparse.Namespace, recorder: Recorder, loop: str) -> stack
 
 @contextlib.contextmanager
 def _interrupts_are_for_the_script() -> Iterator[None]:
-    """Wait on when Ctrl-C ends the script, which is how a service ends.
+    """Keep waiting when Ctrl-C ends the script, which is how a service is ended.
 
-    It goes to the script and to perf as well, which then writes what it has recorded.
+    The script gets the signal, and so does perf, which then writes what it has recorded.
     """
     before = signal.getsignal(signal.SIGINT)
     if callable(before):
@@ -155,7 +155,7 @@ def _record_workload(
         raise ProfileFailed(f"the workload did not end on {loop}") from None
     finally:
         if process.returncode is None:
-            # The workload has the pipe as well, which does not end with perf alone.
+            # Both are killed, since the workload has the pipe as well and would keep it open.
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     if process.returncode != 0:
@@ -163,7 +163,7 @@ def _record_workload(
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
-    """What a workload says when it has started; nothing where it does not come to it."""
+    """Return the line that a workload prints when it has started; empty if it does not start."""
     assert process.stdout is not None
     if not select.select([process.stdout], [], [], _GRACE_SECONDS)[0]:
         return ""
@@ -171,7 +171,7 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 
 
 def _baseline(options: argparse.Namespace, recorder: Recorder) -> str | None:
-    """The folded stacks to compare with, made now if another loop is meant."""
+    """Return the folded stacks to compare with, recorded now if another loop is named."""
     if options.compare is None:
         return None
     if options.compare in workloads.LOOPS:

@@ -1,7 +1,7 @@
 """Where the records of the Rust side enter `logging`; `src/logging.rs` calls it.
 
-`RUST_LOG` has already chosen what comes here. A program that has set up no
-logging at all sees it on stderr, as it would from a Rust program.
+`RUST_LOG` has already filtered what comes here. A program that has set up no logging at
+all sees the records on stderr, as it would from a Rust program.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _fallback.setFormatter(logging.Formatter("%(asctime)s %(levelname)-5s %(name)s: 
 
 
 def emit(name: str, level: int, message: str, created: float, file: str, line: int) -> None:
-    """Log a message that came up at `created`, in a line of Rust."""
+    """Log a message of Rust code, made at `created` (`time.time()`) by a line of a file."""
     logger = logging.getLogger(name)
     if not logger.isEnabledFor(level):
         return

@@ -1,8 +1,8 @@
 """Reports of slow callbacks in production: what, which task, where, how long.
 
-At most a few a second are written, and one a second of a kind: a service that
-is slow everywhere must not drown in its own reports. What was left out is
-counted in the next report of its kind.
+At most a few are written per second, and one per second of each kind: a service that is
+slow everywhere must not drown in its own reports. Those that were left out are counted
+in the next report of their kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _logger = logging.getLogger("tokioloop.slow")
 # Seconds between two reports of one kind, and reports a second of all kinds.
 _INTERVAL_OF_KIND = 1.0
 _REPORTS_PER_SECOND = 10
-# Kinds that are remembered; a program that has more makes them up as it runs.
+# Most kinds that are remembered; a program with more makes up names as it runs.
 _KINDS = 1000
 
 

@@ -18,7 +18,7 @@ _FRAME = re.compile(r"^\s+[0-9a-f]+ (?P<name>.*?) \((?P<place>[^()]*(?:\([^()]*\
 _PYTHON = "py::"
 _HASH = re.compile(r"::h[0-9a-f]{16}$")
 _INTERPRETER = re.compile(r"/(lib)?python3[^/]*$")
-# Part of the package, but what is profiled in the place of a user's program.
+# Part of the package, but profiled in place of a user's program.
 _WORKLOADS = os.path.join("tokioloop", "observe", "workloads.py")
 _STANDARD_LIBRARY = tuple(
     {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")} | {"<frozen"}
@@ -40,7 +40,7 @@ class Frame:
 
     @property
     def layer(self) -> str | None:
-        """Whose code it is; None for libraries that work for whoever calls them."""
+        """Whose code it is; None for libraries, which work for their callers."""
         if "kernel" in self.place or self.place.startswith("[guest"):
             return "kernel"
         if self.is_python:
@@ -59,7 +59,7 @@ class Frame:
 
     @property
     def label(self) -> str:
-        """The name in a flame graph. The ends choose colours: Python green, the kernel orange."""
+        """The name in a flame graph. Suffixes choose colours: Python green, the kernel orange."""
         if self.is_python:
             function, _, path = self.name.removeprefix(_PYTHON).partition(":")
             return f"{function} ({os.path.basename(path)})_[j]".replace(";", ":")
@@ -105,7 +105,7 @@ class Profile:
 
 
 def _layer(stack: list[Frame]) -> str:
-    """Whose time a sample is. What the interpreter does for the user's code is the user's."""
+    """Return whose time a sample is. What the interpreter does for user code is user code's."""
     for depth in range(len(stack) - 1, -1, -1):
         layer = stack[depth].layer
         if layer is None:
@@ -117,7 +117,7 @@ def _layer(stack: list[Frame]) -> str:
 
 
 def _runs(outer: list[Frame]) -> str:
-    """For whom the interpreter works: the innermost function in Python or Rust decides."""
+    """Return whom the interpreter works for: the innermost Python or Rust function decides."""
     for frame in reversed(outer):
         layer = frame.layer
         if frame.is_python:
@@ -130,8 +130,8 @@ def _runs(outer: list[Frame]) -> str:
 def parse(lines: Iterable[str], below: str | None = None) -> Profile:
     """Read the output of `perf script -F comm,pid,ip,sym,dso`.
 
-    With `below` only what the Python function of that name calls is kept,
-    unless it is nowhere to be seen.
+    With `below`, only what the Python function of that name calls is kept, unless no sample
+    has it.
     """
     everything, inner = Profile(), Profile()
     for stack in _stacks(lines):

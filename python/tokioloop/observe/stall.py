@@ -1,8 +1,7 @@
-"""A stall is named while it lasts: one thread that watches a loop's pulse.
+"""Reports a stall while it lasts: one thread watches a loop's pulse.
 
-The loop stores one number per turn and pays nothing else. The watcher is a
-Python thread: while code in C keeps the GIL the report waits for it, and then
-says for how long it had to.
+The loop stores one number per turn and pays nothing else. The watcher is a Python thread:
+while C code keeps the GIL, the report has to wait for it, and then says for how long.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ __all__ = ["Stall", "StallWatcher"]
 
 _logger = logging.getLogger("tokioloop.stall")
 
-# The pulse is read so often in each timeout: a stall is named at most this much late.
+# How often the pulse is read per timeout: a stall is reported that part of it late at most.
 _LOOKS_PER_TIMEOUT = 4
-# Seconds that threads are looked at for, to see which of them computes.
+# Seconds for which the CPU time of threads is measured, to see which of them computes.
 _SAMPLE = 0.02
-# One look may find a thread that holds the GIL off its processor.
+# How often: one measurement may find the thread that holds the GIL off its processor.
 _SAMPLES = 3
-# Seconds that the end of a run waits for a hook that still runs.
+# Most seconds that the end of a run waits for a hook that still runs.
 _FAREWELL = 1.0
-# Waiting longer than this for the GIL means that somebody had to be asked for it.
+# Seconds; a longer wait for the GIL means that another thread had to be asked for it.
 _GIL_CONTENDED = 0.003
 
 
@@ -99,7 +98,7 @@ class StallWatcher:
                     _logger.warning("the loop runs again after %.2f s", now - since)
                 seen, since, report_at = pulse, now, self._timeout
             elif now - since >= report_at:
-                # Once more each time that it has lasted twice as long.
+                # Reported again each time that it has lasted twice as long.
                 report_at = (now - since) * 2
                 self._report(now - since, waited_for_gil)
             began = time.monotonic()
@@ -151,7 +150,7 @@ class StallWatcher:
 
 
 def _cpu_times() -> dict[int, float]:
-    """Return the CPU seconds of each thread by its identity, where the system tells."""
+    """Return the CPU seconds of each thread by its identity, if the system reports them."""
     clock_of = getattr(time, "pthread_getcpuclockid", None)
     times: dict[int, float] = {}
     if clock_of is None:

@@ -20,7 +20,7 @@ __all__ = ["add_arguments", "run"]
 
 OK, UNREACHABLE, STUCK = 0, 1, 3
 
-# A loop that is late by so many intervals, and by so many seconds, is stuck.
+# A loop that is late by more than this many intervals and this many seconds is stuck.
 _LATE_INTERVALS = 3
 _LATE_SECONDS = 2.0
 
@@ -90,9 +90,9 @@ def _attach(pid: int, number: int) -> socket.socket:
 
 
 def _snapshots(attached: socket.socket, interval: float) -> Iterator[dict[str, Any] | float]:
-    """Yield snapshots as they come, and how late the next one is while it does not.
+    """Yield snapshots as they come and, while the next one is late, the seconds of silence.
 
-    Raises Ended where there will be none any more.
+    Raises Ended when no more will come.
     """
     try:
         attached.sendall(json.dumps({"interval": interval}).encode() + b"\n")
@@ -150,7 +150,7 @@ def _say(options: argparse.Namespace, status: int, state: str, text: str) -> int
 
 
 def _rates(before: dict[str, Any], now: dict[str, Any]) -> dict[str, float]:
-    """Per second, between two snapshots; lag and durations of the time between."""
+    """Return rates per second, lag and durations for the time between two snapshots."""
     seconds = max(now["time"] - before["time"], 1e-9)
     old, new = before["metrics"], now["metrics"]
     rates = {
@@ -247,7 +247,7 @@ def _size(count: float | None) -> str:
 
 
 def _short(line: str | None) -> str:
-    """Only the last two parts of a path; there is one screen."""
+    """Shorten a path to its last two parts, so that a line fits the screen."""
     if line is None:
         return ""
     path, _, rest = line.partition(":")

@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def run_profiled(loop: asyncio.AbstractEventLoop, coroutine: Awaitable[None]) -> None:
-    """Run what counts; a profile leaves out what is not called from here."""
+    """Run the workload; a profile has only what is called from here."""
     loop.run_until_complete(coroutine)
 
 
