@@ -32,8 +32,9 @@ PROFILING_FLAGS := -C force-frame-pointers=yes
 .PHONY: help bench bench-full metrics-cost test check lint cargo-test loom pytest checked \
         conformance conformance-here interop-programs memcheck build profiling profile setup tools linux fmt clean
 
-help:
-	@sed -n '2,6p' $(MAKEFILE_LIST) | sed 's/^# *//'
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "PYTHON=/path/to/python VENV=.venv-other chooses the interpreter for a new environment."
 
 # --- set-up -----------------------------------------------------------------
 
@@ -71,33 +72,34 @@ $(FLAME_TOOLS): | tools
 	cargo install --quiet --locked --debug inferno --root target/tools \
 	  --bin inferno-flamegraph --bin inferno-diff-folded
 
-setup: $(VENV)/.test-tools
+setup: $(VENV)/.test-tools ## the environment alone
 
 # --- builds -----------------------------------------------------------------
 
-build: $(VENV)/.build-tools
+# Quiet; a build that fails is run again, for its errors to be seen.
+build: $(VENV)/.build-tools ## build and install a release build
 	$(PY) -m maturin develop --quiet --release --skip-install-hint 2>/dev/null || $(PY) -m maturin develop --release
 
 # Symbols and frame pointers, for perf record -g.
-profiling: $(VENV)/.build-tools
+profiling: $(VENV)/.build-tools ## a build with frame pointers
 	RUSTFLAGS="$(PROFILING_FLAGS)" $(PY) -m maturin develop --profile profiling --target-dir target/profiling-build
 
 # --- the main job -----------------------------------------------------------
 
-bench: linux $(VENV)/.bench-tools build
+bench: linux $(VENV)/.bench-tools build ## set up, build, compare loops in under two minutes
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) perf/benchmark.py --quick
 
-bench-full: linux $(VENV)/.bench-tools build
+bench-full: linux $(VENV)/.bench-tools build ## every workload against every loop that installs
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) perf/benchmark.py --full
 
-profile: linux $(VENV)/.bench-tools $(FLAME_TOOLS) profiling
+profile: linux $(VENV)/.bench-tools $(FLAME_TOOLS) profiling ## flame graphs of a workload (WORKLOAD=stream)
 	cargo build --quiet --release -p tokioloop-load
 	$(PY) -m tokioloop profile --workload $(or $(WORKLOAD),proto)
 
 # What counting costs, against a build without counters.
-metrics-cost: linux $(VENV)/.bench-tools build
+metrics-cost: linux $(VENV)/.bench-tools build ## what counting for metrics() costs
 	cargo build --quiet --release -p tokioloop-load
 	rm -rf target/uncounted && mkdir -p target/uncounted
 	RUSTFLAGS="--cfg tokioloop_uncounted" $(PY) -m maturin build --quiet --release \
@@ -108,11 +110,11 @@ metrics-cost: linux $(VENV)/.bench-tools build
 
 # --- checks and tests -------------------------------------------------------
 
-test: check pytest
+test: check pytest ## set up, build, pass every check and test
 
-check: lint cargo-test loom
+check: lint cargo-test loom ## what needs no extension: lint, cargo-test, loom
 
-lint: $(VENV)/.test-tools
+lint: $(VENV)/.test-tools ## formatting, clippy, rustdoc, ruff, mypy
 	cargo fmt --all --check
 	cargo clippy --quiet $(CRATES) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p tokioloop-reactor
@@ -120,18 +122,18 @@ lint: $(VENV)/.test-tools
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-cargo-test: $(VENV)/.build-tools
+cargo-test: $(VENV)/.build-tools ## the Rust tests
 	cargo test --quiet $(CRATES)
 
-loom:
+loom: ## the inbox under every order of threads
 	RUSTFLAGS="$(LOOM_FLAGS)" cargo test --quiet --release --target-dir target/loom -p tokioloop-reactor --test inbox_loom
 
-pytest: $(VENV)/.test-tools $(FLAME_TOOLS) interop-programs build
+pytest: $(VENV)/.test-tools $(FLAME_TOOLS) interop-programs build ## the Python tests (TESTS="tests/tls -k sni")
 	$(PY) -m pytest -q -rR $(RERUNS) $(TESTS)
 
 # The same suite with debug assertions, overflow checks and CPython's own checks on, by WORKERS
 # processes side by side if told so.
-checked: $(VENV)/.test-tools
+checked: $(VENV)/.test-tools ## the Python tests on a build with debug assertions
 	$(PY) -m maturin develop --quiet --profile checked
 	$(PY) -c 'from tokioloop import _core; assert _core.BUILD_PROFILE == "checked", _core.BUILD_PROFILE'
 	PYTHONDEVMODE=1 PYTHONMALLOC=debug TOKIOLOOP_EXPECT_PROFILE=checked \
@@ -142,21 +144,21 @@ interop-programs:
 	@sh tests/interop/install-programs.sh
 
 # Races between threads under valgrind: minutes, and no part of the suite.
-memcheck: build
+memcheck: build ## races between threads under valgrind
 	tests/stress/memcheck.sh $(PY)
 
 # CPython's own tests on TokioLoop, with every interpreter of this machine (or those of PYTHONS).
-conformance: tools
+conformance: tools ## CPython's own asyncio tests, on every interpreter found
 	$(PYTHON) tests/conformance/everywhere.py $(PYTHONS)
 
 # The same for PYTHON alone.
-conformance-here: $(VENV)/.build-tools build
+conformance-here: $(VENV)/.build-tools build ## the same on PYTHON
 	$(PY) tests/conformance/run.py $(if $(REPORT),--report $(REPORT))
 
-fmt: $(VENV)/.build-tools
+fmt: $(VENV)/.build-tools ## format everything
 	cargo fmt --all
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+clean: ## remove builds and environments
 	rm -rf target .venv* python/tokioloop/*.so

@@ -12,8 +12,8 @@ use crate::guarded::{self, Guarded};
 use crate::imports::Imports;
 use crate::py::{Owned, call};
 
-/// `loop.create_future()`. If the method is `TokioLoop`'s own, a future of asyncio's
-/// class is made without calling it.
+/// A future for our own waiting. If `create_future` is `TokioLoop`'s own, one of
+/// asyncio's class is made without calling it.
 ///
 /// # Errors
 /// What the method raises.
@@ -34,7 +34,11 @@ pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owne
 // HOT: future
 #[inline]
 pub(crate) fn make(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
-    if is_plain(py, this.as_ptr())? { make_plain(py, this) } else { call_class(py, this) }
+    if is_plain(py, this.as_ptr())? && is_stock_future(py)? {
+        make_plain(py, this)
+    } else {
+        call_class(py, this)
+    }
 }
 
 /// As [`make`], for a loop that [`is_plain`].
@@ -48,12 +52,16 @@ fn make_plain(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
     call_class(py, this)
 }
 
+/// As asyncio's method does, which looks the class up for each future.
 #[cold]
 fn call_class(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
+    let class = py.import("asyncio.futures")?.getattr(intern!(py, "Future"))?;
+    instance(py, this, &class)
+}
+
+fn instance(py: Python<'_>, this: This<'_>, class: &Bound<'_, PyAny>) -> PyResult<Owned> {
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), this.bind(py))?;
-    // As asyncio's method does, which looks the class up for each future.
-    let class = py.import("asyncio.futures")?.getattr(intern!(py, "Future"))?;
     Ok(class.call((), Some(&keywords))?.into())
 }
 
@@ -64,10 +72,10 @@ fn blank(py: Python<'_>, this: This<'_>) -> PyResult<Option<&'static BlankFuture
     let blank = match BLANK.get(py) {
         Some(blank) => blank,
         None => BLANK.get_or_try_init(py, || {
-            let future = call_class(py, this)?;
-            let native = Imports::get(py)?.future_is_native;
+            let imports = Imports::get(py)?;
+            let future = instance(py, this, imports.future.bind(py))?;
             let look = || BlankFuture::learn(&future.bind(py), &this.bind(py));
-            PyResult::Ok(native.then(look).flatten())
+            PyResult::Ok(imports.future_is_native.then(look).flatten())
         })?,
     };
     Ok(blank.as_ref())
@@ -87,9 +95,6 @@ fn is_plain(py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<bool> {
         })?,
     };
     if !class.is_exact(event_loop) || !class.is_unmodified(py) {
-        return Ok(false);
-    }
-    if !is_stock_future(py)? {
         return Ok(false);
     }
     // SAFETY: the caller holds the object, whose class was just found to be
