@@ -7,10 +7,9 @@ close is measured on, all who may be first and nobody else.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 
-from cells import LIMIT, OURS, RATES, Cell, Samples, is_peer
+from cells import LIMIT, OURS, RATES, Cell, Samples, is_peer, paired_ratio
 from workload import Point, Workload
 
 # Loops whose medians differ by less are close.
@@ -27,12 +26,15 @@ def contenders(
         return {}
     close: dict[str, set[Point]] = {}
     for point in points:
-        rates = {
-            name: statistics.median(values)
+        ours = Cell(workload.name, OURS, *point)
+        # To tokioloop's within a round: medians of rounds that met different states of the
+        # machine would say nothing.
+        ratios = {
+            name: ratio
             for name in names
-            if (values := samples.values(Cell(workload.name, name, *point), workload.figure))
+            if (ratio := paired_ratio(samples, ours.with_loop(name), ours, workload.figure))
         }
-        for name in in_contest(rates):
+        for name in in_contest(ratios):
             close.setdefault(name, set()).add(point)
     return {name: frozenset(where) for name, where in close.items()}
 

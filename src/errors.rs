@@ -73,3 +73,31 @@ pub(crate) fn already_running() -> PyErr {
 pub(crate) fn closed() -> PyErr {
     PyRuntimeError::new_err("Event loop is closed")
 }
+
+/// Why a receive failed. It becomes an exception outside of `with`.
+pub(crate) enum Failed {
+    Io(io::Error),
+    Python(PyErr),
+}
+
+impl Failed {
+    /// The exception.
+    pub(crate) fn into_exception(self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Io(error) => os_error(py, &error),
+            Self::Python(error) => error,
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<PyErr> for Failed {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}

@@ -101,3 +101,14 @@ impl Guarded {
 pub(crate) fn is_native(member: &Bound<'_, PyAny>) -> bool {
     member.hasattr("__objclass__").unwrap_or(false)
 }
+
+/// Whether a member comes from this module or is native, and so is no patch that was made
+/// before tokioloop was imported.
+pub(crate) fn is_defined_in(member: &Bound<'_, PyAny>, module: &str) -> bool {
+    let function = member.getattr("fget").unwrap_or_else(|_| member.clone());
+    match function.getattr("__module__").and_then(|name| name.extract::<String>()) {
+        Ok(name) => name == module,
+        // Slots, and methods written in C, have no module.
+        Err(_) => is_native(&function),
+    }
+}

@@ -9,6 +9,9 @@
 //! - `coroutine/`: what programs await on streams and sockets
 //!
 //! Python code reaches all of this only through the module's classes and functions.
+//!
+//! `CONTRIBUTING.md` explains the terms that comments use. `// HOT: name` marks code that
+//! runs for every message or callback of the workload `name` in `perf/`.
 #![deny(unsafe_code)]
 
 mod coroutine;

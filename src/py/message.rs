@@ -15,6 +15,8 @@ use crate::py::{Owned, bytes};
 /// Below this many bytes CPython's own allocator is as fast as the spare, which is
 /// left to the messages that profit.
 const WORTHWHILE: usize = 480;
+/// The largest room that is kept after a message that has used less than half of it.
+const LARGEST_SPARE: usize = 64 * 1024;
 
 unsafe extern "C" {
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
@@ -139,6 +141,30 @@ impl Spare {
             Owned::from_result(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), size))?
         };
         Ok(Filling(Message { object, room: capacity }))
+    }
+
+    /// The message of which `length` bytes were received into `filling`. If most of the
+    /// room is left over, they are copied, and the room waits for another message.
+    ///
+    /// # Safety
+    /// As for [`Filling::finish`].
+    pub(crate) unsafe fn finish(
+        &mut self,
+        py: Python<'_>,
+        mut filling: Filling,
+        length: usize,
+        keeps: bool,
+    ) -> PyResult<Message> {
+        let room = filling.0.room;
+        if keeps || length > room / 2 || room > LARGEST_SPARE {
+            // SAFETY: the caller's promise.
+            return unsafe { filling.finish(py, length, keeps) };
+        }
+        let received = &raw const *filling.space(0).get(..length).unwrap_or_default();
+        // SAFETY: the caller has written so many bytes, to memory that `filling` owns.
+        let message = Message::copy(py, unsafe { &*(received as *const [u8]) })?;
+        drop(self.put_back(filling.0));
+        Ok(message)
     }
 
     /// Takes back a message that nobody else holds; returns the one that it replaces.

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use tokioloop_reactor::{READ_RING_BYTES, socket, sys};
 
-use crate::errors;
+use crate::errors::{self, Failed};
 use crate::event_loop::{Inside, LoopState};
 use crate::py::buffer::{Room, View};
 use crate::py::message::Spare;
@@ -102,7 +102,7 @@ impl Try<'_> {
             Ok(Received::Data(data, _)) => Ok(Attempt::Done(data)),
             Ok(Received::Blocked) => Ok(Attempt::Blocked),
             Ok(Received::Delegate) => Ok(Attempt::Delegate),
-            Err(Failed::System(error)) => Err(errors::raised(py, errors::os_error(py, &error))),
+            Err(Failed::Io(error)) => Err(errors::raised(py, errors::os_error(py, &error))),
             Err(Failed::Python(error)) => Err(error),
         }
     }
@@ -294,21 +294,4 @@ enum Received {
     Data(Owned, usize),
     Blocked,
     Delegate,
-}
-
-enum Failed {
-    System(std::io::Error),
-    Python(PyErr),
-}
-
-impl From<std::io::Error> for Failed {
-    fn from(error: std::io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<PyErr> for Failed {
-    fn from(error: PyErr) -> Self {
-        Self::Python(error)
-    }
 }

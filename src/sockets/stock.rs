@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::guarded::Guarded;
+use crate::guarded::{self, Guarded};
 use crate::imports::Imports;
 use crate::py::Owned;
 use crate::sockets::fields::Layout;
@@ -123,13 +123,6 @@ impl Stock {
     }
 }
 
-/// Whether a member is CPython's own, not a patch that was made before tokioloop was
-/// imported.
 fn is_genuine(member: &Bound<'_, PyAny>) -> bool {
-    let function = member.getattr("fget").unwrap_or_else(|_| member.clone());
-    match function.getattr("__module__").and_then(|module| module.extract::<String>()) {
-        Ok(module) => module == "socket",
-        // Methods written in C have no module.
-        Err(_) => function.hasattr("__objclass__").unwrap_or(false),
-    }
+    guarded::is_defined_in(member, "socket")
 }

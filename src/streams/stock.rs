@@ -96,13 +96,6 @@ impl Stock {
     }
 }
 
-/// Whether a member is CPython's own, not a patch that was made before tokioloop was
-/// imported.
 fn is_genuine(member: &Bound<'_, PyAny>) -> bool {
-    let function = member.getattr("fget").unwrap_or_else(|_| member.clone());
-    match function.getattr("__module__").and_then(|module| module.extract::<String>()) {
-        Ok(module) => module == "asyncio.streams",
-        // Slots of `object` have no module.
-        Err(_) => function.hasattr("__objclass__").unwrap_or(false),
-    }
+    guarded::is_defined_in(member, "asyncio.streams")
 }

@@ -4,11 +4,11 @@
 use ::bytes::BytesMut;
 use pyo3::prelude::*;
 
-use crate::errors;
+use crate::errors::{self, Failed};
 use crate::event_loop::{EventLoop, Inside, This};
 use crate::py::Owned;
 use crate::transports::close;
-use crate::transports::read::{Failed, MAX_DELIVERY, deliver, read_again, tell_end};
+use crate::transports::read::{MAX_DELIVERY, deliver, read_again, tell_end};
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Inner, TransportRef};
 

@@ -5,14 +5,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors;
+use crate::errors::Failed;
 use crate::event_loop::{EventLoop, Inside, This};
 use crate::imports::Imports;
 use crate::py::{Owned, call};
 use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::Interior;
-use crate::transports::read::Failed;
 use crate::transports::shape::{StreamTransport, Transport, TransportRef};
 use crate::transports::{batch, cork, sendfile};
 
@@ -139,12 +138,23 @@ pub(crate) fn read_failed(
     transport: &TransportRef,
     failed: Failed,
 ) -> PyResult<()> {
-    let error = match failed {
-        Failed::Io(error) => errors::os_error(py, &error),
-        Failed::Python(error) => error,
-    };
+    let error = failed.into_exception(py);
     let message = "Fatal read error on socket transport";
     fatal_error(py, this, inside, transport, error, message)
+}
+
+/// asyncio's LOG_THRESHOLD_FOR_CONNLOST_WRITES.
+const SILENT_LOST_WRITES: u32 = 5;
+
+/// A write after the connection was lost, which was dropped as were `earlier` ones. asyncio
+/// logs nothing for the first few.
+#[cold]
+pub(crate) fn note_lost_write(py: Python<'_>, earlier: u32) -> PyResult<()> {
+    if earlier >= SILENT_LOST_WRITES {
+        let logger = Imports::get(py)?.logger.bind(py);
+        logger.call_method1("warning", ("socket.send() raised exception.",))?;
+    }
+    Ok(())
 }
 
 /// Tells the exception handler about an error of a transport.

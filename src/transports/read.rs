@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use tokioloop_reactor::stream::{self, Received};
 use tokioloop_reactor::{READ_RING_BYTES, Readiness};
 
-use crate::errors;
+use crate::errors::{self, Failed};
 use crate::event_loop::{Inside, LoopState, This};
 use crate::imports::Imports;
 use crate::py::message::{Filling, Message};
@@ -143,24 +143,6 @@ fn plan(inner: &mut Inner, hidden: bool) -> Plan {
     }
 }
 
-/// Why a receive failed.
-pub(crate) enum Failed {
-    Io(std::io::Error),
-    Python(PyErr),
-}
-
-impl From<std::io::Error> for Failed {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<PyErr> for Failed {
-    fn from(error: PyErr) -> Self {
-        Self::Python(error)
-    }
-}
-
 /// Receives once: into the ring if the message is expected to be small, else into an
 /// object of its own. Allocating a `bytes` object runs no Python code, so the body of
 /// `with` may do it.
@@ -265,7 +247,7 @@ fn fill(
     }
     // SAFETY: the caller has set the first `start` bytes, the kernel those up to `length`.
     #[allow(unsafe_code)]
-    let data = unsafe { large.finish(py, length, inner.state.keeps)? };
+    let data = unsafe { state.spare.finish(py, large, length, inner.state.keeps)? };
     Ok(Incoming::Data(data))
 }
 

@@ -5,11 +5,12 @@ use pyo3::prelude::*;
 use tokioloop_reactor::ReadRing;
 use tokioloop_reactor::stream::{self, Received};
 
+use crate::errors::Failed;
 use crate::event_loop::{Inside, LoopState, This};
 use crate::py::context;
 use crate::py::message::Message;
 use crate::tls::{self, Ciphertext, Lender};
-use crate::transports::read::{self, Failed, Incoming, MAX_DELIVERY};
+use crate::transports::read::{self, Incoming, MAX_DELIVERY};
 use crate::transports::stream::{Inner, TransportRef};
 use crate::transports::{batch, close};
 

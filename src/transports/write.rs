@@ -11,16 +11,12 @@ use tokioloop_reactor::{Interest, sys};
 
 use crate::errors;
 use crate::event_loop::{Inside, This};
-use crate::imports::Imports;
 use crate::py::{Owned, buffer, bytes, context};
 use crate::transports::cork::{cork, note_write, uncork};
 use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::{Chunk, TransportRef};
 use crate::transports::{batch, close, sendfile};
-
-/// asyncio logs nothing for the first few writes after a loss.
-const SILENT_WRITES_AFTER_LOSS: u32 = 5;
 
 /// The outcome of a write.
 enum Outcome {
@@ -162,13 +158,7 @@ fn settle(
             write_failed(py, this, inside, transport, error)
         }
         Outcome::Truncated(error) => write_failed(py, this, inside, transport, error),
-        Outcome::Lost(count) => {
-            if count >= SILENT_WRITES_AFTER_LOSS {
-                let logger = Imports::get(py)?.logger.bind(py);
-                logger.call_method1("warning", ("socket.send() raised exception.",))?;
-            }
-            Ok(())
-        }
+        Outcome::Lost(count) => close::note_lost_write(py, count),
         Outcome::EofWritten => {
             Err(PyRuntimeError::new_err("Cannot call write() after write_eof()"))
         }

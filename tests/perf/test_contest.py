@@ -65,6 +65,22 @@ def test_the_best_peer_is_compared_round_by_round() -> None:
     assert "vs_best" not in fold_cell(samples_of(rates), Cell("proto", "uvloop", *POINT), "rps")
 
 
+def test_a_peer_that_met_the_slow_state_more_often_is_not_overlooked() -> None:
+    samples = samples_of(
+        {
+            "tokioloop": [220, 220, 110, 110, 220],
+            "zuvloop": [115, 230, 115, 115, 115],
+            "uvloop": [150, 150, 100, 100, 150],
+        }
+    )
+    figures = fold_cell(samples, Cell("proto", "tokioloop", *POINT), "rps")
+    assert figures["best_peer"] == "zuvloop"
+    assert figures["vs_best"] == pytest.approx(110 / 115)
+    names = ("tokioloop", "zuvloop", "uvloop")
+    close = contenders(samples, WORKLOADS["proto"], names, [POINT])
+    assert close.keys() == {"tokioloop", "zuvloop"}
+
+
 def test_who_comes_near_a_fallen_leader_is_measured_on_beside_tokioloop() -> None:
     other = ("1", "1024")
     close = {

@@ -11,7 +11,7 @@ import pytest
 from tests.support.net import connected
 
 # Around the sizes at which memory is obtained, kept or received into differently.
-SIZES = (1, 2, 479, 480, 481, 700, 1024, 1025, 4096, 40_000, 65_536, 65_537, 150_000)
+SIZES = (1, 2, 479, 480, 481, 700, 1024, 4096, 8192, 8193, 10_240, 40_000, 65_536, 65_537, 150_000)
 
 
 class Keeper(asyncio.Protocol):

@@ -12,7 +12,6 @@ use super::target::{self, Resolved, Target};
 use super::{DatagramTransport, Family, Inner, callback_failed, error_received, watch_writing};
 use crate::errors;
 use crate::event_loop::{Inside, This};
-use crate::imports::Imports;
 use crate::py::{Owned, buffer, bytes, call, context};
 use crate::ready::Ready;
 use crate::report::leaves_loop;
@@ -20,8 +19,6 @@ use crate::transports::close;
 use crate::transports::flow::{maybe_pause_protocol, maybe_resume_protocol};
 use crate::transports::shape::TransportRef;
 
-/// asyncio logs nothing for the first few sends after a loss.
-const SILENT_SENDS_AFTER_LOSS: u32 = 5;
 /// Seconds until a send to a full Unix receiver that the socket is not connected to is
 /// tried again: the kernel does not report when such a receiver has room.
 const RETRY_DELAY: f64 = 0.001;
@@ -153,13 +150,7 @@ fn settle(
         Attempt::Failed(error) => {
             error_received(py, inside, transport, errors::os_error(py, &error))
         }
-        Attempt::Lost(count) => {
-            if count >= SILENT_SENDS_AFTER_LOSS {
-                let logger = Imports::get(py)?.logger.bind(py);
-                logger.call_method1("warning", ("socket.send() raised exception.",))?;
-            }
-            Ok(())
-        }
+        Attempt::Lost(count) => close::note_lost_write(py, count),
         Attempt::ByPython(socket, address) => match send_by_python(py, &socket, data, &address)? {
             ByPython::Sent => Ok(()),
             ByPython::Blocked => {
