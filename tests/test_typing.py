@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from tests.support.programs import REPOSITORY
+
 PROGRAM = """
     import asyncio
     import socket
@@ -74,3 +76,20 @@ def test_a_strictly_checked_program_is_taken_for_what_it_is(tmp_path):
         cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+@pytest.mark.time_limit(120)
+def test_the_stubs_describe_the_extension():
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed")
+    allowed = REPOSITORY / "tests/stubtest-allowlist.txt"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy.stubtest", "tokioloop._core", "--concise"),
+            *("--ignore-disjoint-bases", "--ignore-unused-allowlist", "--allowlist", allowed),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -73,7 +73,9 @@ def test_data_of_another_process_arrives_where_credentials_are_asked_for(loop: L
     loop.run_until_complete(main())
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="listed in docs/differences.md: nothing tells of it")
+@pytest.mark.skipif(
+    sys.platform == "darwin", reason="listed in docs/differences.md: nothing tells of it"
+)
 def test_data_behind_urgent_data_arrives(loop: Loop) -> None:
     async def main() -> None:
         with socket_pair() as (ours, theirs):
