@@ -48,8 +48,9 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         data over TLS, or received into the memory of a `BufferedProtocol`
     write_batch_timeout -- float or None, seconds, 0.0 to 1.0: how long small writes may
         wait for the end of the loop's turn, so that they leave together. None (default):
-        only callbacks scheduled in a crowded turn wait, for at most 0.002. 0.0: every
-        lone write leaves at once
+        only those of callbacks scheduled in a turn with many callbacks, and of protocols
+        that write several times per callback, wait, until a callback returns 0.002 later
+        at most. 0.0: only the latter wait
     busy_poll -- int or None, microseconds, 0 to 1000000: how long to poll without
         sleeping before each sleep. None (default): only after a thread's answer or a new
         connection, for at most 50, while that proves worthwhile. 0: never
