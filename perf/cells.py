@@ -124,14 +124,14 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
 
 
 def best_peer(samples: Samples, cell: Cell, main: str) -> str | None:
-    """The other loop with the highest ratio to a cell's within a round; None without one."""
+    """The other loop to which a cell's ratio within a round is lowest; None without one."""
     places = (other for other in samples.rounds if other == cell.with_loop(other.loop))
     ratios = {
         other.loop: ratio
         for other in places
-        if is_peer(other.loop) and (ratio := paired_ratio(samples, other, cell, main))
+        if is_peer(other.loop) and (ratio := paired_ratio(samples, cell, other, main))
     }
-    return max(ratios, key=ratios.__getitem__, default=None)
+    return min(ratios, key=ratios.__getitem__, default=None)
 
 
 def paired_ratio(samples: Samples, cell: Cell, other: Cell, key: str) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from cells import LIMIT, OURS, RATES, Cell, Samples, is_peer, paired_ratio
 from workload import Point, Workload
 
-# Loops whose medians differ by less are close.
+# Loops whose ratios to tokioloop within a round differ by less are close.
 CLOSE = 0.15
 # How many rounds what is close gets on top.
 FURTHER = 15
@@ -40,7 +40,8 @@ def contenders(
 
 
 def in_contest(rates: dict[str, float]) -> set[str]:
-    """Who of the loops may be first, tokioloop in any case; nobody where it leads by far."""
+    """Who may be first, by rates or by ratios to tokioloop's; tokioloop in any case, but nobody
+    where it leads by far."""
     peers = {name: rate for name, rate in rates.items() if is_peer(name)}
     if OURS not in rates or not peers:
         return set()

@@ -70,10 +70,10 @@ class SignalLoop(asyncio.SelectorEventLoop):
         if not is_main_thread():
             super().run_forever()
             return
-        ours = self._number_of_signals()
+        ours = self._fd_of_signal_socket()
         # There is nothing to give back until the previous descriptor is known.
         previous, is_foreign = -1, False
-        had_handlers = bool(self._signal_handlers)
+        before = set(self._signal_handlers)
         try:
             previous = _set_wakeup_fd(ours)
             is_foreign = self._is_foreign(previous)
@@ -87,8 +87,8 @@ class SignalLoop(asyncio.SelectorEventLoop):
             if current not in (ours, -1):
                 # Other code has set another one during the run: it stays.
                 _give_back(current)
-            elif is_foreign and (had_handlers or not self._signal_handlers):
-                # Handlers that were added during the run are to be heard after it as well.
+            elif is_foreign and self._signal_handlers.keys() <= before:
+                # Otherwise handlers were added during the run, to be heard after it as well.
                 _give_back(previous)
 
     @in_place_of(asyncio.SelectorEventLoop.add_signal_handler)
@@ -117,7 +117,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
             return super().remove_signal_handler(sig)
         # This loop's own, until it is known which loop's it will be. None if this one is closed,
         # or is the parent's in a forked child.
-        previous = _set_wakeup_fd(-1 if self._signal_fd == -1 else self._number_of_signals())
+        previous = _set_wakeup_fd(-1 if self._signal_fd == -1 else self._fd_of_signal_socket())
         try:
             if is_taken:
                 # Another loop has taken the signal over: it keeps it.
@@ -168,7 +168,7 @@ class SignalLoop(asyncio.SelectorEventLoop):
         theirs = None if heir is None else heir._signal_socket
         return -1 if theirs is None else theirs.fileno()
 
-    def _number_of_signals(self) -> int:
+    def _fd_of_signal_socket(self) -> int:
         """The descriptor of the loop's own socket, -1 if that is closed."""
         return -1 if self._signal_socket is None else self._signal_socket.fileno()
 

@@ -172,7 +172,8 @@ class TokioLoop(_core.EventLoop, ObservedLoop, SignalLoop, asyncio.SelectorEvent
         self._check_closed()
         self._check_running()
         try:
-            self._whole_runs = type(self)._run_once is _RUN_ONCE
+            # Neither the class nor the instance has another one.
+            self._whole_runs = self._run_once == _RUN_ONCE.__get__(self)
             super().run_forever()
         finally:
             self._whole_runs = False

@@ -101,9 +101,8 @@ impl EventLoop {
         })
     }
 
-    /// Run turns until `stop` is asked for. The inherited `run_forever` calls
-    /// this in a loop, so how many turns one call runs makes no difference.
-    /// Outside of `run_forever` it runs one.
+    /// Run turns until `stop` is asked for, if `TokioLoop.run_forever` calls this and
+    /// nobody has overridden it (`_whole_runs`); otherwise one turn.
     fn _run_once(slf: &Bound<'_, Self>) -> PyResult<()> {
         run::run_until_stopping(slf)
     }

@@ -49,7 +49,7 @@ fn make_plain(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
             return blank.make(py, this.as_ptr());
         }
     }
-    call_class(py, this)
+    instance(py, this, Imports::get(py)?.future.bind(py))
 }
 
 /// As asyncio's method does, which looks the class up for each future.

@@ -193,7 +193,13 @@ fn call_signal_handlers(
     io::drain_signals(inside, token);
     while let Some(number) = inside.with(|state| state.signals.pop_front()) {
         log::debug!("signal {number} came");
-        this.bind(py).call_method1(intern!(py, "_handle_signal"), (number,))?;
+        if let Err(error) = this.bind(py).call_method1(intern!(py, "_handle_signal"), (number,)) {
+            if report::leaves_loop(py, &error) {
+                // An interrupt on the way to the handler: it may not have been scheduled.
+                inside.with(|state| state.signals.push_front(number));
+            }
+            return Err(error);
+        }
     }
     py.check_signals()
 }

@@ -17,6 +17,8 @@ use crate::py::{Owned, bytes};
 const WORTHWHILE: usize = 480;
 /// The largest room that is kept after a message that has used less than half of it.
 const LARGEST_SPARE: usize = 64 * 1024;
+/// Larger messages have a spare of their own, so that small ones do not displace it.
+const SMALL: usize = 8 * 1024;
 
 unsafe extern "C" {
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
@@ -100,11 +102,20 @@ impl Message {
     }
 }
 
-/// One message at most, whose memory waits for the next.
+/// One small and one large message at most, whose memory waits for the next.
 #[derive(Default)]
-pub(crate) struct Spare(Option<Message>);
+pub(crate) struct Spare {
+    small: Option<Message>,
+    large: Option<Message>,
+}
 
 impl Spare {
+    /// Where a message with this much room waits.
+    #[inline]
+    fn place(&mut self, room: usize) -> &mut Option<Message> {
+        if room > SMALL { &mut self.large } else { &mut self.small }
+    }
+
     /// A message with a copy of `data`. If the receiver `keeps` what it gets, the
     /// memory is new, because a spare may be larger than needed.
     // HOT: proto
@@ -112,10 +123,11 @@ impl Spare {
     pub(crate) fn copy(&mut self, py: Python<'_>, data: &[u8], keeps: bool) -> PyResult<Message> {
         let length = data.len();
         let fits = |message: &Message| message.room >= length && message.room / 2 <= length;
-        if keeps || length < WORTHWHILE || !self.0.as_ref().is_some_and(fits) {
+        let place = self.place(length);
+        if keeps || length < WORTHWHILE || !place.as_ref().is_some_and(fits) {
             return Message::copy(py, data);
         }
-        let Some(mut message) = self.0.take() else { return Message::copy(py, data) };
+        let Some(mut message) = place.take() else { return Message::copy(py, data) };
         // SAFETY: the room suffices (`fits`), the ranges are different objects, and
         // a spare is alone.
         unsafe {
@@ -132,7 +144,7 @@ impl Spare {
         let fits = |message: &mut Message| {
             message.room >= capacity && message.room <= capacity.saturating_mul(2)
         };
-        if let Some(message) = self.0.take_if(fits) {
+        if let Some(message) = self.place(capacity).take_if(fits) {
             return Ok(Filling(message));
         }
         let size = capacity as ffi::Py_ssize_t;
@@ -143,8 +155,8 @@ impl Spare {
         Ok(Filling(Message { object, room: capacity }))
     }
 
-    /// The message of which `length` bytes were received into `filling`. If most of the
-    /// room is left over, they are copied, and the room waits for another message.
+    /// The message of which `length` bytes were received into `filling`. If it is small
+    /// and most of the room is left over, it is copied, and the room waits for another.
     ///
     /// # Safety
     /// As for [`Filling::finish`].
@@ -156,7 +168,7 @@ impl Spare {
         keeps: bool,
     ) -> PyResult<Message> {
         let room = filling.0.room;
-        if keeps || length > room / 2 || room > LARGEST_SPARE {
+        if keeps || length > SMALL.min(room / 2) || room > LARGEST_SPARE {
             // SAFETY: the caller's promise.
             return unsafe { filling.finish(py, length, keeps) };
         }
@@ -171,7 +183,7 @@ impl Spare {
     #[inline]
     pub(crate) fn put_back(&mut self, message: Message) -> Option<Message> {
         debug_assert!(message.is_alone(), "somebody reads the spare message");
-        self.0.replace(message)
+        self.place(message.room).replace(message)
     }
 }
 

@@ -283,6 +283,10 @@ pub(crate) fn make(
     #[allow(unsafe_code)]
     let transport = unsafe { StreamTransport::install(object, this.owned(py), parts.extra, inner) };
     log::debug!("descriptor {number} is a transport's");
+    if transport.get().with(&inside, |inner| matches!(inner.local, Some(Address::Other))) {
+        // If this fails, the transport is dropped and closes its descriptor, as below.
+        extra::note_names(py, &inside, transport.get())?;
+    }
     if let Some(server) = parts.server {
         // Raises if the server was closed meanwhile. Nothing else refers to the transport
         // yet, so it is dropped and closes its descriptor.
@@ -292,9 +296,6 @@ pub(crate) fn make(
     let (token, displaced) = inside.with(|state| claim(state, number, Source::Stream(held)));
     transport.get().with(&inside, |inner| inner.token = Some(token));
     displaced.settle(py)?;
-    if transport.get().with(&inside, |inner| matches!(inner.local, Some(Address::Other))) {
-        extra::note_names(py, &inside, transport.get())?;
-    }
     begin::begin(py, this, &transport, &connection_made, parts.waiter)?;
     Ok(transport)
 }

@@ -92,3 +92,11 @@ def test_who_comes_near_a_fallen_leader_is_measured_on_beside_tokioloop() -> Non
     everybody = dict.fromkeys(close, frozenset({POINT}))
     assert unseen(close, seen) == everybody
     assert unseen(close, seen | {("zloop", POINT)}) == {}
+
+
+def test_the_best_peer_is_the_one_whose_ratio_is_shown() -> None:
+    # With an even number of rounds a median and that of the reciprocals differ.
+    samples = samples_of({"tokioloop": [100, 100], "uvloop": [50, 200], "rloop": [120, 120]})
+    figures = fold_cell(samples, Cell("proto", "tokioloop", *POINT), "rps")
+    assert figures["best_peer"] == "rloop"
+    assert figures["vs_best"] == pytest.approx(100 / 120)

@@ -207,3 +207,26 @@ def test_the_class_of_futures_may_be_another_one(
     assert type(loop.create_future()) is Future
     monkeypatch.undo()
     assert type(loop.create_future()) is before
+
+
+@pytest.mark.parametrize("where", ["in the class", "on the instance"])
+def test_a_run_once_of_ones_own_is_called_for_each_turn(loop_factory: Any, where: str) -> None:
+    class Counting(type(loop_factory())):  # type: ignore[misc]
+        turns = 0
+
+        def count(self) -> None:
+            self.turns += 1
+            super()._run_once()
+
+    if where == "in the class":
+        Counting._run_once = Counting.count
+
+    async def ten_turns() -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    with contextlib.closing(Counting()) as loop:
+        if where == "on the instance":
+            loop._run_once = loop.count
+        loop.run_until_complete(ten_turns())
+        assert loop.turns >= 10

@@ -403,12 +403,15 @@ def test_signals_outlive_a_keyboard_interrupt_that_came_with_them(loop: Loop) ->
     assert sorted(calls) == [1, 2]
 
 
+@pytest.mark.parametrize("had", [False, True], ids=["the first ones", "further ones"])
 def test_handlers_added_during_a_run_are_heard_after_it_whoever_listened_before(
-    loop: Loop,
+    loop: Loop, had: bool
 ) -> None:
     theirs, listener = socket.socketpair()
     with theirs, listener:
         listener.setblocking(False)
+        if had:
+            loop.add_signal_handler(signal.SIGUSR2, print)
         signal.set_wakeup_fd(listener.fileno())
         try:
             calls: list[Any] = []
@@ -420,6 +423,7 @@ def test_handlers_added_during_a_run_are_heard_after_it_whoever_listened_before(
             os.kill(os.getpid(), signal.SIGUSR1)
             loop.run_until_complete(asyncio.wait_for(eventually(lambda: calls), 5))
             loop.remove_signal_handler(signal.SIGUSR1)
+            loop.remove_signal_handler(signal.SIGUSR2)
         finally:
             signal.set_wakeup_fd(-1)
 

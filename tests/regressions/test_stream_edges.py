@@ -282,6 +282,9 @@ def test_what_came_with_the_end_is_delivered_whole(loop: Loop, size: int) -> Non
         with peer:
             ours.setblocking(False)
             peer.settimeout(5)
+            for end in (ours, peer):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
             peer.sendall(bytes(size))
             peer.shutdown(socket.SHUT_WR)
             await loop.create_connection(Answering, sock=ours)
@@ -312,7 +315,8 @@ def test_a_write_whose_rest_cannot_be_kept_is_the_end_of_the_connection(flavour:
             transport, protocol = await loop.create_connection(Protocol, sock=ours)
             large = memoryview(mmap.mmap(-1, 1 << 29))
             used = int(open("/proc/self/statm").read().split()[0]) * mmap.PAGESIZE
-            resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), resource.RLIM_INFINITY))
+            most = resource.getrlimit(resource.RLIMIT_AS)[1]
+            resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), most))
             transport.write(large)
             print(transport.is_closing())
             await asyncio.sleep(0)
