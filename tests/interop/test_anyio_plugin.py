@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 import signal
@@ -200,3 +201,15 @@ async def test_wait_readable_on_a_bare_socket() -> None:
             await anyio.wait_writable(right)
             right.send(b"!")
         assert left.recv(1) == b"!"
+
+
+async def test_a_task_group_ends_what_waits_in_the_loops_own_coroutines() -> None:
+    """A task is cancelled once `inspect` says that its coroutine has begun."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        async with anyio.create_task_group() as group:
+            group.start_soon(asyncio.get_running_loop().sock_recv, ours, 1)
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
