@@ -313,7 +313,8 @@ def test_a_write_whose_rest_cannot_be_kept_is_the_end_of_the_connection(flavour:
             loop.set_exception_handler(lambda loop, context: None)
             ours.setblocking(False)
             transport, protocol = await loop.create_connection(Protocol, sock=ours)
-            large = memoryview(mmap.mmap(-1, 1 << 29))
+            # More than the free-threaded allocator has reserved.
+            large = memoryview(mmap.mmap(-1, 1 << 31))
             used = int(open("/proc/self/statm").read().split()[0]) * mmap.PAGESIZE
             most = resource.getrlimit(resource.RLIMIT_AS)[1]
             resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), most))
