@@ -233,7 +233,7 @@ DIFFERENCES: list[Difference] = [
         "runs.a_second_thread_cannot_run_the_loop",
         "the loop goes on running after another thread's run_forever() was refused",
         {"goes on": ("goes on", True, True)},
-        when=between((3, 12), (3, 13)),
+        when=between((3, 13), (3, 13)),
     ),
     Difference(
         "watchers.a_number_that_was_closed_behind_the_loop",
