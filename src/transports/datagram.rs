@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, RawFd};
 
-use pyo3::exceptions::{PyOSError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
@@ -29,6 +29,7 @@ use crate::sockets::SharedSocket;
 use crate::transports::begin;
 use crate::transports::claim::claim;
 use crate::transports::descriptor::Descriptor;
+use crate::transports::extra::note_names;
 use crate::transports::flow::leave_writing;
 use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::shape::{Transport, TransportRef};
@@ -281,19 +282,6 @@ fn fill(
         lost: 0,
         state: State { connected, ..State::default() },
     })
-}
-
-/// Asks Python's socket for the names that only it can convert.
-fn note_names(sock: &Bound<'_, PyAny>, extra: &Bound<'_, PyDict>) -> PyResult<()> {
-    let name_of = |method| match sock.call_method0(method) {
-        Err(error) if !error.is_instance_of::<PyOSError>(sock.py()) => Err(error),
-        name => Ok(name.ok()),
-    };
-    extra.set_item("sockname", name_of("getsockname")?)?;
-    if !extra.contains("peername")? {
-        extra.set_item("peername", name_of("getpeername")?)?;
-    }
-    Ok(())
 }
 
 /// `set_protocol(protocol)`.

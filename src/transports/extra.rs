@@ -51,51 +51,24 @@ pub(crate) fn get<'py, I: Interior>(
     };
     // asyncio stores None for a peer that had left before its name was read.
     match value {
-        Some(Address::Other) => name_by_python(py, inside, transport, known).map(Some),
         Some(value) => address::to_python(py, &value).map(Some),
         None if known == "peername" => Ok(Some(py.None().into_bound(py))),
         None => Ok(None),
     }
 }
 
-/// Notes the addresses that only Python's socket can convert while there is a connection
-/// to ask; asyncio lets a `peername` that was given stand.
-pub(crate) fn note_names<I: Interior>(
-    py: Python<'_>,
-    inside: &Inside<'_>,
-    transport: &Transport<I>,
-) -> PyResult<()> {
-    let is_other = |address| matches!(address, Some(Address::Other));
-    let (sockname, peername) =
-        transport.with(inside, |inner| (is_other(inner.local()), is_other(inner.peer())));
-    if sockname {
-        name_by_python(py, inside, transport, "sockname")?;
-    }
-    if peername && !extra_dict(py, transport)?.contains("peername")? {
-        name_by_python(py, inside, transport, "peername")?;
+/// Stores the addresses that only Python's socket can convert, while there is a connection
+/// to ask. As in asyncio, a `peername` that was given stays.
+pub(crate) fn note_names(sock: &Bound<'_, PyAny>, extra: &Bound<'_, PyDict>) -> PyResult<()> {
+    let name_of = |method| match sock.call_method0(method) {
+        Err(error) if !error.is_instance_of::<PyOSError>(sock.py()) => Err(error),
+        name => Ok(name.ok()),
+    };
+    extra.set_item("sockname", name_of("getsockname")?)?;
+    if !extra.contains("peername")? {
+        extra.set_item("peername", name_of("getpeername")?)?;
     }
     Ok(())
-}
-
-/// An address of a family that only Python's socket can convert; stored for next time.
-#[cold]
-fn name_by_python<'py, I: Interior>(
-    py: Python<'py>,
-    inside: &Inside<'_>,
-    transport: &Transport<I>,
-    name: &str,
-) -> PyResult<Bound<'py, PyAny>> {
-    let Some(socket) = socket(py, inside, transport)? else {
-        return Ok(py.None().into_bound(py));
-    };
-    let method = if name == "peername" { "getpeername" } else { "getsockname" };
-    let address = match socket.bind(py).call_method0(method) {
-        Ok(address) => address,
-        Err(error) if error.is_instance_of::<PyOSError>(py) => py.None().into_bound(py),
-        Err(error) => return Err(error),
-    };
-    extra_dict(py, transport)?.set_item(name, &address)?;
-    Ok(address)
 }
 
 /// The Python socket of the transport. It takes the descriptor over when it is

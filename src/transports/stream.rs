@@ -285,7 +285,9 @@ pub(crate) fn make(
     log::debug!("descriptor {number} is a transport's");
     if transport.get().with(&inside, |inner| matches!(inner.local, Some(Address::Other))) {
         // If this fails, the transport is dropped and closes its descriptor, as below.
-        extra::note_names(py, &inside, transport.get())?;
+        if let Some(socket) = extra::socket(py, &inside, transport.get())? {
+            extra::note_names(&socket.bind(py), &extra::extra_dict(py, transport.get())?)?;
+        }
     }
     if let Some(server) = parts.server {
         // Raises if the server was closed meanwhile. Nothing else refers to the transport

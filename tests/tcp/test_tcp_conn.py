@@ -335,12 +335,17 @@ def test_ipv6_works(loop):
     loop.run_until_complete(main())
 
 
+def netlink_socket():
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    sock.bind((0, 0))
+    return sock
+
+
 @pytest.mark.flavours("asyncio", "tokioloop", reason="uvloop and rloop know no such transport")
 @pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="netlink is Linux")
 def test_a_family_that_only_python_knows_has_its_names(loop):
     async def main():
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        sock.bind((0, 0))
+        sock = netlink_socket()
         own = sock.getsockname()
         transport = loop._make_socket_transport(sock, Recorder())
         for _ in range(2):
@@ -356,8 +361,7 @@ def test_a_family_that_only_python_knows_has_its_names(loop):
 @pytest.mark.skipif(not hasattr(socket, "AF_NETLINK"), reason="netlink is Linux")
 def test_the_names_of_such_a_family_outlive_the_connection(loop):
     async def main():
-        sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        sock.bind((0, 0))
+        sock = netlink_socket()
         own = sock.getsockname()
         given = {"peername": "as given"}
         transport = loop._make_socket_transport(sock, Recorder(), extra=given)
