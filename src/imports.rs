@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::handle;
 use crate::py::Owned;
+use crate::py::args::Keyword;
 
 /// Classes, functions and names that the binding needs again and again.
 pub(crate) struct Imports {
@@ -33,7 +34,7 @@ pub(crate) struct Imports {
     pub(crate) base_create_task: Py<PyAny>,
     /// `asyncio._get_running_loop`.
     pub(crate) running_loop: Owned,
-    pub(crate) context_name: Py<PyString>,
+    pub(crate) context: Keyword,
     pub(crate) name_name: Py<PyString>,
     pub(crate) eager_start_name: Py<PyString>,
 }
@@ -82,7 +83,7 @@ impl Imports {
             base_create_task: find("asyncio.base_events", "BaseEventLoop")?
                 .getattr(py, "create_task")?,
             running_loop: find("asyncio.events", "_get_running_loop")?.bind(py).into(),
-            context_name: intern!(py, "context").clone().unbind(),
+            context: Keyword::new(intern!(py, "context")),
             name_name: intern!(py, "name").clone().unbind(),
             eager_start_name: intern!(py, "eager_start").clone().unbind(),
         })

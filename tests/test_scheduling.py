@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import ctypes
 import socket
 
@@ -52,6 +53,22 @@ def test_callback_and_context_are_keywords_as_in_asyncio(flavour, loop):
     loop.call_later(0.005, loop.stop)
     loop.run_forever()
     assert sorted(seen) == ["at", "later", "soon", "threadsafe"]
+
+
+def test_a_keyword_need_not_be_an_interned_string(flavour, loop):
+    """As from C code: asyncio's own passes one tuple of names with every call."""
+    variable = contextvars.ContextVar("variable")
+    seen = []
+    for number in range(6):
+        context = contextvars.copy_context()
+        context.run(variable.set, number)
+        name = "".join(["con", "text"]) if number % 2 else "context"
+        loop.call_soon(lambda: seen.append(variable.get()), **{name: context})
+        with pytest.raises(TypeError):
+            loop.call_soon(print, **{"".join(["con", "texts"]): context})
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == list(range(6))
 
 
 @pytest.mark.flavours("asyncio", "tokioloop", reason="the peers word their errors differently")

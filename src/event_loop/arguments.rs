@@ -29,7 +29,7 @@ pub(super) fn parse<'a>(
     before: &[&'static str],
 ) -> PyResult<Call<'a>> {
     let context = if args.has_keywords() {
-        match args.only_keyword(Imports::get(py)?.context_name.as_ptr()) {
+        match args.only_keyword(&Imports::get(py)?.context) {
             // SAFETY: an argument of the call under way.
             #[allow(unsafe_code)]
             Some(context) if !is_none(context) => Some(unsafe { Owned::from_borrowed(context) }),

@@ -47,7 +47,7 @@ fn is_stock_task(py: Python<'_>, imports: &Imports) -> PyResult<bool> {
 fn task_keywords(args: &Args<'_, '_>, imports: &Imports) -> bool {
     let names = [
         (true, &imports.name_name),
-        (cfg!(Py_3_11), &imports.context_name),
+        (cfg!(Py_3_11), &imports.context.name),
         (cfg!(Py_3_14), &imports.eager_start_name),
     ];
     let taken = names.iter().filter(|(since, _)| *since).map(|(_, name)| name.as_ptr());

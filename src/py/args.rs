@@ -3,6 +3,7 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
@@ -65,15 +66,33 @@ impl<'a, 'py> Args<'a, 'py> {
         !self.names.is_null()
     }
 
-    /// The value of keyword `name`, if that is the only keyword.
+    /// The value of the keyword, if it is the only one.
+    // HOT: call_soon
     #[inline]
-    pub(crate) fn only_keyword(&self, name: *mut ffi::PyObject) -> Option<*mut ffi::PyObject> {
+    pub(crate) fn only_keyword(&self, keyword: &Keyword) -> Option<*mut ffi::PyObject> {
         if self.names.is_null() || self.values.len() != self.positional + 1 {
             return None;
         }
+        let known = keyword.known.get(self.py).is_some_and(|known| known.as_ptr() == self.names);
+        if known || self.is_named(keyword) { self.values.last().copied() } else { None }
+    }
+
+    /// Whether the one keyword is the given one.
+    #[inline]
+    fn is_named(&self, keyword: &Keyword) -> bool {
         // SAFETY: the tuple holds one name, as counted in `new`.
         let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, 0) };
-        if same_name(given, name) { self.values.last().copied() } else { None }
+        if given == keyword.name.as_ptr() {
+            return true;
+        }
+        let same = same_name(given, keyword.name.as_ptr());
+        if same {
+            // SAFETY: the caller of the method keeps the tuple alive.
+            let names = unsafe { Owned::from_borrowed(self.names) };
+            // Only the first is kept: there is one in `_asyncio`.
+            let _ = keyword.known.set(self.py, names);
+        }
+        same
     }
 
     /// Whether every keyword is one of `names`.
@@ -250,6 +269,21 @@ impl<'a, 'py> Args<'a, 'py> {
             return Err(missing_arguments(function, &missing));
         }
         Ok(bound)
+    }
+}
+
+/// The name of a keyword.
+pub(crate) struct Keyword {
+    pub(crate) name: Py<PyString>,
+    /// A tuple of this name only, but as another string: `_asyncio` passes the same tuple
+    /// with every call, so the string is compared once.
+    known: PyOnceLock<Owned>,
+}
+
+impl Keyword {
+    /// A keyword by its interned name.
+    pub(crate) fn new(name: &Bound<'_, PyString>) -> Self {
+        Self { name: name.clone().unbind(), known: PyOnceLock::new() }
     }
 }
 
