@@ -330,6 +330,7 @@ fn queue_events(py: Python<'_>, inside: &Inside<'_>, poller: &Poller) -> bool {
                         state.ready.push_back(Ready::Io(token, ready));
                     }
                 }
+                Some(Source::Signals(_)) => state.signalled = true,
                 Some(_) => state.ready.push_back(Ready::Io(token, ready)),
                 // The source has gone since the kernel noted the event.
                 None => {}

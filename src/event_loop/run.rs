@@ -156,15 +156,10 @@ pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
 /// Handles the signals that have arrived, before everything that is queued: they may
 /// have waited long already.
 pub(super) fn take_signals(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
-    let signals = inside.with(|state| {
-        let token = state.signal_token?;
-        let is_signal = |entry: &Ready| matches!(entry, Ready::Io(source, _) if *source == token);
-        let position = state.ready.iter().position(is_signal)?;
-        state.ready.remove(position);
-        Some(token)
-    });
-    let Some(token) = signals else { return Ok(()) };
-    deliver_signals(py, this, inside, token)
+    match inside.with(|state| std::mem::take(&mut state.signalled).then_some(state.signal_token)) {
+        Some(Some(token)) => deliver_signals(py, this, inside, token),
+        _ => Ok(()),
+    }
 }
 
 #[cold]

@@ -60,6 +60,8 @@ pub(crate) struct LoopState {
     pub(crate) transport_class: Option<Owned>,
     /// The pipe that signal handlers write to; watched while the loop lives.
     pub(crate) signal_token: Option<Token>,
+    /// Whether a poll has found something in it that was not read yet.
+    pub(crate) signalled: bool,
     /// Numbers of signals read from it that have not been handled yet.
     pub(crate) signals: VecDeque<u8>,
     /// A registration was made since the last poll. The next poll must not be
@@ -95,6 +97,7 @@ impl LoopState {
             task_factory: None,
             transport_class: None,
             signal_token: None,
+            signalled: false,
             signals: VecDeque::new(),
             registered: false,
             untracked: false,

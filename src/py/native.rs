@@ -68,7 +68,8 @@ pub(crate) unsafe fn enter_getter<T>(
 }
 
 /// Turns a result, or a panic, into what a C caller expects.
-#[inline]
+// HOT: proto
+#[inline(always)]
 pub(crate) fn answer(py: Python<'_>, body: impl FnOnce() -> PyResult<Owned>) -> *mut ffi::PyObject {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(value)) => value.into_raw(),
