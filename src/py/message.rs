@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::py::lent::Lent;
 use crate::py::{Owned, bytes};
 
 /// Below this many bytes CPython's own allocator is as fast as the spare, which is
@@ -53,6 +54,12 @@ impl Message {
     pub(crate) fn content(&self) -> &[u8] {
         // SAFETY: a bytes object, which this reference keeps alive.
         unsafe { bytes::content(self.object.as_ptr()) }
+    }
+
+    /// Bytes that its memory has room for; 0 if it is not worth reusing.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.room
     }
 
     /// Whether its memory is worth reusing.
@@ -102,11 +109,13 @@ impl Message {
     }
 }
 
-/// One small and one large message at most, whose memory waits for the next.
+/// One small and one large message at most, whose memory waits for the next, and those
+/// that the program may let go of.
 #[derive(Default)]
 pub(crate) struct Spare {
     small: Option<Message>,
     large: Option<Message>,
+    lent: Lent,
 }
 
 impl Spare {
@@ -116,20 +125,23 @@ impl Spare {
         if room > SMALL { &mut self.large } else { &mut self.small }
     }
 
-    /// A message with a copy of `data`. If the receiver `keeps` what it gets, the
-    /// memory is new, because a spare may be larger than needed.
-    // HOT: proto
+    /// A message with a copy of `data`. If the receiver `keeps` what it gets, it gets no
+    /// spare, which may be larger than needed.
+    // HOT: proto, stream
     #[inline]
     pub(crate) fn copy(&mut self, py: Python<'_>, data: &[u8], keeps: bool) -> PyResult<Message> {
         let length = data.len();
-        let fits = |message: &Message| message.room >= length && message.room / 2 <= length;
-        let place = self.place(length);
-        if keeps || length < WORTHWHILE || !place.as_ref().is_some_and(fits) {
-            return Message::copy(py, data);
-        }
-        let Some(mut message) = place.take() else { return Message::copy(py, data) };
-        // SAFETY: the room suffices (`fits`), the ranges are different objects, and
-        // a spare is alone.
+        let fits = |message: &mut Message| message.room >= length && message.room / 2 <= length;
+        let found = if length < WORTHWHILE {
+            None
+        } else if keeps {
+            self.lent.take(length)
+        } else {
+            self.place(length).take_if(fits)
+        };
+        let Some(mut message) = found else { return Message::copy(py, data) };
+        // SAFETY: the room suffices (`fits`, `Lent::take`), the ranges are different
+        // objects, and nobody else holds this one.
         unsafe {
             let memory = message.space().as_mut_ptr().cast::<u8>();
             std::ptr::copy_nonoverlapping(data.as_ptr(), memory, length);
@@ -184,6 +196,13 @@ impl Spare {
     pub(crate) fn put_back(&mut self, message: Message) -> Option<Message> {
         debug_assert!(message.is_alone(), "somebody reads the spare message");
         self.place(message.room).replace(message)
+    }
+
+    /// Watches a message that its receiver has kept. Returns one that is not watched any
+    /// longer, to be dropped.
+    #[inline]
+    pub(crate) fn lend(&mut self, message: Message) -> Option<Message> {
+        self.lent.watch(message)
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod detached;
 mod gil_cell;
 pub(crate) mod handled;
 pub(crate) mod interpreter;
+pub(crate) mod lent;
 pub(crate) mod message;
 pub(crate) mod native;
 pub(crate) mod own_methods;

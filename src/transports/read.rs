@@ -276,7 +276,7 @@ pub(crate) fn read_again(inside: &Inside<'_>, transport: &TransportRef) {
 /// Hands a message to the protocol, and takes its memory back if the protocol
 /// has let go of it.
 // HOT: proto
-#[inline]
+#[inline(always)]
 pub(crate) fn deliver(
     py: Python<'_>,
     this: This<'_>,
@@ -288,14 +288,15 @@ pub(crate) fn deliver(
     if message.is_worthwhile() {
         let alone = message.is_alone();
         transport.get().with(inside, |inner| inner.state.keeps = !alone);
-        let replaced = inside.with(|state| {
-            if alone {
-                return state.spare.put_back(message);
-            }
-            state.backlog.keep(message.content().len(), &mut state.left);
-            Some(message)
-        });
-        drop(replaced);
+        if alone {
+            drop(inside.with(|state| state.spare.put_back(message)));
+        } else {
+            let length = message.content().len();
+            drop(inside.with(|state| {
+                state.backlog.keep(length, &mut state.left);
+                state.spare.lend(message)
+            }));
+        }
     }
     result
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import random
 import sys
 
@@ -70,6 +71,66 @@ def test_what_was_kept_does_not_change(loop, pattern, form):
                 assert hash(bytes(kept)) == hashed
             assert protocol.kept
 
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("window", [1, 2, 150, 400])
+def test_what_is_let_go_of_later_is_whole_until_then(loop, window):
+    """The memory of what the program has let go of may serve other messages, no other memory."""
+    chance = random.Random(7)
+
+    async def main():
+        def check(message):
+            data, content, hashed = message
+            assert bytes(memoryview(data)) == content
+            assert hash(bytes(data)) == hashed
+
+        async with connected("server", lambda: Keeper(lambda data: data)) as (_, protocol, peer):
+            kept = protocol.kept
+            for number in range(500):
+                message = number.to_bytes(2, "big") * chance.randint(490, 620)
+                before = protocol.received
+                peer.sendall(message)
+                while protocol.received - before < len(message):
+                    protocol.arrived.clear()
+                    await asyncio.wait_for(protocol.arrived.wait(), 5)
+                while len(kept) > window:
+                    check(kept.pop(chance.randrange(len(kept)) if number % 2 else 0))
+            for message in kept:
+                check(message)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("remembered", [0, 3, 200])
+def test_what_a_stream_has_read_stays_as_it_was(loop, remembered):
+    chance = random.Random(9)
+
+    async def main():
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        kept = collections.deque(maxlen=remembered)
+        for number in range(400):
+            message = number.to_bytes(2, "big") * chance.randint(480, 640)
+            writer.write(message)
+            data = await asyncio.wait_for(reader.read(65_536), 5)
+            while len(data) < len(message):
+                data += await asyncio.wait_for(reader.read(65_536), 5)
+            assert data == message
+            kept.append((data, message))
+            assert all(mine == sent for mine, sent in kept)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 5)
+        server.close()
+
+    async def echo(reader, writer):
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    ended = asyncio.Event()
     loop.run_until_complete(main())
 
 
