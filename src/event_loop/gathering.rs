@@ -51,6 +51,11 @@ impl Gathering {
         self.on = false;
     }
 
+    /// Whether a crowded turn is expected to run `left` more callbacks within `nanos`.
+    pub(crate) fn ends_within(&self, left: usize, nanos: u64) -> bool {
+        self.crowded && self.mean > 0 && (left as u64).saturating_mul(self.mean) <= nanos
+    }
+
     /// All callbacks of the turn have run.
     #[inline]
     pub(crate) fn end(&mut self, callbacks: usize) {
@@ -89,6 +94,18 @@ mod tests {
     #[test]
     fn few_callbacks_do_not_gather_even_where_a_crowd_did() {
         assert_eq!(behind(&[(64, 40_000)], CROWD - 1), (false, false));
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_foreseen_once_there_was_a_crowd() {
+        let mut gathering = Gathering::default();
+        gathering.begin(64);
+        assert!(!gathering.ends_within(1, u64::MAX), "nothing is known of the callbacks");
+        gathering.mean = 40_000;
+        gathering.begin(64);
+        assert!(gathering.ends_within(50, 2_000_000) && !gathering.ends_within(51, 2_000_000));
+        gathering.begin(CROWD - 1);
+        assert!(!gathering.ends_within(1, 2_000_000));
     }
 
     #[test]
