@@ -63,3 +63,39 @@ def test_a_higher_level_holds_the_details_back(flavour):
 
 def test_an_unknown_level_does_not_stop_the_program(flavour):
     records(flavour, "no-such-level")
+
+
+def test_a_signal_survives_a_log_handler_that_ends_the_run(flavour):
+    """The poll that has found the signal is the one whose record ends the run."""
+    program = """
+        import logging, os, signal, threading
+
+        class Interrupting(logging.Handler):
+            def emit(self, record):
+                if sent and record.getMessage().startswith("woke after"):
+                    sent.clear()
+                    raise KeyboardInterrupt
+
+        logging.getLogger().addHandler(Interrupting())
+        logging.getLogger().setLevel(logging.NOTSET)
+        sent = []
+        loop = new_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: (print("handled"), loop.stop()))
+
+        def send():
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        timer = threading.Timer(0.1, send)
+        timer.start()
+        # The other thread takes the signal, so that it does not interrupt the poll.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            loop.run_forever()
+        except KeyboardInterrupt:
+            print("interrupted")
+        timer.join()
+        loop.run_forever()
+        loop.close()
+    """
+    assert output_of(flavour, program, {"RUST_LOG": "debug"}) == "interrupted\nhandled\n"

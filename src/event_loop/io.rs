@@ -392,8 +392,9 @@ pub(crate) fn watch_signals(event_loop: &Bound<'_, EventLoop>, fd: RawFd) -> PyR
 }
 
 /// Reads the numbers of the signals that have arrived.
-pub(crate) fn drain_signals(inside: &Inside<'_>, token: Token) {
+pub(crate) fn drain_signals(inside: &Inside<'_>) {
     inside.with(|state| {
+        let Some(token) = state.signal_token else { return };
         if let Some(Source::Signals(pipe)) = state.sources.get(token) {
             state.signals.extend(sys::read_all(pipe.as_fd()));
         }

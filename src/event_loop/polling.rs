@@ -58,6 +58,10 @@ pub(super) struct Pace {
 /// each turn while nothing happens outside.
 #[inline]
 pub(super) fn must_poll(inside: &Inside<'_>, pace: &mut Pace) -> bool {
+    if inside.with(|state| state.signalled) {
+        // An exception has ended the last poll: signals wait for no other event.
+        return true;
+    }
     if inside.with(|state| !state.backlog.is_empty()) {
         // What the last poll has found comes first, but not for ever: transports
         // that pause and resume may keep the backlog filled.
@@ -298,7 +302,8 @@ fn leave_time_to_detach() {
 /// How long the poll may block.
 #[inline]
 fn timeout(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<Timeout> {
-    let busy = inside.with(|state| !state.ready.is_empty() || !state.backlog.is_empty());
+    let busy = inside
+        .with(|state| !state.ready.is_empty() || !state.backlog.is_empty() || state.signalled);
     if busy || this.event_loop.stopping.load(Ordering::Relaxed) {
         return Ok(Timeout::Now);
     }

@@ -156,36 +156,24 @@ pub(crate) fn next_entry(state: &mut LoopState) -> Option<Ready> {
 /// Handles the signals that have arrived, before everything that is queued: they may
 /// have waited long already.
 pub(super) fn take_signals(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
-    match inside.with(|state| std::mem::take(&mut state.signalled).then_some(state.signal_token)) {
-        Some(Some(token)) => deliver_signals(py, this, inside, token),
-        _ => Ok(()),
-    }
+    let signalled = inside.with(|state| std::mem::take(&mut state.signalled));
+    if signalled { deliver_signals(py, this, inside) } else { Ok(()) }
 }
 
 #[cold]
-fn deliver_signals(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    token: Token,
-) -> PyResult<()> {
-    let result = call_signal_handlers(py, this, inside, token);
+fn deliver_signals(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
+    let result = call_signal_handlers(py, this, inside);
     if result.is_err() {
         // The edge has been taken, but what is left, here or in the pipe, is for the next run.
-        inside.with(|state| state.ready.push_front(Ready::Io(token, Readiness::READABLE)));
+        inside.with(|state| state.signalled = true);
     }
     result
 }
 
-fn call_signal_handlers(
-    py: Python<'_>,
-    this: This<'_>,
-    inside: &Inside<'_>,
-    token: Token,
-) -> PyResult<()> {
+fn call_signal_handlers(py: Python<'_>, this: This<'_>, inside: &Inside<'_>) -> PyResult<()> {
     // The program's own handlers come first, as in asyncio, and may raise KeyboardInterrupt.
     py.check_signals()?;
-    io::drain_signals(inside, token);
+    io::drain_signals(inside);
     while let Some(number) = inside.with(|state| state.signals.pop_front()) {
         log::debug!("signal {number} came");
         if let Err(error) = this.bind(py).call_method1(intern!(py, "_handle_signal"), (number,)) {
@@ -275,9 +263,8 @@ enum Found {
     Datagram(TransportRef<datagram::Inner>),
     Listener,
     Socket,
-    Signals,
     Watch,
-    /// The source has gone while the event was queued.
+    /// The source has gone while the event was queued. The pipe of signals queues none.
     Nothing,
 }
 
@@ -294,9 +281,8 @@ fn serve_source(
         Some(Source::Datagram(transport)) => Found::Datagram(transport.clone_ref(py)),
         Some(Source::Listener(_)) => Found::Listener,
         Some(Source::Socket(_)) => Found::Socket,
-        Some(Source::Signals(_)) => Found::Signals,
         Some(Source::Watch(_)) => Found::Watch,
-        None => Found::Nothing,
+        Some(Source::Signals(_)) | None => Found::Nothing,
     });
     match found {
         Found::Stream(transport) => stream::on_event(py, this, inside, &transport, ready)
@@ -305,7 +291,6 @@ fn serve_source(
             .or_else(|error| report::event_failed(py, &this.owned(py), transport.object(), error)),
         Found::Listener => accept::on_event(py, this, inside, token, ready),
         Found::Socket => sockets::on_event(py, inside, token, ready),
-        Found::Signals => deliver_signals(py, this, inside, token),
         Found::Watch => {
             io::remove_cancelled(inside, token);
             Ok(())

@@ -60,7 +60,7 @@ pub(crate) struct LoopState {
     pub(crate) transport_class: Option<Owned>,
     /// The pipe that signal handlers write to; watched while the loop lives.
     pub(crate) signal_token: Option<Token>,
-    /// Whether a poll has found something in it that was not read yet.
+    /// Whether a poll has found something in it, or numbers are left below.
     pub(crate) signalled: bool,
     /// Numbers of signals read from it that have not been handled yet.
     pub(crate) signals: VecDeque<u8>,
@@ -116,6 +116,7 @@ impl LoopState {
     pub(super) fn empty(&mut self) -> Remains {
         self.fds = FdTable::default();
         self.signal_token = None;
+        self.signalled = false;
         self.keeping = Keeping::default();
         self.backlog = Backlog::default();
         let timers = self.timers.drain();

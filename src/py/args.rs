@@ -89,7 +89,7 @@ impl<'a, 'py> Args<'a, 'py> {
         if same {
             // SAFETY: the caller of the method keeps the tuple alive.
             let names = unsafe { Owned::from_borrowed(self.names) };
-            // Only the first is kept: there is one in `_asyncio`.
+            // Only the first is kept, in all likelihood that of `_asyncio`.
             let _ = keyword.known.set(self.py, names);
         }
         same

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::py::lent::Lent;
+use crate::py::outstanding::Outstanding;
 use crate::py::{Owned, bytes};
 
 /// Below this many bytes CPython's own allocator is as fast as the spare, which is
@@ -73,8 +73,13 @@ impl Message {
     pub(crate) fn is_alone(&self) -> bool {
         let object = self.object.as_ptr();
         #[cfg(Py_GIL_DISABLED)]
-        // SAFETY: a live object.
-        return unsafe { ffi::PyUnstable_Object_IsUniquelyReferenced(object) } != 0;
+        {
+            // SAFETY: a live object.
+            let alone = unsafe { ffi::PyUnstable_Object_IsUniquelyReferenced(object) } != 0;
+            // Another thread may have read the content before it let go.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            return alone;
+        }
         #[cfg(not(Py_GIL_DISABLED))]
         // SAFETY: a live object.
         return unsafe { ffi::Py_REFCNT(object) } == 1;
@@ -115,7 +120,7 @@ impl Message {
 pub(crate) struct Spare {
     small: Option<Message>,
     large: Option<Message>,
-    lent: Lent,
+    outstanding: Outstanding,
 }
 
 impl Spare {
@@ -125,8 +130,8 @@ impl Spare {
         if room > SMALL { &mut self.large } else { &mut self.small }
     }
 
-    /// A message with a copy of `data`. If the receiver `keeps` what it gets, it gets no
-    /// spare, which may be larger than needed.
+    /// A message with a copy of `data`. A receiver that `keeps` what it gets
+    /// gets no spare, which may be twice as large as needed.
     // HOT: proto, stream
     #[inline]
     pub(crate) fn copy(&mut self, py: Python<'_>, data: &[u8], keeps: bool) -> PyResult<Message> {
@@ -135,12 +140,12 @@ impl Spare {
         let found = if length < WORTHWHILE {
             None
         } else if keeps {
-            self.lent.take(length)
+            self.outstanding.take(length)
         } else {
             self.place(length).take_if(fits)
         };
         let Some(mut message) = found else { return Message::copy(py, data) };
-        // SAFETY: the room suffices (`fits`, `Lent::take`), the ranges are different
+        // SAFETY: the room suffices (`fits`, `Outstanding::take`), the ranges are different
         // objects, and nobody else holds this one.
         unsafe {
             let memory = message.space().as_mut_ptr().cast::<u8>();
@@ -201,8 +206,8 @@ impl Spare {
     /// Watches a message that its receiver has kept. Returns one that is not watched any
     /// longer, to be dropped.
     #[inline]
-    pub(crate) fn lend(&mut self, message: Message) -> Option<Message> {
-        self.lent.watch(message)
+    pub(crate) fn watch(&mut self, message: Message) -> Option<Message> {
+        self.outstanding.watch(message)
     }
 }
 

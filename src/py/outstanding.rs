@@ -12,32 +12,46 @@ use crate::py::message::Message;
 const MOST: usize = 128;
 /// Larger messages, in bytes, are not watched, so that little memory is kept from others.
 const LARGEST: usize = 4096;
+/// Once in so many times that memory is used again, memory that nobody has needed for a
+/// while is freed, because few messages in turn stay in the caches and many do not.
+const THINS_OUT: u32 = 64;
 
 /// The last messages that were kept, oldest first.
 #[derive(Default)]
-pub(crate) struct Lent(VecDeque<Message>);
+pub(crate) struct Outstanding {
+    messages: VecDeque<Message>,
+    used_again: u32,
+}
 
-impl Lent {
+impl Outstanding {
     /// Watches a message. Returns one that is not watched any longer, to be dropped.
     #[inline]
     pub(crate) fn watch(&mut self, message: Message) -> Option<Message> {
         if message.room() > LARGEST {
             return Some(message);
         }
-        let oldest = if self.0.len() < MOST { None } else { self.0.pop_front() };
-        self.0.push_back(message);
+        let oldest = if self.messages.len() < MOST { None } else { self.messages.pop_front() };
+        self.messages.push_back(message);
         oldest
     }
 
-    /// Memory for `length` bytes that nobody reads any more, a third larger at most,
-    /// because the next receiver may keep it.
+    /// The memory of the oldest message if nobody else holds it and it has room for
+    /// `length` bytes, but at most a third too much, because the next receiver may keep it.
+    /// If its size is wrong, it is freed.
     #[inline]
     pub(crate) fn take(&mut self, length: usize) -> Option<Message> {
-        if !self.0.front()?.is_alone() {
-            return None;
+        let oldest = self.pop_alone()?;
+        self.used_again += 1;
+        if self.used_again == THINS_OUT {
+            self.used_again = 0;
+            drop(self.pop_alone());
         }
-        let oldest = self.0.pop_front()?;
         let room = oldest.room();
         (length <= room && length >= room - room / 4).then_some(oldest)
+    }
+
+    #[inline]
+    fn pop_alone(&mut self) -> Option<Message> {
+        if self.messages.front()?.is_alone() { self.messages.pop_front() } else { None }
     }
 }
