@@ -104,6 +104,21 @@ impl Message {
         }
     }
 
+    /// The message with another content.
+    ///
+    /// # Safety
+    /// The object is alone, and has room for `data`.
+    #[inline]
+    unsafe fn with_content(mut self, data: &[u8]) -> Self {
+        // SAFETY: the caller's promise; memory that nobody else sees is not part of `data`.
+        unsafe {
+            let memory = self.space().as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(data.as_ptr(), memory, data.len());
+            self.set_length(data.len());
+        }
+        self
+    }
+
     /// All of the room.
     #[inline]
     fn space(&mut self) -> &mut [MaybeUninit<u8>] {
@@ -132,27 +147,30 @@ impl Spare {
 
     /// A message with a copy of `data`. A receiver that `keeps` what it gets
     /// gets no spare, which may be twice as large as needed.
-    // HOT: proto, stream
-    #[inline]
+    // HOT: proto
+    #[inline(always)]
     pub(crate) fn copy(&mut self, py: Python<'_>, data: &[u8], keeps: bool) -> PyResult<Message> {
         let length = data.len();
-        let fits = |message: &mut Message| message.room >= length && message.room / 2 <= length;
-        let found = if length < WORTHWHILE {
-            None
-        } else if keeps {
-            self.outstanding.take(length)
-        } else {
-            self.place(length).take_if(fits)
-        };
-        let Some(mut message) = found else { return Message::copy(py, data) };
-        // SAFETY: the room suffices (`fits`, `Outstanding::take`), the ranges are different
-        // objects, and nobody else holds this one.
-        unsafe {
-            let memory = message.space().as_mut_ptr().cast::<u8>();
-            std::ptr::copy_nonoverlapping(data.as_ptr(), memory, length);
-            message.set_length(length);
+        if keeps || length < WORTHWHILE {
+            return self.copy_to_keep(py, data);
         }
-        Ok(message)
+        let fits = |message: &mut Message| message.room >= length && message.room / 2 <= length;
+        match self.place(length).take_if(fits) {
+            // SAFETY: the room suffices, and a spare is alone.
+            Some(message) => Ok(unsafe { message.with_content(data) }),
+            None => Message::copy(py, data),
+        }
+    }
+
+    // HOT: stream
+    #[inline(never)]
+    fn copy_to_keep(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<Message> {
+        let length = data.len();
+        match if length < WORTHWHILE { None } else { self.outstanding.take(length) } {
+            // SAFETY: the room suffices, and nobody else holds the message.
+            Some(message) => Ok(unsafe { message.with_content(data) }),
+            None => Message::copy(py, data),
+        }
     }
 
     /// Room to receive `capacity` bytes into, which is at least [`WORTHWHILE`].
