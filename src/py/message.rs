@@ -162,6 +162,8 @@ impl Spare {
         }
     }
 
+    /// The same for a receiver that keeps it, or if it is small: not in line, to leave the
+    /// other case short.
     // HOT: stream
     #[inline(never)]
     fn copy_to_keep(&mut self, py: Python<'_>, data: &[u8]) -> PyResult<Message> {
