@@ -166,19 +166,13 @@ impl HandleObject {
         if tuple.is_null() {
             let first = self.inline.as_ptr().cast::<*mut ffi::PyObject>();
             let count = usize::from(self.inline_count.get());
-            // SAFETY: the handle keeps callable and arguments alive: its slots are not
-            // emptied while `running` is above 0, and a handle that is out of reach cannot
-            // be cancelled. The word before the first argument is `second`, which the
-            // callee may overwrite, except in a timer, where it is asyncio's slot.
-            unsafe {
-                call::vectorcall_at(
-                    py,
-                    self.callback.get(),
-                    first,
-                    count,
-                    self.kind() != Kind::Timer,
-                )
-            }
+            // The word before the first argument is `second`, which the callee may
+            // overwrite, except in a timer, where it is asyncio's slot.
+            let slot_before = self.kind() != Kind::Timer;
+            let callback = self.callback.get();
+            // SAFETY: the slots keep callable and arguments alive: they are not emptied while
+            // `running` is above 0, and a handle that is out of reach cannot be cancelled.
+            unsafe { call::vectorcall_at(py, callback, first, count, slot_before) }
         } else {
             // SAFETY: as above, with the arguments in a tuple.
             unsafe { call::with_tuple(py, self.callback.get(), tuple) }
