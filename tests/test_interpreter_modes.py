@@ -146,14 +146,21 @@ class TestDebugging:
 
 
 WAITING = """
-    import sys
+    import socket
     async def leaf():
         await asyncio.sleep(1000)
     async def branch():
         await asyncio.create_task(leaf(), name="the leaf")
     async def main():
+        first, peer = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=first)
+        second, other_peer = socket.socketpair()
+        second.setblocking(False)
+        receiving = asyncio.get_running_loop().sock_recv(second, 1)
         async with asyncio.TaskGroup() as group:
             group.create_task(branch(), name="the branch")
+            group.create_task(reader.read(1), name="the reader")
+            group.create_task(receiving, name="the receiver")
             for _ in range(3):
                 await asyncio.sleep(0)
             print("ready", flush=True)
@@ -197,6 +204,11 @@ class TestFromOutside:
             line for line in self.look("ps", process).splitlines() if "sleep -> leaf" in line
         )
         assert leaf.index("the leaf") < leaf.index("sleep -> leaf") < leaf.index("the branch")
+
+    def test_ps_lists_tasks_whose_coroutines_are_the_loops_own(self, process):
+        text = self.look("ps", process)
+        assert "the reader" in text
+        assert "the receiver" in text
 
     def test_pstree_draws_who_waits_for_whom(self, process):
         text = self.look("pstree", process)
