@@ -1,4 +1,4 @@
-//! Every raw system call of the reactor. Unsafe code is here and in the files for
+//! Every raw system call of the reactor. Unsafe code is here, in `sys/` and in the files for
 //! memory that the kernel fills (`address`, `raw_address`, `read_ring`, `datagram`).
 //!
 //! Most functions are one call with its result turned into `io::Result`; policy
@@ -11,8 +11,6 @@ use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::address::Address;
-use crate::interest::Interest;
-use crate::raw_address::{self, RawAddress};
 
 /// Turns the result of a libc call into an `io::Result`.
 macro_rules! check {
@@ -24,6 +22,18 @@ macro_rules! check {
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
     }};
 }
+
+mod datagram;
+mod watch;
+
+#[cfg(target_os = "linux")]
+pub(crate) use self::datagram::MessageHeaders;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use self::datagram::receive_from;
+pub(crate) use self::datagram::send_to;
+#[cfg(target_os = "linux")]
+pub(crate) use self::watch::wait_briefly;
+pub(crate) use self::watch::{unwatch_level, watch_edges, watch_level};
 
 /// A send to a closed peer fails instead of raising SIGPIPE, and no send waits.
 #[cfg(target_os = "linux")]
@@ -201,95 +211,6 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::R
     Ok(n as usize)
 }
 
-/// Sends one datagram to an address.
-#[inline]
-pub(crate) fn send_to(fd: BorrowedFd<'_>, data: &[u8], to: &RawAddress) -> io::Result<usize> {
-    let n = check!(libc::sendto(
-        fd.as_raw_fd(),
-        data.as_ptr().cast(),
-        data.len(),
-        SEND_FLAGS,
-        to.as_ptr(),
-        to.length()
-    ))?;
-    Ok(n as usize)
-}
-
-/// Receives one datagram with its sender.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn receive_from(
-    fd: BorrowedFd<'_>,
-    space: &mut [MaybeUninit<u8>],
-    sender: &mut RawAddress,
-) -> io::Result<usize> {
-    let mut length = raw_address::CAPACITY;
-    let n = check!(libc::recvfrom(
-        fd.as_raw_fd(),
-        space.as_mut_ptr().cast(),
-        space.len(),
-        0,
-        sender.as_mut_ptr(),
-        &mut length
-    ))?;
-    sender.set_length(length);
-    Ok(n as usize)
-}
-
-/// The arrays that `recvmmsg` takes, kept between calls.
-#[cfg(target_os = "linux")]
-pub(crate) struct MessageHeaders<const N: usize> {
-    headers: Box<[libc::mmsghdr; N]>,
-    vectors: Box<[libc::iovec; N]>,
-}
-
-// SAFETY: `receive` writes the pointers inside anew before each call, and nobody
-// uses them between calls.
-#[cfg(target_os = "linux")]
-unsafe impl<const N: usize> Send for MessageHeaders<N> {}
-
-#[cfg(target_os = "linux")]
-impl<const N: usize> MessageHeaders<N> {
-    pub(crate) fn new() -> Self {
-        // SAFETY: all-zero bytes are valid for both: no name, no data.
-        unsafe { Self { headers: Box::new(mem::zeroed()), vectors: Box::new(mem::zeroed()) } }
-    }
-
-    /// Receives one datagram per slot, with its sender and its length, and
-    /// returns how many came. Never waits.
-    pub(crate) fn receive<'a>(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        slots: impl Iterator<Item = &'a mut [MaybeUninit<u8>]>,
-        senders: &mut [RawAddress],
-        lengths: &mut [usize],
-    ) -> io::Result<usize> {
-        let parts = self.headers.iter_mut().zip(self.vectors.iter_mut());
-        let mut offered = 0;
-        for (((header, vector), slot), sender) in parts.zip(slots).zip(senders.iter_mut()) {
-            vector.iov_base = slot.as_mut_ptr().cast();
-            vector.iov_len = slot.len();
-            header.msg_hdr.msg_iov = vector;
-            header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_name = sender.as_mut_ptr().cast();
-            header.msg_hdr.msg_namelen = raw_address::CAPACITY;
-            offered += 1;
-        }
-        let count = check!(libc::recvmmsg(
-            fd.as_raw_fd(),
-            self.headers.as_mut_ptr(),
-            offered,
-            libc::MSG_DONTWAIT as _,
-            std::ptr::null_mut()
-        ))? as usize;
-        let filled = self.headers.iter().take(count);
-        for ((header, sender), length) in filled.zip(senders).zip(lengths) {
-            sender.set_length(header.msg_hdr.msg_namelen);
-            *length = header.msg_len as usize;
-        }
-        Ok(count)
-    }
-}
-
 /// Reads from a socket or a pipe; waits if the descriptor is blocking.
 fn read(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let n = check!(libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()))?;
@@ -430,142 +351,6 @@ pub unsafe fn adopt(fd: RawFd) -> OwnedFd {
 /// Lets go of a descriptor: the number now belongs to the caller.
 pub fn release(fd: OwnedFd) -> RawFd {
     fd.into_raw_fd()
-}
-
-/// Waits until the poll descriptor has events or `nanos` have passed. mio's
-/// own timeout counts whole milliseconds; this sleeps the rest of a deadline.
-#[cfg(target_os = "linux")]
-pub(crate) fn wait_briefly(poll: RawFd, nanos: u64) -> io::Result<()> {
-    let mut entry = libc::pollfd { fd: poll, events: libc::POLLIN, revents: 0 };
-    let rest = libc::timespec {
-        tv_sec: (nanos / 1_000_000_000) as libc::time_t,
-        tv_nsec: (nanos % 1_000_000_000) as _,
-    };
-    check!(libc::ppoll(&mut entry, 1, &rest, std::ptr::null())).map(drop)
-}
-
-/// Watches a descriptor level-triggered, which mio cannot: `add_reader` and
-/// `add_writer` promise a call per turn for as long as the condition holds.
-/// `known` says whether the caller believes the descriptor to be in the poll
-/// already. If it was closed or reused behind our back the caller is wrong, and
-/// the other operation is tried.
-#[cfg(target_os = "linux")]
-pub(crate) fn watch_level(
-    poll: RawFd,
-    fd: RawFd,
-    token: usize,
-    interest: Interest,
-    known: bool,
-) -> io::Result<()> {
-    let mut events = 0;
-    if interest.readable() {
-        events |= libc::EPOLLIN;
-    }
-    if interest.writable() {
-        events |= libc::EPOLLOUT;
-    }
-    let mut event = libc::epoll_event { events: events as u32, u64: token as u64 };
-    let (first, other) = if known {
-        (libc::EPOLL_CTL_MOD, libc::EPOLL_CTL_ADD)
-    } else {
-        (libc::EPOLL_CTL_ADD, libc::EPOLL_CTL_MOD)
-    };
-    match check!(libc::epoll_ctl(poll, first, fd, &mut event)) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EEXIST)) => {
-            check!(libc::epoll_ctl(poll, other, fd, &mut event)).map(drop)
-        }
-        result => result.map(drop),
-    }
-}
-
-/// Watches a socket edge-triggered in both directions, and for urgent data.
-/// If the socket is in the poll already, this replaces its registration, and
-/// the next wait reports again what is ready now.
-#[cfg(target_os = "linux")]
-pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
-    let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET;
-    let mut event = libc::epoll_event { events: events as u32, u64: token as u64 };
-    match check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_ADD, fd, &mut event)) {
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-            check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_MOD, fd, &mut event)).map(drop)
-        }
-        result => result.map(drop),
-    }
-}
-
-/// As above; kqueue adds and changes with one call.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn watch_edges(poll: RawFd, fd: RawFd, token: usize) -> io::Result<()> {
-    add_filters(poll, fd, Interest::BOTH, libc::EV_ADD | libc::EV_CLEAR, token)
-}
-
-/// Ends what [`watch_level`] began.
-#[cfg(target_os = "linux")]
-pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, _was: Interest) -> io::Result<()> {
-    check!(libc::epoll_ctl(poll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut())).map(drop)
-}
-
-/// kqueue filters are levels unless EV_CLEAR is set.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn watch_level(
-    poll: RawFd,
-    fd: RawFd,
-    token: usize,
-    interest: Interest,
-    known: bool,
-) -> io::Result<()> {
-    if known {
-        // Both filters go first: which of them are set is not known here.
-        let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
-        let _ = kevent_change(poll, fd, libc::EVFILT_WRITE, libc::EV_DELETE, 0);
-    }
-    add_filters(poll, fd, interest, libc::EV_ADD, token)
-}
-
-/// Ends what [`watch_level`] began.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn unwatch_level(poll: RawFd, fd: RawFd, was: Interest) -> io::Result<()> {
-    let change = |filter, was: bool| {
-        if was { kevent_change(poll, fd, filter, libc::EV_DELETE, 0) } else { Ok(()) }
-    };
-    // The second is deleted even if the first is gone already.
-    let read = change(libc::EVFILT_READ, was.readable());
-    let write = change(libc::EVFILT_WRITE, was.writable());
-    read.and(write)
-}
-
-/// Adds a descriptor's filters, all or none: after an error the caller assumes
-/// that nothing is watched, and would never delete a filter that is left.
-#[cfg(not(target_os = "linux"))]
-fn add_filters(
-    poll: RawFd,
-    fd: RawFd,
-    interest: Interest,
-    flags: u16,
-    token: usize,
-) -> io::Result<()> {
-    if interest.readable() {
-        kevent_change(poll, fd, libc::EVFILT_READ, flags, token)?;
-    }
-    if interest.writable() {
-        kevent_change(poll, fd, libc::EVFILT_WRITE, flags, token).inspect_err(|_| {
-            let _ = kevent_change(poll, fd, libc::EVFILT_READ, libc::EV_DELETE, 0);
-        })?;
-    }
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn kevent_change(poll: RawFd, fd: RawFd, filter: i16, flags: u16, token: usize) -> io::Result<()> {
-    let change = libc::kevent {
-        ident: fd as _,
-        filter,
-        flags,
-        fflags: 0,
-        data: 0,
-        udata: token as *mut libc::c_void,
-    };
-    check!(libc::kevent(poll, &change, 1, std::ptr::null_mut(), 0, std::ptr::null())).map(drop)
 }
 
 /// Reads what a non-blocking pipe holds.
