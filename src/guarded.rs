@@ -7,6 +7,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use crate::py::Live;
+
 /// A class and those of its members that native code bypasses.
 pub(crate) struct Guarded {
     class: Py<PyType>,
@@ -46,9 +48,8 @@ impl Guarded {
 
     /// Whether `object` is a direct instance of the class.
     #[inline]
-    pub(crate) fn is_exact(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: callers pass live objects; the type is only compared.
-        unsafe { ffi::Py_TYPE(object) }.cast() == self.class.as_ptr()
+    pub(crate) fn is_exact(&self, object: Live<'_>) -> bool {
+        object.is_exactly(&self.class)
     }
 
     /// The names that an instance attribute could hide.

@@ -20,7 +20,7 @@ use crate::coroutine::inspection;
 use crate::coroutine::operation::Operation;
 use crate::coroutine::step::{Input, Step};
 use crate::py::native::{self, NativeClass, Reserve, Visitor, method};
-use crate::py::{Args, Owned, stop_iteration};
+use crate::py::{Args, Live, Owned, stop_iteration};
 
 /// The object.
 #[repr(C)]
@@ -211,8 +211,9 @@ unsafe extern "C" fn am_send(
     let py = unsafe { Python::assume_attached() };
     let mut state = ffi::PySendResult::PYGEN_ERROR;
     let object = native::answer(py, || {
-        // SAFETY: the slot of this class.
-        match unsafe { &*this.cast::<NativeCoroutine>() }.step(py, Input::Send(value))? {
+        // SAFETY: the slot of this class, which gets a value that is alive for the call.
+        let (this, value) = unsafe { (&*this.cast::<NativeCoroutine>(), Live::new(value)) };
+        match this.step(py, Input::Send(value))? {
             Step::Yield(object) => {
                 state = ffi::PySendResult::PYGEN_NEXT;
                 Ok(object)
@@ -234,9 +235,9 @@ unsafe extern "C" fn iternext(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
     let py = unsafe { Python::assume_attached() };
     let mut returned = None;
     let object = native::answer(py, || {
-        // SAFETY: the slot of this class; None lives as long as the interpreter.
-        let (this, none) = unsafe { (&*this.cast::<NativeCoroutine>(), ffi::Py_None()) };
-        match this.step(py, Input::Send(none))? {
+        // SAFETY: the slot of this class.
+        let this = unsafe { &*this.cast::<NativeCoroutine>() };
+        match this.step(py, Input::Send(Live::none(py)))? {
             Step::Yield(object) => Ok(object),
             Step::Return(object) => {
                 returned = Some(object);
@@ -308,7 +309,7 @@ fn send<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyRes
             "can't send non-None value to a just-started coroutine",
         ));
     }
-    value_or_stop(py, t.step(py, Input::Send(value.as_ptr()))?)
+    value_or_stop(py, t.step(py, Input::Send(value.into()))?)
 }
 
 fn throw<'py>(py: Python<'py>, t: &NativeCoroutine, args: Args<'_, 'py>) -> PyResult<Owned> {

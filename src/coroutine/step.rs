@@ -6,11 +6,11 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::py::Owned;
+use crate::py::{Live, Owned};
 
 /// What a coroutine is resumed with.
 pub(crate) enum Input<'a> {
-    Send(*mut ffi::PyObject),
+    Send(Live<'a>),
     Throw(&'a Bound<'a, PyAny>),
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn pass(py: Python<'_>, iterator: &Owned, input: Input<'_>) -> PyResu
         Input::Send(value) => {
             let mut result = std::ptr::null_mut();
             // SAFETY: all objects are alive; the result is a new reference.
-            let state = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value, &mut result) };
+            let state = unsafe { ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &mut result) };
             // SAFETY: a new reference, or null with an exception.
             let result = unsafe { Owned::from_result(py, result) }?;
             Ok(match state {

@@ -2,21 +2,21 @@
 
 use std::sync::atomic::Ordering;
 
+use pyo3::Borrowed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::{Borrowed, ffi};
 
 use crate::errors;
 use crate::event_loop::native::This;
 use crate::imports::Imports;
 use crate::py::args::missing_arguments;
-use crate::py::{Args, Owned};
+use crate::py::{Args, Live, Owned, context};
 
 /// How a scheduling method was called.
 pub(super) struct Call<'a> {
     pub(super) name: &'static str,
-    pub(super) callable: *mut ffi::PyObject,
-    pub(super) args: &'a [*mut ffi::PyObject],
+    pub(super) callable: Live<'a>,
+    pub(super) args: &'a [Live<'a>],
     pub(super) context: Option<Owned>,
 }
 
@@ -30,9 +30,7 @@ pub(super) fn parse<'a>(
 ) -> PyResult<Call<'a>> {
     let context = if args.has_keywords() {
         match args.only_keyword(&Imports::get(py)?.context) {
-            // SAFETY: an argument of the call under way.
-            #[allow(unsafe_code)]
-            Some(context) if !is_none(context) => Some(unsafe { Owned::from_borrowed(context) }),
+            Some(context) if !context.is_none() => Some(context.to_owned(py)),
             Some(_) => None,
             None => return parse_keywords(py, name, args, before),
         }
@@ -62,7 +60,7 @@ fn parse_keywords<'a>(
         let keyword = keyword.to_cow()?.into_owned();
         match keyword.as_str() {
             "context" => context = (!value.is_none()).then(|| Owned::from(&*value)),
-            "callback" if callable.is_none() => callable = Some(value.as_ptr()),
+            "callback" if callable.is_none() => callable = Some(value.into()),
             known if before.iter().take(1).skip(args.positional().len()).any(|b| *b == known) => {}
             known if known == "callback" || before.contains(&known) => {
                 return Err(PyTypeError::new_err(format!(
@@ -122,11 +120,9 @@ fn missing(name: &str, count: usize, before: &[&'static str], given: &[String]) 
 /// Refuses what is not exactly a `Context`. asyncio takes any object, and fails later
 /// if that has no `run` method.
 #[inline(always)]
-#[allow(unsafe_code)]
 fn checked_context(py: Python<'_>, context: Option<Owned>) -> PyResult<Option<Owned>> {
     if let Some(context) = &context {
-        // SAFETY: a live object.
-        if unsafe { ffi::PyContext_CheckExact(context.as_ptr()) } == 0 {
+        if !context::is_one(context) {
             let class = context.bind(py).get_type().name()?;
             return Err(PyTypeError::new_err(format!(
                 "a contextvars.Context was expected, got {class}"
@@ -148,20 +144,7 @@ pub(super) fn check(py: Python<'_>, this: This<'_>, call: &Call<'_>) -> PyResult
         this.call_method0("_check_thread")?;
         // asyncio's call_later calls call_at, so its checks name that.
         let name = if call.name == "call_later" { "call_at" } else { call.name };
-        this.call_method1("_check_callback", (as_any(py, call), name))?;
+        this.call_method1("_check_callback", (call.callable.bind(py), name))?;
     }
     Ok(())
-}
-
-#[allow(unsafe_code)]
-pub(super) fn as_any<'py>(py: Python<'py>, call: &Call<'_>) -> Bound<'py, PyAny> {
-    // SAFETY: an argument of the call under way.
-    unsafe { Bound::from_borrowed_ptr(py, call.callable) }
-}
-
-#[inline]
-#[allow(unsafe_code)]
-fn is_none(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: only compares pointers.
-    object == unsafe { ffi::Py_None() }
 }

@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use crate::py::{Owned, native};
+use crate::py::{Live, Owned, native};
 
 /// The memory of a fresh future.
 pub(crate) struct BlankFuture {
@@ -53,15 +53,15 @@ impl BlankFuture {
     /// MemoryError.
     // HOT: future
     #[inline]
-    pub(crate) fn make(&self, py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<Owned> {
+    pub(crate) fn make(&self, py: Python<'_>, event_loop: Live<'_>) -> PyResult<Owned> {
         // SAFETY: the class has this allocator, as `learn` has checked, and fresh
         // memory is what its own `__new__` makes.
         let future = unsafe { native::new_instance(self.class.bind(py))? };
-        // SAFETY: this word of the object is its reference to the loop, the
-        // caller's loop is alive, and nobody else has seen the object.
+        // SAFETY: this word of the object is its reference to the loop, and nobody else has
+        // seen the object.
         unsafe {
             let loop_of_it = future.as_ptr().add(1).cast::<*mut ffi::PyObject>().add(self.word);
-            loop_of_it.write(Owned::from_borrowed(event_loop).into_raw());
+            loop_of_it.write(event_loop.to_owned(py).into_raw());
         }
         Ok(future)
     }

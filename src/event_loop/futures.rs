@@ -1,16 +1,16 @@
 //! Making and resolving futures of asyncio's class.
 #![allow(unsafe_code)]
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
-use pyo3::{ffi, intern};
 
 use crate::event_loop::blank_future::BlankFuture;
 use crate::event_loop::{EventLoop, This};
 use crate::guarded::{self, Guarded};
 use crate::imports::Imports;
-use crate::py::{Owned, call};
+use crate::py::{Live, Owned, call};
 
 /// A future for our own waiting. If `create_future` is `TokioLoop`'s own, one of
 /// asyncio's class is made without calling it.
@@ -20,9 +20,9 @@ use crate::py::{Owned, call};
 // HOT: stream
 #[inline]
 pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owned> {
-    if is_plain(py, event_loop.as_ptr())? {
-        // SAFETY: `is_plain` says that it is a `TokioLoop`, and the caller holds it.
-        return make_plain(py, unsafe { This::of_object(py, event_loop.as_ptr()) });
+    if is_plain(py, event_loop.live())? {
+        // SAFETY: `is_plain` says that it is a `TokioLoop`.
+        return make_plain(py, unsafe { This::of_object(py, event_loop.live()) });
     }
     call::method(py, event_loop, intern!(py, "create_future"), [])
 }
@@ -34,7 +34,7 @@ pub(crate) fn create_future(py: Python<'_>, event_loop: &Owned) -> PyResult<Owne
 // HOT: future
 #[inline]
 pub(crate) fn make(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
-    if is_plain(py, this.as_ptr())? && is_stock_future(py)? {
+    if is_plain(py, this.live())? && is_stock_future(py)? {
         make_plain(py, this)
     } else {
         call_class(py, this)
@@ -46,7 +46,7 @@ pub(crate) fn make(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
 fn make_plain(py: Python<'_>, this: This<'_>) -> PyResult<Owned> {
     if !this.event_loop.debug() {
         if let Some(blank) = blank(py, this)? {
-            return blank.make(py, this.as_ptr());
+            return blank.make(py, this.live());
         }
     }
     instance(py, this, Imports::get(py)?.future.bind(py))
@@ -84,7 +84,7 @@ fn blank(py: Python<'_>, this: This<'_>) -> PyResult<Option<&'static BlankFuture
 /// Whether an object is exactly a `TokioLoop` and nobody has replaced
 /// `create_future`, or `get_debug`, which a future's constructor calls.
 #[inline]
-fn is_plain(py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<bool> {
+fn is_plain(py: Python<'_>, event_loop: Live<'_>) -> PyResult<bool> {
     static CLASS: PyOnceLock<Guarded> = PyOnceLock::new();
     let class = match CLASS.get(py) {
         Some(class) => class,
@@ -97,8 +97,7 @@ fn is_plain(py: Python<'_>, event_loop: *mut ffi::PyObject) -> PyResult<bool> {
     if !class.is_exact(event_loop) || !class.is_unmodified(py) {
         return Ok(false);
     }
-    // SAFETY: the caller holds the object, whose class was just found to be
-    // `TokioLoop`, which derives from `EventLoop`.
+    // SAFETY: the class was just found to be `TokioLoop`, which derives from `EventLoop`.
     Ok(!unsafe { EventLoop::borrow(py, event_loop) }.custom_futures())
 }
 
@@ -123,5 +122,5 @@ pub(crate) fn set_result(py: Python<'_>, future: &Owned, value: &Owned) -> PyRes
     if imports.future_is_native && future.bind(py).get_type().as_ptr() == class.as_ptr() {
         return call::call2(py, &imports.future_set_result, future, value);
     }
-    call::method(py, future, intern!(py, "set_result"), [value.as_ptr()])
+    call::method(py, future, intern!(py, "set_result"), [value.live()])
 }

@@ -9,19 +9,17 @@ use pyo3::types::PyType;
 use pyo3::{Borrowed, ffi};
 
 use crate::event_loop::{EventLoop, io, scheduling, tasks};
-use crate::py::{Args, Owned, native};
+use crate::py::{Args, Live, Owned, native};
 
 impl EventLoop {
     /// Borrows the loop out of an object that is one.
     ///
     /// # Safety
-    /// The object is an instance of `EventLoop`, alive for 'a.
+    /// The object is an instance of `EventLoop`.
     #[inline]
-    pub(crate) unsafe fn borrow<'a>(py: Python<'_>, object: *mut ffi::PyObject) -> &'a Self {
-        // SAFETY: alive by the caller's promise.
-        let object: Borrowed<'a, '_, PyAny> = unsafe { Borrowed::from_ptr(py, object) };
+    pub(crate) unsafe fn borrow<'a>(py: Python<'_>, object: Live<'a>) -> &'a Self {
         // SAFETY: an instance by the caller's promise.
-        let event_loop = unsafe { object.cast_unchecked::<Self>() };
+        let event_loop = unsafe { object.bind(py).cast_unchecked::<Self>() };
         let event_loop: *const Self = event_loop.get();
         // SAFETY: the object is frozen and lives for 'a.
         unsafe { &*event_loop }
@@ -31,10 +29,10 @@ impl EventLoop {
 impl EventLoop {
     /// Whether an object is a loop of ours.
     #[inline]
-    pub(crate) fn is_instance(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+    pub(crate) fn is_instance(py: Python<'_>, object: Live<'_>) -> bool {
         let class = <Self as pyo3::PyTypeInfo>::type_object_raw(py);
         // SAFETY: a live object and a live class.
-        unsafe { ffi::PyObject_TypeCheck(object, class) != 0 }
+        unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class) != 0 }
     }
 }
 
@@ -42,42 +40,41 @@ impl EventLoop {
 #[derive(Clone, Copy)]
 pub(crate) struct This<'a> {
     pub(crate) event_loop: &'a EventLoop,
-    object: *mut ffi::PyObject,
+    object: Live<'a>,
 }
 
 impl<'a> This<'a> {
     /// The Python object, of `EventLoop` or a subclass.
     #[inline]
-    pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
+    pub(crate) fn live(&self) -> Live<'a> {
         self.object
     }
 
     /// PyO3's view of the object.
     #[inline]
     pub(crate) fn bind<'py>(&self, py: Python<'py>) -> Borrowed<'a, 'py, PyAny> {
-        // SAFETY: every constructor requires that the object is alive for 'a.
-        unsafe { Borrowed::from_ptr(py, self.object) }
+        self.object.bind(py)
     }
 
     /// A loop whose object the caller holds.
     #[inline]
     pub(crate) fn with_object(event_loop: &'a EventLoop, object: &'a Owned) -> Self {
-        Self { event_loop, object: object.as_ptr() }
+        Self { event_loop, object: object.live() }
     }
 
     /// The loop of an object that a method was called on.
     ///
     /// # Safety
-    /// The object is an instance of `EventLoop`, alive for 'a.
+    /// The object is an instance of `EventLoop`.
     #[inline]
-    pub(crate) unsafe fn of_object(py: Python<'_>, object: *mut ffi::PyObject) -> Self {
+    pub(crate) unsafe fn of_object(py: Python<'_>, object: Live<'a>) -> Self {
         // SAFETY: the caller's promise.
         Self { event_loop: unsafe { EventLoop::borrow(py, object) }, object }
     }
 
     /// The loop of a binding.
     pub(crate) fn of(event_loop: &'a Bound<'_, EventLoop>) -> Self {
-        Self { event_loop: event_loop.get(), object: event_loop.as_ptr() }
+        Self { event_loop: event_loop.get(), object: event_loop.into() }
     }
 }
 
@@ -98,11 +95,11 @@ unsafe fn enter(
 ) -> *mut ffi::PyObject {
     // SAFETY: CPython calls methods on attached threads.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: the descriptor has checked the type of the receiver.
-    let event_loop = unsafe { EventLoop::borrow(py, this) };
+    // SAFETY: CPython keeps the receiver alive, and the descriptor has checked its type.
+    let this = unsafe { This::of_object(py, Live::new(this)) };
     // SAFETY: passed on from CPython.
     let args = unsafe { Args::new(py, values, count, names) };
-    native::answer(py, || body(py, This { event_loop, object: this }, args))
+    native::answer(py, || body(py, this, args))
 }
 
 macro_rules! loop_method {

@@ -3,14 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use pyo3::exceptions::{PyAssertionError, PyTypeError};
-use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat};
 use tokioloop_reactor::clock;
 
 use crate::errors;
-use crate::event_loop::arguments::{Call, as_any, check, first, parse};
+use crate::event_loop::arguments::{Call, check, first, parse};
 use crate::event_loop::messages::Message;
 use crate::event_loop::native::This;
 use crate::event_loop::{EventLoop, Inside, futures};
@@ -18,7 +17,7 @@ use crate::handle::{Callback, HandleRef, Kind, Memory};
 use crate::imports::Imports;
 use crate::loop_cell::Refused;
 use crate::py::args::as_tuple;
-use crate::py::{Args, Owned, context};
+use crate::py::{Args, Live, Owned, context};
 use crate::ready::Ready;
 
 // The steps that these methods share are `inline(always)`: as function calls they
@@ -53,7 +52,7 @@ pub(crate) fn call_soon_threadsafe<'py>(
         return Err(errors::closed());
     }
     if this.event_loop.debug() {
-        this.bind(py).call_method1("_check_callback", (as_any(py, &call), call.name))?;
+        this.bind(py).call_method1("_check_callback", (call.callable.bind(py), call.name))?;
     }
     let inside = match this.event_loop.cell.try_enter() {
         // This thread runs the loop, or no thread does. Then the ready queue is better
@@ -68,7 +67,7 @@ pub(crate) fn call_soon_threadsafe<'py>(
     };
     let memory = this.event_loop.shared_handles.take(py);
     let callback = Callback { callable: call.callable, args: call.args, context };
-    let handle = finish(py, this, HandleRef::new(py, memory, this.as_ptr(), callback)?)?;
+    let handle = finish(py, this, HandleRef::new(py, memory, this.live(), callback)?)?;
     match inside {
         Some(inside) => {
             inside.with(|state| state.untracked = true);
@@ -142,10 +141,9 @@ fn call_custom_at<'py>(
     call: &Call<'_>,
 ) -> PyResult<Owned> {
     let when = sum(py, now, delay)?;
-    // SAFETY: the caller of the method keeps its arguments alive during the call.
-    #[allow(unsafe_code)]
-    let args = call.args.iter().map(|&object| unsafe { Bound::from_borrowed_ptr(py, object) });
-    let args = as_tuple(py, [when, as_any(py, call)].into_iter().chain(args))?;
+    let values = std::iter::once(&call.callable).chain(call.args);
+    let values = values.map(|value| value.bind(py).to_owned());
+    let args = as_tuple(py, std::iter::once(when).chain(values))?;
     let keywords = PyDict::new(py);
     keywords.set_item("context", call.context.as_ref().map(|context| context.bind(py)))?;
     Ok(this.bind(py).call_method(intern!(py, "call_at"), args, Some(&keywords))?.into())
@@ -281,13 +279,13 @@ impl EventLoop {
         py: Python<'_>,
         this: This<'_>,
         callable: &Owned,
-        args: &[*mut ffi::PyObject],
+        args: &[Live<'_>],
     ) -> PyResult<()> {
         if this.event_loop.closed() {
             return Err(errors::closed());
         }
         let inside = this.event_loop.enter(py, "call_soon")?;
-        let call = Call { name: "call_soon", callable: callable.as_ptr(), args, context: None };
+        let call = Call { name: "call_soon", callable: callable.live(), args, context: None };
         let handle = make(py, this, Some(&inside), Kind::Plain, call)?;
         this.event_loop.queue(py, &inside, handle);
         Ok(())
@@ -310,9 +308,9 @@ pub(crate) fn make_handle(
                 state.untracked = true;
                 state.handles.take(kind)
             });
-            HandleRef::new(py, memory, this.as_ptr(), callback)?
+            HandleRef::new(py, memory, this.live(), callback)?
         }
-        None => HandleRef::new(py, Memory::New(kind), this.as_ptr(), callback)?,
+        None => HandleRef::new(py, Memory::New(kind), this.live(), callback)?,
     };
     finish(py, this, handle)
 }

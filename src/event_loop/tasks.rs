@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 use crate::event_loop::native::This;
 use crate::imports::Imports;
 use crate::py::args::as_tuple;
-use crate::py::{Args, Owned, call};
+use crate::py::{Args, Live, Owned, call};
 
 // HOT: task
 pub(crate) fn create_task<'py>(
@@ -16,7 +16,7 @@ pub(crate) fn create_task<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     let imports = Imports::get(py)?;
-    let plain = args.positional().len() == 1 && task_keywords(&args, imports);
+    let plain = args.positional().len() == 1 && task_keywords(py, &args, imports);
     if plain && this.is_current() && !this.event_loop.debug() && !this.event_loop.closed() {
         let factory = this.event_loop.cell.enter(py).map(|inside| {
             // Only this check is made inside `with`: the call below runs the first step of
@@ -44,13 +44,13 @@ fn is_stock_task(py: Python<'_>, imports: &Imports) -> PyResult<bool> {
 
 /// Whether asyncio's method would hand the keywords to the task as they are.
 #[inline]
-fn task_keywords(args: &Args<'_, '_>, imports: &Imports) -> bool {
+fn task_keywords(py: Python<'_>, args: &Args<'_, '_>, imports: &Imports) -> bool {
     let names = [
         (true, &imports.name_name),
         (cfg!(Py_3_11), &imports.context.name),
         (cfg!(Py_3_14), &imports.eager_start_name),
     ];
-    let taken = names.iter().filter(|(since, _)| *since).map(|(_, name)| name.as_ptr());
+    let taken = names.iter().filter(|(since, _)| *since).map(|(_, name)| Live::from(name.bind(py)));
     args.keywords_among(taken)
 }
 
@@ -80,6 +80,6 @@ impl This<'_> {
     #[inline]
     fn is_asyncios(&self, py: Python<'_>, imports: &Imports) -> PyResult<bool> {
         let running = call::call0(py, &imports.running_loop)?;
-        Ok(running.as_ptr() == self.as_ptr())
+        Ok(running.live().is(self.live()))
     }
 }

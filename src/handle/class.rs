@@ -96,7 +96,7 @@ fn run_apart(py: Python<'_>, this: &HandleObject) -> PyResult<()> {
     let (callback, args) = parts(py, this)?;
     let Some(args) = args else { return Ok(()) };
     let (callback, args) = (callback.bind(py), args.bind(py));
-    context::run(py, context.as_ptr(), || callback.call1(args.cast::<PyTuple>()?))??;
+    context::run(py, context.live(), || callback.call1(args.cast::<PyTuple>()?))??;
     Ok(())
 }
 
@@ -150,9 +150,7 @@ fn slot_value(py: Python<'_>, this: &HandleObject, slot: &Slot) -> PyResult<Owne
 }
 
 fn context_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    let context = this.own_context(py)?;
-    // SAFETY: the slot keeps its reference while the handle lives.
-    Ok(unsafe { Owned::from_borrowed(context) })
+    Ok(this.own_context(py)?.to_owned(py))
 }
 
 fn repr_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {

@@ -12,6 +12,7 @@
 //! ends, or when somebody keeps a handle past its call.
 #![allow(unsafe_code)]
 
+mod cancel;
 mod class;
 mod free_list;
 mod object;
@@ -20,23 +21,23 @@ mod timer;
 
 use std::sync::atomic::{Ordering, fence};
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 
+pub(crate) use self::cancel::Released;
 pub(crate) use self::class::make_classes;
 pub(crate) use self::free_list::{Handles, Memory};
-pub(crate) use self::object::{HandleObject, Released};
+pub(crate) use self::object::HandleObject;
 pub(crate) use self::shared_list::SharedHandles;
 use self::timer::TimerObject;
 use crate::imports::Imports;
 use crate::py::native;
-use crate::py::{Owned, context};
+use crate::py::{Live, Owned, context};
 use crate::threadsafe_cancel;
 
 /// What a new handle is made of.
 pub(crate) struct Callback<'a> {
-    pub(crate) callable: *mut ffi::PyObject,
-    pub(crate) args: &'a [*mut ffi::PyObject],
+    pub(crate) callable: Live<'a>,
+    pub(crate) args: &'a [Live<'a>],
     /// None stands for an empty context, which is made when it is needed.
     pub(crate) context: Option<Owned>,
 }
@@ -63,7 +64,7 @@ impl HandleRef {
     pub(crate) fn new(
         py: Python<'_>,
         memory: Memory,
-        event_loop: *mut ffi::PyObject,
+        event_loop: Live<'_>,
         callback: Callback<'_>,
     ) -> PyResult<Self> {
         let object = match memory {
@@ -144,7 +145,10 @@ impl HandleRef {
         let handle = self.get();
         let calls = handle.running.load(Ordering::Relaxed);
         handle.running.store(calls.wrapping_add(1), Ordering::Relaxed);
-        let result = context::run(py, handle.context.get(), || handle.call(py));
+        // SAFETY: the slot owns its reference as long as the handle lives, and is empty in
+        // handles of `call_soon_threadsafe` alone.
+        let context = unsafe { Live::new(handle.context.get()) };
+        let result = context::run(py, context, || handle.call(py));
         let calls = handle.running.load(Ordering::Relaxed);
         handle.running.store(calls.wrapping_sub(1), Ordering::Relaxed);
         if handle.is_cancelled() {

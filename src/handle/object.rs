@@ -14,13 +14,12 @@ use pyo3::{Borrowed, ffi};
 use super::free_list::DeadHandle;
 use super::timer::TimerObject;
 use super::{Callback, HandleRef, Kind};
-use crate::event_loop::{EventLoop, Inside};
+use crate::event_loop::EventLoop;
 use crate::py::native::Visitor;
-use crate::py::{Owned, call, context, shared_count};
-use crate::threadsafe_cancel;
+use crate::py::{Live, Owned, call, context, shared_count};
 
 /// How many arguments are stored in the handle, without a tuple.
-const INLINE_ARGS: usize = 2;
+pub(super) const INLINE_ARGS: usize = 2;
 
 pub(super) type Slot = Cell<*mut ffi::PyObject>;
 
@@ -69,11 +68,10 @@ impl HandleObject {
     pub(super) fn fill(
         &self,
         py: Python<'_>,
-        event_loop: *mut ffi::PyObject,
+        event_loop: Live<'_>,
         callback: Callback<'_>,
     ) -> PyResult<()> {
-        // SAFETY: alive for the length of the call that makes the handle.
-        let keep = |object| unsafe { self.keep(object) };
+        let keep = |object| self.keep(object);
         self.callback.set(keep(callback.callable));
         self.context.set(callback.context.map_or(ptr::null_mut(), |context| self.take(context)));
         if self.event_loop.get().is_null() {
@@ -91,21 +89,17 @@ impl HandleObject {
     }
 
     #[cold]
-    fn fill_tuple(&self, py: Python<'_>, args: &[*mut ffi::PyObject]) -> PyResult<()> {
-        // SAFETY: the arguments are alive for the length of this call.
-        let args = args.iter().map(|&object| unsafe { Bound::from_borrowed_ptr(py, object) });
-        let tuple = PyTuple::new(py, args.collect::<Vec<_>>())?;
+    fn fill_tuple(&self, py: Python<'_>, args: &[Live<'_>]) -> PyResult<()> {
+        let tuple = PyTuple::new(py, args.iter().map(|object| object.bind(py)))?;
         self.args.set(self.take(tuple.into_any().into()));
         Ok(())
     }
 
     /// Adds a reference for a slot to own.
-    ///
-    /// # Safety
-    /// A live object.
     #[inline]
-    unsafe fn keep(&self, object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        // SAFETY: the caller's promise.
+    fn keep(&self, object: Live<'_>) -> *mut ffi::PyObject {
+        let object = object.as_ptr();
+        // SAFETY: a live object.
         unsafe {
             if counts_apart(self.kind()) {
                 shared_count::add(object);
@@ -118,23 +112,22 @@ impl HandleObject {
 
     /// Turns a reference into one that a slot owns.
     #[inline]
-    fn take(&self, object: Owned) -> *mut ffi::PyObject {
+    pub(super) fn take(&self, object: Owned) -> *mut ffi::PyObject {
         if counts_apart(self.kind()) {
-            // SAFETY: alive while its reference is here.
-            return unsafe { self.keep(object.as_ptr()) };
+            return self.keep(object.live());
         }
         object.into_raw()
     }
 
     /// The context of the callback, which is made here if it was empty.
-    pub(super) fn own_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
+    pub(super) fn own_context(&self, py: Python<'_>) -> PyResult<Live<'_>> {
         self.alone(py, || self.fill_context(py))
     }
 
     /// As [`own_context`](Self::own_context), for callers that know that no other thread
     /// accesses the handle meanwhile.
     #[inline]
-    pub(super) fn fill_context(&self, py: Python<'_>) -> PyResult<*mut ffi::PyObject> {
+    pub(super) fn fill_context(&self, py: Python<'_>) -> PyResult<Live<'_>> {
         if self.context.get().is_null() {
             let made = context::empty(py)?;
             // Making it may have run the collector, and with it any code.
@@ -142,7 +135,8 @@ impl HandleObject {
                 self.context.set(self.take(made));
             }
         }
-        Ok(self.context.get())
+        // SAFETY: the slot is filled, and keeps its reference as long as the handle lives.
+        Ok(unsafe { Live::new(self.context.get()) })
     }
 
     /// After a call that made a context for itself: keeps the context for the next such
@@ -150,13 +144,15 @@ impl HandleObject {
     #[inline]
     pub(super) fn give_context_back(&self, py: Python<'_>) {
         // Without the GIL another thread could be looking at it.
-        if cfg!(not(Py_GIL_DISABLED)) {
-            let context = self.context.get();
-            if context::is_as_new(py, context) {
-                self.context.set(ptr::null_mut());
-                // SAFETY: the slot owned this reference.
-                context::keep(py, unsafe { Owned::from_raw(context) });
-            }
+        if cfg!(Py_GIL_DISABLED) || self.context.get().is_null() {
+            return;
+        }
+        // SAFETY: the slot owned this reference.
+        let context = unsafe { Owned::from_raw(self.context.replace(ptr::null_mut())) };
+        if context::is_as_new(py, &context) {
+            context::keep(py, context);
+        } else {
+            self.context.set(context.into_raw());
         }
     }
 
@@ -258,28 +254,6 @@ impl HandleObject {
         })
     }
 
-    /// Drops what the callback needed, as asyncio does when it is cancelled.
-    pub(super) fn release(&self, py: Python<'_>) {
-        drop(self.empty(py));
-    }
-
-    /// Takes out the callback and its arguments. The callback's slot then holds None.
-    fn empty(&self, py: Python<'_>) -> Released {
-        let none = Owned::none(py);
-        let held = self.alone(py, || {
-            let count = usize::from(self.inline_count.replace(0));
-            let mut held = [ptr::null_mut(); INLINE_ARGS + 2];
-            let [callback, tuple, inline @ ..] = &mut held;
-            *callback = self.callback.replace(self.take(none));
-            *tuple = self.args.replace(ptr::null_mut());
-            for (object, slot) in inline.iter_mut().zip(&self.inline).take(count) {
-                *object = slot.replace(ptr::null_mut());
-            }
-            held
-        });
-        Released { kind: self.kind(), held }
-    }
-
     /// Runs `body` in the object's critical section: no other thread uses the slots.
     #[inline]
     pub(super) fn alone<R>(&self, py: Python<'_>, body: impl FnOnce() -> R) -> R {
@@ -289,81 +263,22 @@ impl HandleObject {
         with_critical_section(&this, body)
     }
 
-    /// `cancel()`, from any thread.
-    pub(crate) fn cancel(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_cancelled() {
-            return self.wait_until_cancelled(py);
-        }
-        // SAFETY: the handle keeps its loop alive.
-        let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
-        self.cancelled.store(true, Ordering::SeqCst);
-        if event_loop.debug() {
-            self.remember_repr(py)?;
-        }
-        match event_loop.cell.try_enter() {
-            Ok(inside) => {
-                let released = self.take_back(py, &inside);
-                // Other threads may enter while these are dropped.
-                drop(inside);
-                drop(released);
-                Ok(())
-            }
-            Err(_) => {
-                event_loop.reap(py, self.shared_ref(py));
-                self.wait_until_cancelled(py)
-            }
-        }
-    }
-
-    /// Waits until a `call_soon_threadsafe` callback has stopped running, as CPython 3.14
-    /// and later do in another thread that cancels its handle or asks for its state.
-    pub(super) fn wait_until_cancelled(&self, py: Python<'_>) -> PyResult<()> {
-        if self.kind() == Kind::Threadsafe && cfg!(Py_3_14) {
-            // SAFETY: the handle keeps its loop alive.
-            let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.get()) };
-            // In a forked child a callback that seems to run belongs to a thread that does
-            // not exist there, or it is this very one.
-            if !event_loop.cell.is_mine() && !event_loop.cell.is_disowned() {
-                return threadsafe_cancel::wait(py, &self.running);
-            }
-        }
-        Ok(())
-    }
-
-    /// On the loop's thread: finishes a `cancel` that this or another thread began. The
-    /// caller, who holds the handle, drops the result outside of the loop's state.
-    pub(crate) fn take_back(&self, py: Python<'_>, inside: &Inside<'_>) -> Option<Released> {
-        let held = self.take_timer().and_then(|key| inside.with(|state| state.timers.remove(key)));
-        let released = (!self.is_running()).then(|| self.empty(py));
-        drop(held);
-        if self.is_shared() || cfg!(Py_3_14) {
-            // The loop no longer holds it: whoever keeps it may form a cycle with it
-            // through the context. From 3.14 on the interpreter borrows a local variable's
-            // reference for a call, so a count of 1 does not mean that nobody keeps it.
-            self.track();
-        }
-        released
-    }
-
-    /// Debug mode shows what a cancelled handle would have called.
-    #[cold]
-    fn remember_repr(&self, py: Python<'_>) -> PyResult<()> {
-        // SAFETY: alive during its own method.
-        let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
-        let text = this.bind(py).repr()?.into_any();
-        let old = self.alone(py, || self.repr.replace(self.take(text.into())));
-        // SAFETY: the slot owned this reference.
-        unsafe { give_up(self.kind(), old) };
-        Ok(())
+    /// The loop that it was scheduled on.
+    #[inline]
+    pub(super) fn its_loop(&self, py: Python<'_>) -> &EventLoop {
+        // SAFETY: a handle keeps its loop alive, an instance of `EventLoop`.
+        unsafe { EventLoop::borrow(py, Live::new(self.event_loop.get())) }
     }
 
     pub(super) fn visit(&self, visitor: &mut Visitor) {
         let slots = [&self.args, &self.callback, &self.context, &self.event_loop, &self.repr];
         for slot in slots.into_iter().chain([&self.source_traceback]) {
-            visitor.pointer(slot.get());
+            // SAFETY: a slot owns what it holds.
+            unsafe { visitor.pointer(slot.get()) };
         }
         for slot in self.inline.iter().take(usize::from(self.inline_count.get())) {
-            visitor.pointer(slot.get());
+            // SAFETY: a slot owns what it holds.
+            unsafe { visitor.pointer(slot.get()) };
         }
         if let Some(timer) = self.timer() {
             timer.visit(visitor);
@@ -421,15 +336,16 @@ impl HandleObject {
         }
         // SAFETY: deallocation runs attached.
         let py = unsafe { Python::assume_attached() };
-        // SAFETY: the slot holds the handle's loop.
+        // SAFETY: the slot's reference is given up only after the last use of this.
+        let event_loop = unsafe { Live::new(event_loop) };
+        // SAFETY: a handle's loop is an instance of `EventLoop`.
         let target = unsafe { EventLoop::borrow(py, event_loop) };
         let is_mine = target.cell.is_mine();
         let kind = handle.kind();
         if kind == Kind::Threadsafe {
             // A thread inside the loop keeps the loop alive; for any other thread only this
             // handle does.
-            // SAFETY: the slot owns its reference until the handle is put on the list.
-            let alive = (!is_mine).then(|| unsafe { Owned::from_borrowed(event_loop) });
+            let alive = (!is_mine).then(|| event_loop.to_owned(py));
             // From here on another thread may reuse the memory.
             target.shared_handles.put(py, event_loop, dead);
             if !is_mine {
@@ -446,7 +362,7 @@ impl HandleObject {
         }
         handle.event_loop.set(ptr::null_mut());
         // SAFETY: the slot owned this reference.
-        let event_loop = unsafe { Owned::from_raw(event_loop) };
+        let event_loop = unsafe { Owned::from_raw(event_loop.as_ptr()) };
         let mut dead = Some(dead);
         if is_mine {
             if let Ok(inside) = target.cell.enter(py) {
@@ -454,22 +370,6 @@ impl HandleObject {
             }
         }
         drop((dead, event_loop));
-    }
-}
-
-/// What a cancelled handle held. Dropping it may run any code.
-#[must_use]
-pub(crate) struct Released {
-    kind: Kind,
-    held: [*mut ffi::PyObject; INLINE_ARGS + 2],
-}
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        for object in self.held {
-            // SAFETY: the slots owned these references.
-            unsafe { give_up(self.kind, object) };
-        }
     }
 }
 
@@ -485,7 +385,7 @@ fn counts_apart(kind: Kind) -> bool {
 /// # Safety
 /// The slot owned a reference to the object, and is empty.
 #[inline]
-unsafe fn give_up(kind: Kind, object: *mut ffi::PyObject) {
+pub(super) unsafe fn give_up(kind: Kind, object: *mut ffi::PyObject) {
     if object.is_null() {
         return;
     }
@@ -526,14 +426,4 @@ unsafe fn weakrefs(this: *const HandleObject) -> *const *mut ffi::PyObject {
     // SAFETY: asyncio.Handle has weak references, so the offset leads to the list,
     // which may lie before the object.
     unsafe { memory.offset(offset) }.cast()
-}
-
-impl HandleObject {
-    /// Breaks cycles. The reference to the loop stays: the handle's methods need it, and
-    /// the loop's own clear breaks that side.
-    pub(super) fn clear_for_collector(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-        // SAFETY: the collector runs attached.
-        self.release(unsafe { Python::assume_attached() });
-    }
 }

@@ -14,7 +14,7 @@ use pyo3::{PyTraverseError, PyVisit, ffi};
 
 use crate::handle::Kind;
 use crate::handle::free_list::{DeadHandle, Memory};
-use crate::py::Owned;
+use crate::py::{Live, Owned};
 
 /// How many dead handles a loop keeps: as many as messages may wait before senders
 /// wait for the loop (`backpressure`).
@@ -63,9 +63,10 @@ impl SharedHandles {
     /// Keeps a dead handle of a loop for reuse. The caller makes sure that something
     /// else keeps the loop alive as well.
     #[inline]
-    pub(super) fn put(&self, py: Python<'_>, event_loop: *mut ffi::PyObject, dead: DeadHandle) {
+    pub(super) fn put(&self, py: Python<'_>, event_loop: Live<'_>, dead: DeadHandle) {
         // Load first: a needless store would take the cache line away from senders,
         // which read the fields next to it.
+        let event_loop = event_loop.as_ptr();
         if self.event_loop.load(Ordering::Relaxed) != event_loop {
             self.event_loop.store(event_loop, Ordering::Relaxed);
         }

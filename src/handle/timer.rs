@@ -55,7 +55,8 @@ impl HandleObject {
 
 impl TimerObject {
     pub(super) fn visit(&self, visitor: &mut Visitor) {
-        visitor.pointer(self.given.get());
+        // SAFETY: a slot owns what it holds.
+        unsafe { visitor.pointer(self.given.get()) };
     }
 
     /// Drops the key and the time object before the memory is reused.

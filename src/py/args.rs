@@ -7,13 +7,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple};
 use pyo3::{Borrowed, ffi};
 
-use crate::py::Owned;
+use crate::py::{Live, Owned};
 
 /// What a caller passed: a slice of positional values, then keyword values.
 #[derive(Clone, Copy)]
 pub(crate) struct Args<'a, 'py> {
     py: Python<'py>,
-    values: &'a [*mut ffi::PyObject],
+    values: &'a [Live<'a>],
     positional: usize,
     names: *mut ffi::PyObject,
 }
@@ -38,26 +38,21 @@ impl<'a, 'py> Args<'a, 'py> {
             unsafe { ffi::PyTuple_GET_SIZE(names) as usize }
         };
         let count = positional + named;
-        let values = if count == 0 {
-            &[]
-        } else {
-            // SAFETY: CPython passes that many values.
-            unsafe { std::slice::from_raw_parts(values, count) }
-        };
+        // SAFETY: CPython passes that many values, and the caller keeps them alive.
+        let values = unsafe { Live::slice(values, count) };
         Self { py, values, positional, names }
     }
 
     /// The positional values.
     #[inline]
-    pub(crate) fn positional(&self) -> &'a [*mut ffi::PyObject] {
+    pub(crate) fn positional(&self) -> &'a [Live<'a>] {
         self.values.get(..self.positional).unwrap_or(&[])
     }
 
     /// A borrowed view of the value at `index`.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
-        // SAFETY: the caller of the method keeps its arguments alive.
-        self.values.get(index).map(|&value| unsafe { Borrowed::from_ptr(self.py, value) })
+        self.values.get(index).map(|value| value.bind(self.py))
     }
 
     /// Whether keywords were passed.
@@ -69,7 +64,7 @@ impl<'a, 'py> Args<'a, 'py> {
     /// The value of the keyword, if it is the only one.
     // HOT: call_soon
     #[inline]
-    pub(crate) fn only_keyword(&self, keyword: &Keyword) -> Option<*mut ffi::PyObject> {
+    pub(crate) fn only_keyword(&self, keyword: &Keyword) -> Option<Live<'a>> {
         if self.names.is_null() || self.values.len() != self.positional + 1 {
             return None;
         }
@@ -81,11 +76,12 @@ impl<'a, 'py> Args<'a, 'py> {
     #[inline]
     fn is_named(&self, keyword: &Keyword) -> bool {
         // SAFETY: the tuple holds one name, as counted in `new`.
-        let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, 0) };
-        if given == keyword.name.as_ptr() {
+        let given = unsafe { Live::new(ffi::PyTuple_GET_ITEM(self.names, 0)) };
+        let name = Live::from(keyword.name.bind(self.py));
+        if given.is(name) {
             return true;
         }
-        let same = same_name(given, keyword.name.as_ptr());
+        let same = same_name(given, name);
         if same {
             // SAFETY: the caller of the method keeps the tuple alive.
             let names = unsafe { Owned::from_borrowed(self.names) };
@@ -97,14 +93,11 @@ impl<'a, 'py> Args<'a, 'py> {
 
     /// Whether every keyword is one of `names`.
     #[inline]
-    pub(crate) fn keywords_among(
-        &self,
-        names: impl Iterator<Item = *mut ffi::PyObject> + Clone,
-    ) -> bool {
+    pub(crate) fn keywords_among<'n>(&self, names: impl Iterator<Item = Live<'n>> + Clone) -> bool {
         (0..self.values.len() - self.positional).all(|index| {
             // SAFETY: the tuple holds a name for each value that is not
             // positional, as counted in `new`.
-            let given = unsafe { ffi::PyTuple_GET_ITEM(self.names, index as ffi::Py_ssize_t) };
+            let given = unsafe { Live::new(ffi::PyTuple_GET_ITEM(self.names, index as _)) };
             names.clone().any(|name| same_name(given, name))
         })
     }
@@ -122,10 +115,7 @@ impl<'a, 'py> Args<'a, 'py> {
             names.iter().filter_map(|name| name.cast_into::<PyString>().ok()).collect()
         };
         let values = self.values.get(self.positional..).unwrap_or(&[]);
-        names.into_iter().zip(values).map(move |(name, &value)| {
-            // SAFETY: as in `get`.
-            (name, unsafe { Borrowed::from_ptr(py, value) })
-        })
+        names.into_iter().zip(values).map(move |(name, value)| (name, value.bind(py)))
     }
 
     /// Passes the arguments on to a function, after `receiver`.
@@ -139,7 +129,7 @@ impl<'a, 'py> Args<'a, 'py> {
     ) -> PyResult<Owned> {
         let mut values = Vec::with_capacity(self.values.len() + 1);
         values.push(receiver.as_ptr());
-        values.extend_from_slice(self.values);
+        values.extend(self.values.iter().map(|value| value.as_ptr()));
         // SAFETY: the callable and all values are alive during the call, and
         // the names belong to the last of the values.
         let result = unsafe {
@@ -164,21 +154,13 @@ impl<'a, 'py> Args<'a, 'py> {
         let result = unsafe {
             ffi::PyObject_Vectorcall(
                 function.as_ptr(),
-                self.values.as_ptr(),
+                self.values.as_ptr().cast(),
                 self.positional,
                 self.names,
             )
         };
         // SAFETY: a new reference, or null with an exception.
         unsafe { Owned::from_result(self.py, result) }
-    }
-
-    /// A borrowed view of one of the values.
-    #[inline]
-    pub(crate) fn borrow(&self, value: *mut ffi::PyObject) -> Borrowed<'a, 'py, PyAny> {
-        debug_assert!(self.values.contains(&value), "no argument of this call");
-        // SAFETY: the caller of the method keeps its arguments alive.
-        unsafe { Borrowed::from_ptr(self.py, value) }
     }
 
     /// Checks that there is no argument at all.
@@ -290,9 +272,9 @@ impl Keyword {
 /// Whether two keyword names are equal. Calls from C, such as asyncio's own, may pass
 /// strings that are not interned.
 #[inline]
-fn same_name(given: *mut ffi::PyObject, name: *mut ffi::PyObject) -> bool {
-    // SAFETY: names of keywords are strings, and both are alive.
-    given == name || unsafe { ffi::PyUnicode_Compare(given, name) } == 0
+fn same_name(given: Live<'_>, name: Live<'_>) -> bool {
+    // SAFETY: names of keywords are strings.
+    given.is(name) || unsafe { ffi::PyUnicode_Compare(given.as_ptr(), name.as_ptr()) } == 0
 }
 
 /// The value of an exact `int` that fits a machine word.

@@ -5,7 +5,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::py::Owned;
+use crate::py::{Live, Owned};
 
 /// Calls with no argument.
 #[inline]
@@ -22,19 +22,16 @@ pub(crate) fn method<const N: usize>(
     py: Python<'_>,
     receiver: &Owned,
     name: &Bound<'_, PyString>,
-    arguments: [*mut ffi::PyObject; N],
+    arguments: [Live<'_>; N],
 ) -> PyResult<Owned> {
     let mut stack = [std::ptr::null_mut(); 4];
-    for (slot, value) in
-        stack.iter_mut().skip(1).zip([receiver.as_ptr()].into_iter().chain(arguments))
-    {
-        *slot = value;
+    for (slot, value) in stack.iter_mut().skip(1).zip([receiver.live()].iter().chain(&arguments)) {
+        *slot = value.as_ptr();
     }
     const { assert!(N <= 2, "a method is called with two arguments at most") };
     let flags = (N + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
     let name = name.as_ptr();
-    // SAFETY: the caller holds the objects, and the slot before the receiver
-    // is ours to be overwritten.
+    // SAFETY: live objects, and the slot before the receiver is ours to be overwritten.
     let result = unsafe {
         ffi::PyObject_VectorcallMethod(name, stack.as_mut_ptr().add(1), flags, std::ptr::null_mut())
     };

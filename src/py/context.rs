@@ -7,7 +7,14 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::py::Owned;
+use crate::py::{Live, Owned};
+
+/// Whether an object is exactly a `Context`, which has no subclasses.
+#[inline]
+pub(crate) fn is_one(object: &Owned) -> bool {
+    // SAFETY: a live object.
+    unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
+}
 
 /// A copy of the current context; costs one small object.
 #[inline]
@@ -53,12 +60,10 @@ pub(crate) fn empty(py: Python<'_>) -> PyResult<Owned> {
 }
 
 /// Whether nobody can tell a context from a new one: it is empty, and the caller's
-/// reference is the only one, even counting weak ones. False for null.
+/// reference is the only one, even counting weak ones.
 #[inline]
-pub(crate) fn is_as_new(_py: Python<'_>, context: *mut ffi::PyObject) -> bool {
-    if context.is_null() {
-        return false;
-    }
+pub(crate) fn is_as_new(_py: Python<'_>, context: &Owned) -> bool {
+    let context = context.as_ptr();
     // SAFETY: a live object, whose class has a list of weak references there.
     unsafe {
         let weak_references = (*ffi::Py_TYPE(context)).tp_weaklistoffset;
@@ -83,20 +88,16 @@ pub(crate) fn keep(_py: Python<'_>, context: Owned) {
 /// body has left the thread in another one; what it returned is dropped then.
 // HOT: proto, call_soon
 #[inline]
-pub(crate) fn run<R>(
-    py: Python<'_>,
-    context: *mut ffi::PyObject,
-    body: impl FnOnce() -> R,
-) -> PyResult<R> {
-    // SAFETY: every caller holds a reference to this context.
-    if unsafe { ffi::PyContext_Enter(context) } < 0 {
+pub(crate) fn run<R>(py: Python<'_>, context: Live<'_>, body: impl FnOnce() -> R) -> PyResult<R> {
+    // SAFETY: a live object; anything but a context is refused with an exception.
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
         return Err(PyErr::fetch(py));
     }
     let entered = Entered(context);
     let result = body();
     std::mem::forget(entered);
     // SAFETY: entered above.
-    if unsafe { ffi::PyContext_Exit(context) } < 0 {
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
         // C code of the program has entered another one and stayed there; or, without the
         // GIL, two threads have entered this one at once.
         return Err(not_left(py, result));
@@ -113,15 +114,15 @@ fn not_left<R>(py: Python<'_>, unused: R) -> PyErr {
 }
 
 /// Leaves the context when the body unwinds.
-struct Entered(*mut ffi::PyObject);
+struct Entered<'a>(Live<'a>);
 
-impl Drop for Entered {
+impl Drop for Entered<'_> {
     #[cold]
     fn drop(&mut self) {
         // SAFETY: entered by `run` on this thread.
-        if unsafe { ffi::PyContext_Exit(self.0) } < 0 {
+        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
             // SAFETY: an exception is set; the panic goes on.
-            unsafe { ffi::PyErr_WriteUnraisable(self.0) };
+            unsafe { ffi::PyErr_WriteUnraisable(self.0.as_ptr()) };
         }
     }
 }

@@ -78,11 +78,13 @@ impl Message {
             let alone = unsafe { ffi::PyUnstable_Object_IsUniquelyReferenced(object) } != 0;
             // Another thread may have read the content before it let go.
             std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-            return alone;
+            alone
         }
         #[cfg(not(Py_GIL_DISABLED))]
         // SAFETY: a live object.
-        return unsafe { ffi::Py_REFCNT(object) } == 1;
+        unsafe {
+            ffi::Py_REFCNT(object) == 1
+        }
     }
 
     /// Gives the object another length.

@@ -16,6 +16,7 @@ pub(crate) mod detached;
 mod gil_cell;
 pub(crate) mod handled;
 pub(crate) mod interpreter;
+mod live;
 pub(crate) mod message;
 pub(crate) mod native;
 pub(crate) mod outstanding;
@@ -31,4 +32,5 @@ mod trashcan;
 pub(crate) use args::Args;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) use gil_cell::GilCell;
+pub(crate) use live::Live;
 pub(crate) use owned::Owned;

@@ -151,7 +151,8 @@ impl Visitor {
     /// Shows one reference.
     #[inline]
     pub(crate) fn object(&mut self, object: &Owned) {
-        self.pointer(object.as_ptr());
+        // SAFETY: the reference keeps the object alive.
+        unsafe { self.pointer(object.as_ptr()) };
     }
 
     /// Shows a reference that may be absent.
@@ -163,10 +164,13 @@ impl Visitor {
     }
 
     /// Shows an object by pointer, unless it is null.
+    ///
+    /// # Safety
+    /// The object is alive.
     #[inline]
-    pub(crate) fn pointer(&mut self, object: *mut ffi::PyObject) {
+    pub(crate) unsafe fn pointer(&mut self, object: *mut ffi::PyObject) {
         if self.result == 0 && !object.is_null() {
-            // SAFETY: the collector's function takes any live object.
+            // SAFETY: alive by the caller's promise.
             self.result = unsafe { (self.visit)(object, self.argument) };
         }
     }
@@ -297,8 +301,8 @@ unsafe extern "C" fn traverse<T: NativeClass>(
     argument: *mut c_void,
 ) -> c_int {
     let mut visitor = Visitor { visit, argument, result: 0 };
-    // SAFETY: the collector calls this for live instances.
-    visitor.pointer(unsafe { ffi::Py_TYPE(this) }.cast());
+    // SAFETY: the collector calls this for live instances, which keep their class alive.
+    unsafe { visitor.pointer(ffi::Py_TYPE(this).cast()) };
     // SAFETY: as above.
     unsafe { &*this.cast::<T>() }.traverse(&mut visitor);
     visitor.result

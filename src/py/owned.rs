@@ -8,6 +8,8 @@ use std::ptr::NonNull;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
+use crate::py::Live;
+
 /// One strong reference.
 ///
 /// PyO3's `Py` reads a thread-local on each drop to learn whether it may touch
@@ -80,7 +82,13 @@ impl Owned {
         unsafe { Self::from_result(py, ffi::PyFloat_FromDouble(value)) }
     }
 
-    /// The object, borrowed.
+    /// The object, for as long as this reference is borrowed.
+    #[inline]
+    pub(crate) fn live(&self) -> Live<'_> {
+        Live::from(self)
+    }
+
+    /// The object, for a C function.
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut ffi::PyObject {
         self.0.as_ptr()

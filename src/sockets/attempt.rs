@@ -221,7 +221,7 @@ impl Try<'_> {
         if self.inside.with(|state| self.gate(state, side).is_err()) {
             return Ok(Attempt::Blocked);
         }
-        match call::method(py, self.socket, name, arguments.map(Owned::as_ptr)) {
+        match call::method(py, self.socket, name, arguments.map(Owned::live)) {
             Ok(result) => Ok(Attempt::Done(result)),
             Err(error) if Stock::get(py)?.is_again(py, &error) => {
                 self.has_blocked(side);

@@ -17,7 +17,7 @@ use crate::errors;
 use crate::event_loop::{EventLoop, futures};
 use crate::py::buffer::{Room, View};
 use crate::py::native::Visitor;
-use crate::py::{Owned, bytes};
+use crate::py::{Live, Owned, bytes};
 use crate::sockets::attempt::{Attempt, Try};
 use crate::sockets::keeping::{self, Parked};
 use crate::sockets::kept::Side;
@@ -140,7 +140,8 @@ impl Call {
             Task::SendAll(sending) => {
                 visitor.object(&sending.data);
                 if let Some(view) = &sending.view {
-                    visitor.pointer(view.exporter());
+                    // SAFETY: the view holds a reference to it.
+                    unsafe { visitor.pointer(view.exporter()) };
                 }
             }
             Task::Recv(_) | Task::Accept => {}
@@ -240,8 +241,8 @@ impl Call {
 
     fn attempt(&mut self, py: Python<'_>, first: bool) -> PyResult<Attempt> {
         let fd = Stock::get(py)?.layout(py).descriptor(py, &self.socket)?;
-        // SAFETY: `self.event_loop` is an `EventLoop`, and keeps it alive for this call.
-        let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.as_ptr()) };
+        // SAFETY: this is an `EventLoop`.
+        let event_loop = unsafe { EventLoop::borrow(py, self.event_loop.live()) };
         let (true, Some(inside)) = (fd >= 0, event_loop.enter_for_socket(py)) else {
             return Ok(Attempt::Delegate);
         };
@@ -307,10 +308,8 @@ impl Call {
         // SAFETY: a live object; the answer is a new reference, or null with an
         // exception.
         let iterator = unsafe { Owned::from_result(py, ffi::PyObject_GetIter(future.as_ptr())) };
-        // SAFETY: None lives as long as the interpreter.
-        let none = unsafe { ffi::Py_None() };
         let step = iterator.and_then(|iterator| {
-            let step = pass(py, &iterator, Input::Send(none))?;
+            let step = pass(py, &iterator, Input::Send(Live::none(py)))?;
             Ok((iterator, step))
         });
         if let Ok((iterator, step @ Step::Yield(_))) = step {
@@ -360,18 +359,15 @@ impl Call {
 
     #[inline]
     fn event_loop(&self) -> &EventLoop {
-        // SAFETY: coroutines run on attached threads, and this reference to the loop keeps
-        // it alive.
-        unsafe { EventLoop::borrow(Python::assume_attached(), self.event_loop.as_ptr()) }
+        // SAFETY: coroutines run on attached threads, and this is an `EventLoop`.
+        unsafe { EventLoop::borrow(Python::assume_attached(), self.event_loop.live()) }
     }
 
     /// Leaves the rest to the coroutine of asyncio's own method.
     #[cold]
     pub(super) fn delegate(&mut self, py: Python<'_>) -> PyResult<Step> {
         let coroutine = self.interpreted(py)?;
-        // SAFETY: None lives as long as the interpreter.
-        let none = unsafe { ffi::Py_None() };
-        let step = pass(py, &coroutine, Input::Send(none))?;
+        let step = pass(py, &coroutine, Input::Send(Live::none(py)))?;
         if matches!(step, Step::Yield(_)) {
             self.stage = Stage::Delegated(coroutine);
         }

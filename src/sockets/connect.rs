@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use tokioloop_reactor::{socket, sys};
 
 use crate::coroutine::{Input, Step, pass};
-use crate::py::{Owned, call};
+use crate::py::{Live, Owned, call};
 use crate::sockets::attempt::{Attempt, Try};
 use crate::sockets::call::{Call, Connecting, Stage, Task};
 use crate::sockets::kept::Side;
@@ -30,8 +30,7 @@ impl Call {
         keywords.set_item("loop", self.event_loop_object().bind(py))?;
         let ensure = self.event_loop_object().bind(py).getattr(intern!(py, "_ensure_resolved"))?;
         let resolving = Owned::from(ensure.call((address.as_py(),), Some(&keywords))?);
-        let none = Owned::none(py);
-        let step = pass(py, &resolving, Input::Send(none.as_ptr()))?;
+        let step = pass(py, &resolving, Input::Send(Live::none(py)))?;
         self.follow_resolution(py, resolving, step)
     }
 
@@ -66,7 +65,7 @@ impl Try<'_> {
         let address = &connecting.address;
         if !connecting.is_under_way {
             connecting.is_under_way = true;
-            let begun = call::method(py, self.socket, intern!(py, "connect"), [address.as_ptr()]);
+            let begun = call::method(py, self.socket, intern!(py, "connect"), [address.live()]);
             return match begun {
                 Ok(_) => Ok(Attempt::Done(Owned::none(py))),
                 Err(error) if stock.is_again(py, &error) => {

@@ -74,7 +74,7 @@ pub(super) fn find<'a>(
     socket: &Owned,
 ) -> Option<&'a mut Kept> {
     match sources.get_mut(fds.get(fd)?) {
-        Some(Source::Socket(kept)) if kept.is_for(socket.as_ptr()) => Some(kept),
+        Some(Source::Socket(kept)) if kept.is_for(socket.live()) => Some(kept),
         _ => None,
     }
 }
@@ -151,7 +151,7 @@ pub(super) fn register(
 /// Ends a wait that nobody is interested in any more.
 pub(super) fn unpark(inside: &Inside<'_>, fd: RawFd, side: Side, future: &Owned) {
     let removed = inside.with(|state| match state.sources.get_mut(state.fds.get(fd)?) {
-        Some(Source::Socket(kept)) => kept.half(side).waiters.remove(future.as_ptr()),
+        Some(Source::Socket(kept)) => kept.half(side).waiters.remove(future.live()),
         _ => None,
     });
     drop(removed);
@@ -211,7 +211,7 @@ fn resolve(py: Python<'_>, future: &Owned) -> PyResult<()> {
     if stock.is_future(py, future) {
         return call::call_method1(py, Owned::of_py(&stock.set_result), future, &none).map(drop);
     }
-    call::method(py, future, intern!(py, "set_result"), [none.as_ptr()]).map(drop)
+    call::method(py, future, intern!(py, "set_result"), [none.live()]).map(drop)
 }
 
 /// Frees a number for a transport or a listener. The caller must wake the calls that have

@@ -12,7 +12,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use tokioloop_reactor::Readiness;
 
-use crate::py::Owned;
+use crate::py::{Live, Owned};
 
 /// One of a socket's two directions.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -97,8 +97,8 @@ impl Kept {
     /// Whether the registration was made for this very object. The caller holds
     /// a reference to it.
     #[inline]
-    pub(super) fn is_for(&self, socket: *mut ffi::PyObject) -> bool {
-        self.socket.address == socket as usize && self.socket.is_alive()
+    pub(super) fn is_for(&self, socket: Live<'_>) -> bool {
+        self.socket.address == socket.as_ptr().addr() && self.socket.is_alive()
     }
 
     /// The object that the registration is for, to check whether it is still alive.
@@ -280,11 +280,11 @@ impl Waiters {
     }
 
     /// Takes one out.
-    pub(super) fn remove(&mut self, future: *mut ffi::PyObject) -> Option<Owned> {
-        if self.first.as_ref().is_some_and(|first| first.as_ptr() == future) {
+    pub(super) fn remove(&mut self, future: Live<'_>) -> Option<Owned> {
+        if self.first.as_ref().is_some_and(|first| first.live().is(future)) {
             return self.first.take();
         }
-        let position = self.more.iter().position(|each| each.as_ptr() == future)?;
+        let position = self.more.iter().position(|each| each.live().is(future))?;
         Some(self.more.remove(position))
     }
 

@@ -84,7 +84,7 @@ impl Stock {
     /// the class.
     #[inline]
     pub(super) fn is_plain(&self, py: Python<'_>, socket: &Owned) -> bool {
-        self.socket.is_exact(socket.as_ptr()) && self.socket.is_unmodified(py)
+        self.socket.is_exact(socket.live()) && self.socket.is_unmodified(py)
     }
 
     /// Whether a future is of the class that loops make themselves.

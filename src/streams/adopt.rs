@@ -1,16 +1,19 @@
 //! Turns readers that asyncio has made, and that others may hold already, into instances
 //! of a native class.
-#![allow(unsafe_code)]
+#![cfg_attr(Py_GIL_DISABLED, allow(unsafe_code))]
 
 #[cfg(Py_GIL_DISABLED)]
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
+#[cfg(Py_GIL_DISABLED)]
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 #[cfg(Py_GIL_DISABLED)]
 use pyo3::types::PyDict;
 use pyo3::types::PyType;
+
+use crate::py::Live;
 
 /// A native class with the memory layout of asyncio's.
 pub(crate) struct Adopting {
@@ -31,14 +34,12 @@ impl Adopting {
     }
 
     #[inline]
-    pub(crate) fn is_class_of(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: callers pass live objects; the type is only compared.
-        unsafe { ffi::Py_TYPE(object) }.cast() == self.class.as_ptr()
+    pub(crate) fn is_class_of(&self, object: Live<'_>) -> bool {
+        object.is_exactly(&self.class)
     }
 
-    pub(crate) fn is_base_of(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: callers pass live objects, and `self` keeps the class alive.
-        unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) != 0 }
+    pub(crate) fn is_base_of(&self, object: Live<'_>) -> bool {
+        object.is_instance_of(&self.class)
     }
 
     /// Makes an instance of asyncio's class one of ours.

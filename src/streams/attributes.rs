@@ -8,7 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::py::Owned;
+use crate::py::{Live, Owned};
 
 /// The dictionary of one object.
 pub(crate) struct Attributes(Owned);
@@ -26,9 +26,9 @@ impl Place {
 impl Attributes {
     /// The dictionary of an instance of a class that gives it one.
     #[inline]
-    pub(crate) fn of(py: Python<'_>, object: *mut ffi::PyObject) -> PyResult<Self> {
-        // SAFETY: callers pass live objects; the call answers with a new reference.
-        let dict = unsafe { ffi::PyObject_GenericGetDict(object, ptr::null_mut()) };
+    pub(crate) fn of(py: Python<'_>, object: Live<'_>) -> PyResult<Self> {
+        // SAFETY: a live object; the call answers with a new reference.
+        let dict = unsafe { ffi::PyObject_GenericGetDict(object.as_ptr(), ptr::null_mut()) };
         // SAFETY: a new reference, or null with an exception.
         unsafe { Owned::from_result(py, dict) }.map(Self)
     }

@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
 use crate::coroutine::{Body, CoroutineMethod};
-use crate::py::{Owned, native};
+use crate::py::{Live, Owned, native};
 use crate::streams::adopt::Adopting;
 use crate::streams::fields::{self, Field};
 use crate::streams::stock::Stock;
@@ -150,28 +150,20 @@ impl Slotted {
     }
 
     #[inline]
-    fn is_class_of(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: callers pass live objects; the type is only compared.
-        unsafe { ffi::Py_TYPE(object) }.cast() == self.class.as_ptr()
+    fn is_class_of(&self, object: Live<'_>) -> bool {
+        object.is_exactly(&self.class)
     }
 
-    fn is_base_of(&self, object: *mut ffi::PyObject) -> bool {
-        // SAFETY: a live object and a live class.
-        unsafe { ffi::PyObject_TypeCheck(object, self.class.as_ptr().cast()) != 0 }
+    fn is_base_of(&self, object: Live<'_>) -> bool {
+        object.is_instance_of(&self.class)
     }
 }
 
 /// The slot of a stream, if its class has one. It is empty before `__init__`, is filled
 /// once and then owns a reference.
-///
-/// # Safety
-/// The stream is alive for 'a.
 // HOT: stream
 #[inline]
-pub(crate) unsafe fn slot<'a>(
-    py: Python<'_>,
-    stream: *mut ffi::PyObject,
-) -> Option<&'a AtomicPtr<ffi::PyObject>> {
+pub(crate) fn slot<'a>(py: Python<'_>, stream: Live<'a>) -> Option<&'a AtomicPtr<ffi::PyObject>> {
     let Classes { reader, writer, adopted_reader } = CLASSES.get(py)?;
     let offset = if reader.is_class_of(stream) {
         reader.offset
@@ -182,20 +174,19 @@ pub(crate) unsafe fn slot<'a>(
     } else {
         of_subclass(reader, writer, stream)?
     };
-    // SAFETY: the class of the stream has its slot at this offset, and the caller promises
-    // that the stream is alive for 'a.
-    Some(unsafe { &*stream.byte_add(offset).cast::<AtomicPtr<ffi::PyObject>>() })
+    // SAFETY: the class of the stream, which is alive for 'a, has its slot at this offset.
+    Some(unsafe { &*stream.as_ptr().byte_add(offset).cast::<AtomicPtr<ffi::PyObject>>() })
 }
 
 /// The slot's offset in an instance of a subclass of ours.
 #[cold]
-fn of_subclass(reader: &Slotted, writer: &Slotted, stream: *mut ffi::PyObject) -> Option<usize> {
+fn of_subclass(reader: &Slotted, writer: &Slotted, stream: Live<'_>) -> Option<usize> {
     [reader, writer].iter().find(|class| class.is_base_of(stream)).map(|class| class.offset)
 }
 
 /// Whether an object is one of our readers.
 #[inline]
-pub(crate) fn is_reader(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+pub(crate) fn is_reader(py: Python<'_>, object: Live<'_>) -> bool {
     CLASSES.get(py).is_some_and(|classes| {
         classes.reader.is_class_of(object) || classes.adopted_reader.is_class_of(object)
     })
@@ -203,7 +194,7 @@ pub(crate) fn is_reader(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
 
 /// Whether an object has the methods of our readers.
 #[inline]
-pub(crate) fn has_reader_methods(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+pub(crate) fn has_reader_methods(py: Python<'_>, object: Live<'_>) -> bool {
     is_reader(py, object)
         || CLASSES.get(py).is_some_and(|classes| {
             classes.reader.is_base_of(object) || classes.adopted_reader.is_base_of(object)
@@ -212,7 +203,7 @@ pub(crate) fn has_reader_methods(py: Python<'_>, object: *mut ffi::PyObject) -> 
 
 /// Whether an object has the methods of our writers.
 #[inline]
-pub(crate) fn has_writer_methods(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+pub(crate) fn has_writer_methods(py: Python<'_>, object: Live<'_>) -> bool {
     CLASSES.get(py).is_some_and(|Classes { writer, .. }| {
         writer.is_class_of(object) || writer.is_base_of(object)
     })

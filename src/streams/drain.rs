@@ -44,8 +44,8 @@ fn exception_of(py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
         return Ok(Owned::none(py));
     }
     let class = &Stock::get(py)?.reader;
-    if classes::is_reader(py, bound.as_ptr()) && class.is_unmodified(py) {
-        if let Some(state) = StreamState::of(py, bound.as_ptr(), class)? {
+    if classes::is_reader(py, reader.live()) && class.is_unmodified(py) {
+        if let Some(state) = StreamState::of(py, reader.live(), class)? {
             if let Some(exception) = state.get(py, Field::Exception) {
                 return Ok(exception);
             }
@@ -63,10 +63,10 @@ fn exception_of(py: Python<'_>, reader: &Owned) -> PyResult<Owned> {
 pub(crate) fn flow_control(py: Python<'_>, state: &StreamState) -> PyResult<Option<Owned>> {
     let Some(protocol) = state.get(py, Field::Protocol) else { return Ok(None) };
     let class = &Stock::get(py)?.protocol;
-    if class.is_exact(protocol.as_ptr()) && class.is_unmodified(py) {
+    if class.is_exact(protocol.live()) && class.is_unmodified(py) {
         static PAUSED: Place = Place::new();
         static LOST: Place = Place::new();
-        let state = Attributes::of(py, protocol.as_ptr())?;
+        let state = Attributes::of(py, protocol.live())?;
         if state.is_false(py, intern!(py, "_paused"), &PAUSED)?
             && state.is_false(py, intern!(py, "_connection_lost"), &LOST)?
             && state.search(py, intern!(py, "_drain_helper"))?.is_none()

@@ -20,7 +20,7 @@ use crate::streams::stock::Stock;
 pub(crate) fn is_stream_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = protocol.py();
     let stock = Stock::get(py)?;
-    Ok(stock.protocol.is_exact(protocol.as_ptr()) && stock.protocol.is_unmodified(py))
+    Ok(stock.protocol.is_exact(protocol.into()) && stock.protocol.is_unmodified(py))
 }
 
 /// Feeds the reader of a protocol. False, with nothing done, if asyncio's code has to do
@@ -34,7 +34,7 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResul
     if !Stock::get(py)?.protocol.is_unmodified(py) {
         return Ok(false);
     }
-    let attributes = Attributes::of(py, protocol.as_ptr())?;
+    let attributes = Attributes::of(py, protocol.live())?;
     if attributes.search(py, intern!(py, "data_received"))?.is_some() {
         return Ok(false);
     }
@@ -63,10 +63,10 @@ pub(crate) fn feed(py: Python<'_>, protocol: &Owned, message: &Owned) -> PyResul
 
 fn feed_reader(py: Python<'_>, reader: &Owned, message: &Owned) -> PyResult<bool> {
     let class = &Stock::get(py)?.reader;
-    if !classes::is_reader(py, reader.as_ptr()) || !class.is_unmodified(py) {
+    if !classes::is_reader(py, reader.live()) || !class.is_unmodified(py) {
         return Ok(false);
     }
-    let Some(state) = StreamState::of(py, reader.as_ptr(), class)? else { return Ok(false) };
+    let Some(state) = StreamState::of(py, reader.live(), class)? else { return Ok(false) };
     let (Some(buffer), Some(limit), Some(false), Some(paused)) = (
         state.buffer(py),
         state.limit(py),

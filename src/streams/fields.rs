@@ -11,7 +11,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::py::{Owned, native};
+use crate::py::{Live, Owned, native};
 use crate::streams::state::StreamState;
 
 /// One attribute.
@@ -98,6 +98,8 @@ unsafe extern "C" fn get_field(
     // SAFETY: CPython reads attributes on attached threads.
     let py = unsafe { Python::assume_attached() };
     native::answer(py, || {
+        // SAFETY: CPython passes the object, and keeps it alive for the call.
+        let stream = unsafe { Live::new(stream) };
         let state = StreamState::find(py, stream)?;
         let value = match (state, Field::of(closure)) {
             (Some(state), Some(field)) => state.read(py, field)?,
@@ -115,10 +117,10 @@ unsafe extern "C" fn set_field(
     // SAFETY: CPython writes attributes on attached threads.
     let py = unsafe { Python::assume_attached() };
     let done = native::answer(py, || {
-        // SAFETY: a live object.
-        let object = unsafe { Owned::from_borrowed(stream) };
+        // SAFETY: CPython passes the object, and keeps it alive for the call.
+        let stream = unsafe { Live::new(stream) };
         // An instance whose `__init__` is running has no state yet.
-        let state = StreamState::find_or_take_over(&object.bind(py))?;
+        let state = StreamState::find_or_take_over(&stream.bind(py))?;
         // SAFETY: CPython keeps a value that it passes alive for the call.
         let value = (!value.is_null()).then(|| unsafe { Owned::from_borrowed(value) });
         match Field::of(closure) {
@@ -135,10 +137,8 @@ unsafe extern "C" fn set_field(
 }
 
 #[cold]
-fn missing(py: Python<'_>, stream: *mut ffi::PyObject, closure: *mut c_void) -> PyErr {
+fn missing(py: Python<'_>, stream: Live<'_>, closure: *mut c_void) -> PyErr {
     let name = Field::of(closure).map_or_else(Default::default, |f| f.name().to_string_lossy());
-    // SAFETY: the caller's object is alive.
-    let stream = unsafe { Owned::from_borrowed(stream) };
     match stream.bind(py).get_type().name() {
         Ok(class) => {
             PyAttributeError::new_err(format!("'{class}' object has no attribute '{name}'"))

@@ -5,14 +5,13 @@
 //! makes, or to another awaitable's iterator.
 #![allow(unsafe_code)]
 
-use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::coroutine::{Input, Step, pass};
-use crate::py::Owned;
 use crate::py::native::Visitor;
+use crate::py::{Live, Owned};
 use crate::streams::drain;
 use crate::streams::read::{self, Attempt, Read};
 use crate::streams::state::StreamState;
@@ -160,9 +159,7 @@ impl Operation {
                 }
                 Attempt::Wait => {
                     let iterator = read.wait(py, state)?;
-                    // SAFETY: None lives as long as the interpreter.
-                    let none = unsafe { ffi::Py_None() };
-                    let step = pass(py, &iterator, Input::Send(none));
+                    let step = pass(py, &iterator, Input::Send(Live::none(py)));
                     if matches!(step, Ok(Step::Yield(_))) {
                         self.stage = Stage::Waiting(iterator);
                         return step;
@@ -184,9 +181,7 @@ impl Operation {
     }
 
     fn delegate(&mut self, py: Python<'_>, awaitable: Owned) -> PyResult<Step> {
-        // SAFETY: None lives as long as the interpreter.
-        let none = unsafe { ffi::Py_None() };
-        match pass(py, &awaitable, Input::Send(none))? {
+        match pass(py, &awaitable, Input::Send(Live::none(py)))? {
             Step::Return(value) => self.end(py, value),
             step @ Step::Yield(_) => {
                 self.stage = Stage::Delegated(awaitable);

@@ -13,7 +13,7 @@ use crate::coroutine::{self, Body, NativeCoroutine};
 use crate::guarded::Guarded;
 use crate::py::args::exact_size;
 use crate::py::native::{self, method};
-use crate::py::{Args, Owned, bytes};
+use crate::py::{Args, Live, Owned, bytes};
 use crate::streams::classes;
 use crate::streams::operation::{Operation, Task};
 use crate::streams::read::Read;
@@ -30,11 +30,11 @@ impl Instance {
     #[inline]
     pub(crate) fn of<'a, 'py>(
         receiver: Borrowed<'a, 'py, PyAny>,
-        is_ours: impl FnOnce(Python<'py>, *mut ffi::PyObject) -> bool,
+        is_ours: impl FnOnce(Python<'py>, Live<'_>) -> bool,
     ) -> Option<&'a Self> {
-        let object = receiver.as_ptr();
+        let object = Live::from(receiver);
         // SAFETY: the object is alive for 'a, and every object begins with a `PyObject`.
-        is_ours(receiver.py(), object).then(|| unsafe { &*object.cast::<Self>() })
+        is_ours(receiver.py(), object).then(|| unsafe { &*object.as_ptr().cast::<Self>() })
     }
 
     /// A new reference to the object.
@@ -74,7 +74,7 @@ fn start<'py>(
     if stock.is_unmodified(py) {
         if let Some(read) = parse(&args)? {
             let reader = this.object();
-            if let Some(state) = StreamState::of(py, reader.as_ptr(), stock)? {
+            if let Some(state) = StreamState::of(py, reader.live(), stock)? {
                 let operation = Operation::new(reader, Task::Read(read, state));
                 return NativeCoroutine::make(py, coroutine::Operation::Stream(operation))
                     .map(Some);
@@ -169,12 +169,13 @@ unsafe extern "C" fn get_dictionary(
     // SAFETY: CPython reads attributes on attached threads.
     let py = unsafe { Python::assume_attached() };
     native::answer(py, || {
-        // SAFETY: a live object.
-        let object = unsafe { Owned::from_borrowed(reader) };
-        StreamState::find_or_take_over(&object.bind(py))?.expose();
-        // SAFETY: an instance of a class with a dictionary; the answer is a new
-        // reference, or null with an exception.
-        unsafe { Owned::from_result(py, ffi::PyObject_GenericGetDict(reader, ptr::null_mut())) }
+        // SAFETY: CPython passes the object, and keeps it alive for the call.
+        let reader = unsafe { Live::new(reader) };
+        StreamState::find_or_take_over(&reader.bind(py))?.expose();
+        // SAFETY: an instance of a class with a dictionary.
+        let dict = unsafe { ffi::PyObject_GenericGetDict(reader.as_ptr(), ptr::null_mut()) };
+        // SAFETY: a new reference, or null with an exception.
+        unsafe { Owned::from_result(py, dict) }
     })
 }
 

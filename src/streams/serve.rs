@@ -59,7 +59,7 @@ pub(crate) fn writer<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = plain.py();
     let stock = &Stock::get(py)?.writer;
-    if !stock.is_exact(plain.as_ptr()) || !stock.is_unmodified(py) {
+    if !stock.is_exact(plain.into()) || !stock.is_unmodified(py) {
         return Ok(None);
     }
     let Some(native) = copy(plain, &Classes::get(py)?.writer, fields::WRITER)? else {
@@ -94,8 +94,7 @@ fn copy<'py>(
         state.set(py, *field, Owned::from(value));
     }
     let native = class.new_instance(py)?;
-    // SAFETY: `native` keeps the stream alive for as long as `slot` is used.
-    if let Some(slot) = unsafe { classes::slot(py, native.as_ptr()) } {
+    if let Some(slot) = classes::slot(py, (&native).into()) {
         state.fill(py, slot);
     }
     Ok(Some(native.bind(py).to_owned()))

@@ -159,7 +159,8 @@ unsafe impl NativeClass for Slots {
 
     fn traverse(&self, visitor: &mut Visitor) {
         for index in 0..=PENDING {
-            visitor.pointer(self.peek(index));
+            // SAFETY: a slot owns what it holds.
+            unsafe { visitor.pointer(self.peek(index)) };
         }
     }
 

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::guarded::Guarded;
-use crate::py::{Owned, bytes};
+use crate::py::{Live, Owned, bytes};
 use crate::streams::attributes::{Attributes, Place};
 use crate::streams::buffer::Buffer;
 use crate::streams::classes;
@@ -32,9 +32,8 @@ impl StreamState {
     /// The state of an instance of a native class; None before `__init__`.
     // HOT: stream
     #[inline]
-    pub(crate) fn find(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Option<Self>> {
-        // SAFETY: callers pass live objects.
-        match unsafe { classes::slot(py, stream) } {
+    pub(crate) fn find(py: Python<'_>, stream: Live<'_>) -> PyResult<Option<Self>> {
+        match classes::slot(py, stream) {
             Some(slot) => Ok(Self::in_slot(slot)),
             None => Self::in_dictionary(py, stream),
         }
@@ -47,7 +46,7 @@ impl StreamState {
         (!state.is_null()).then(|| Self(unsafe { Owned::from_borrowed(state) }))
     }
 
-    fn in_dictionary(py: Python<'_>, stream: *mut ffi::PyObject) -> PyResult<Option<Self>> {
+    fn in_dictionary(py: Python<'_>, stream: Live<'_>) -> PyResult<Option<Self>> {
         // It is the first entry, and nearly always the only one.
         static PLACE: Place = Place::new();
         let state = Attributes::of(py, stream)?.get(py, key(py), &PLACE)?;
@@ -58,13 +57,8 @@ impl StreamState {
     /// one of the members of `class`.
     // HOT: stream
     #[inline]
-    pub(crate) fn of(
-        py: Python<'_>,
-        reader: *mut ffi::PyObject,
-        class: &Guarded,
-    ) -> PyResult<Option<Self>> {
-        // SAFETY: callers pass live objects.
-        let (state, suspect) = match unsafe { classes::slot(py, reader) } {
+    pub(crate) fn of(py: Python<'_>, reader: Live<'_>, class: &Guarded) -> PyResult<Option<Self>> {
+        let (state, suspect) = match classes::slot(py, reader) {
             Some(slot) => {
                 let Some(state) = Self::in_slot(slot) else { return Ok(None) };
                 let exposed = state.slots().is_exposed();
@@ -79,12 +73,11 @@ impl StreamState {
     /// attributes that its dictionary has.
     pub(crate) fn find_or_take_over(stream: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = stream.py();
-        if let Some(state) = Self::find(py, stream.as_ptr())? {
+        if let Some(state) = Self::find(py, stream.into())? {
             return Ok(state);
         }
         let state = Self::new(py)?;
-        // SAFETY: a live object.
-        if let Some(slot) = unsafe { classes::slot(py, stream.as_ptr()) } {
+        if let Some(slot) = classes::slot(py, stream.into()) {
             return Ok(state.fill(py, slot));
         }
         let dict = stream.getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
@@ -238,9 +231,7 @@ fn key(py: Python<'_>) -> &Bound<'_, PyString> {
 }
 
 #[cold]
-fn hides_members(py: Python<'_>, reader: *mut ffi::PyObject, class: &Guarded) -> PyResult<bool> {
-    // SAFETY: the caller's object is alive.
-    let reader = unsafe { Owned::from_borrowed(reader) };
+fn hides_members(py: Python<'_>, reader: Live<'_>, class: &Guarded) -> PyResult<bool> {
     let dict = reader.bind(py).getattr(intern!(py, "__dict__"))?.cast_into::<PyDict>()?;
     for name in class.names() {
         if dict.contains(name)? {

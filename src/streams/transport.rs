@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::py::{Owned, call};
+use crate::py::{Live, Owned, call};
 use crate::streams::stock;
 use crate::transports::shape::StreamTransport;
 use crate::transports::{on_loop, write};
@@ -15,7 +15,7 @@ use crate::transports::{on_loop, write};
 #[inline]
 fn plain<'a>(py: Python<'_>, transport: &'a Owned) -> PyResult<Option<&'a StreamTransport>> {
     let class = stock::transport_class(py)?;
-    if !class.is_exact(transport.as_ptr()) || !class.is_unmodified(py) {
+    if !class.is_exact(transport.live()) || !class.is_unmodified(py) {
         return Ok(None);
     }
     // SAFETY: an instance of `SocketTransport`, which derives from the native class.
@@ -33,7 +33,7 @@ pub(crate) fn write(
     py: Python<'_>,
     transport: &Owned,
     name: &Bound<'_, PyString>,
-    data: &Owned,
+    data: Live<'_>,
 ) -> PyResult<Owned> {
     match plain(py, transport)? {
         Some(native) => {
@@ -43,7 +43,7 @@ pub(crate) fn write(
             })?;
             Ok(Owned::none(py))
         }
-        None => call::method(py, transport, name, [data.as_ptr()]),
+        None => call::method(py, transport, name, [data]),
     }
 }
 

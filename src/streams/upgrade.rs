@@ -41,7 +41,7 @@ fn upgrade_reader(
 ) -> PyResult<()> {
     let py = reader.py();
     let stock = &Stock::get(py)?.reader;
-    let plain = stock.is_exact(reader.as_ptr()) && stock.is_unmodified(py);
+    let plain = stock.is_exact(reader.into()) && stock.is_unmodified(py);
     if plain && !(serves && serve::reader(protocol, reader)?) {
         Classes::get(py)?.adopted_reader.adopt(reader)?;
         StreamState::find_or_take_over(reader)?;

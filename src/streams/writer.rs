@@ -1,5 +1,4 @@
 //! The methods of a native `StreamWriter`: straight into the transport.
-#![allow(unsafe_code)]
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -30,7 +29,7 @@ fn to_transport<'py>(
     let stock = &Stock::get(py)?.writer;
     let values = args.positional();
     if counts.contains(&values.len()) && !args.has_keywords() && stock.is_unmodified(py) {
-        let state = StreamState::find(py, this.object().as_ptr())?;
+        let state = StreamState::find(py, this.object().live())?;
         if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
             return match values {
                 [] => call::method(py, &transport, name, []),
@@ -46,11 +45,9 @@ fn to_transport<'py>(
 fn write<'py>(py: Python<'py>, this: &Instance, args: Args<'_, 'py>) -> PyResult<Owned> {
     if let ([data], false) = (args.positional(), args.has_keywords()) {
         if Stock::get(py)?.writer.is_unmodified(py) {
-            let state = StreamState::find(py, this.object().as_ptr())?;
+            let state = StreamState::find(py, this.object().live())?;
             if let Some(transport) = state.and_then(|state| state.get(py, Field::Transport)) {
-                // SAFETY: an argument lives as long as the call.
-                let data = unsafe { Owned::from_borrowed(*data) };
-                transport::write(py, &transport, intern!(py, "write"), &data)?;
+                transport::write(py, &transport, intern!(py, "write"), *data)?;
                 return Ok(Owned::none(py));
             }
         }
@@ -84,7 +81,7 @@ fn drain<'py>(receiver: Borrowed<'_, 'py, PyAny>, args: Args<'_, 'py>) -> PyResu
     let stock = &Stock::get(py)?.writer;
     if args.positional().is_empty() && !args.has_keywords() && stock.is_unmodified(py) {
         let writer = this.object();
-        if let Some(state) = StreamState::find(py, writer.as_ptr())? {
+        if let Some(state) = StreamState::find(py, writer.live())? {
             let operation = Operation::new(writer, Task::Drain(state));
             return NativeCoroutine::make(py, coroutine::Operation::Stream(operation)).map(Some);
         }

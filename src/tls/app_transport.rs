@@ -117,7 +117,8 @@ unsafe impl NativeClass for TlsTransport {
 
     fn traverse(&self, visitor: &mut Visitor) {
         for slot in self.base.iter().chain([&self.protocol]) {
-            visitor.pointer(slot.load(Ordering::Relaxed));
+            // SAFETY: a slot owns what it holds.
+            unsafe { visitor.pointer(slot.load(Ordering::Relaxed)) };
         }
     }
 

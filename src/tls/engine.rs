@@ -57,14 +57,17 @@ impl Engine {
     /// Whether these are still the parts of the protocol.
     #[inline]
     pub(crate) fn serves(&self, protocol: &TlsProtocol) -> bool {
-        protocol.is(Slot::SslObject, self.ssl_object.as_ptr())
-            && protocol.is(Slot::Incoming, self.incoming.as_ptr())
-            && protocol.is(Slot::Outgoing, self.outgoing.as_ptr())
+        protocol.is(Slot::SslObject, &self.ssl_object)
+            && protocol.is(Slot::Incoming, &self.incoming)
+            && protocol.is(Slot::Outgoing, &self.outgoing)
     }
 
     pub(crate) fn traverse(&self, visitor: &mut Visitor) {
         for object in [&self.ssl_object, &self.session, &self.incoming, &self.outgoing] {
             visitor.object(object);
+        }
+        if let Some(direct) = &self.direct {
+            direct.traverse(visitor);
         }
     }
 

@@ -24,9 +24,10 @@ use std::sync::OnceLock;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::{Borrowed, ffi, intern};
+use pyo3::{ffi, intern};
 
 use crate::py::Owned;
+use crate::py::native::Visitor;
 use crate::tls::bio::{Between, Written};
 
 /// An `SSL`, an `SSL_CTX` and a `BIO`; only OpenSSL looks inside.
@@ -110,23 +111,23 @@ pub(crate) enum Read {
     Other,
 }
 
-/// A session. The engine keeps its owner, an `_ssl._SSLSocket`, and its BIOs alive.
+/// A session.
 pub(crate) struct Session {
     functions: &'static Functions,
-    /// The object of `_ssl`.
-    owner: *mut ffi::PyObject,
     ssl: Ssl,
     incoming: Bio,
     outgoing: Bio,
     source: Between,
     sink: Between,
+    /// The `_ssl._SSLSocket`, and the two `MemoryBIO`s: what keeps all of the above alive, so
+    /// it is dropped last.
+    owner: Owned,
+    bios: [Owned; 2],
 }
 
 impl Session {
     /// The session of `socket`, an exact `_ssl._SSLSocket`, with its two exact
-    /// `MemoryBIO`s. The caller keeps all three alive for as long as the result.
-    ///
-    /// None if the memory layout is not known or not confirmed.
+    /// `MemoryBIO`s. None if the memory layout is not known or not confirmed.
     pub(crate) fn of(
         py: Python<'_>,
         socket: &Owned,
@@ -168,8 +169,7 @@ impl Session {
         if !confirmed || rbio == wbio {
             return Ok(None);
         }
-        // SAFETY: confirmed above; the caller keeps the session alive for as long as the
-        // result.
+        // SAFETY: confirmed above; the result keeps the session alive.
         let (source, sink) = unsafe {
             let Some(source) = Between::install(py, functions, ssl, rbio, functions.set_rbio)
             else {
@@ -180,17 +180,32 @@ impl Session {
             };
             (source, sink)
         };
-        let owner = socket.as_ptr();
-        Ok(Some(Self { functions, owner, ssl, incoming: rbio, outgoing: wbio, source, sink }))
+        Ok(Some(Self {
+            functions,
+            ssl,
+            incoming: rbio,
+            outgoing: wbio,
+            source,
+            sink,
+            owner: socket.clone_ref(py),
+            bios: [incoming.clone_ref(py), outgoing.clone_ref(py)],
+        }))
     }
 
     /// Runs `body` while no other thread can use the session through a method of `ssl`.
     #[inline]
     fn alone<R>(&self, body: impl FnOnce() -> R) -> R {
-        // SAFETY: the calling thread is attached, and the engine keeps the owner alive.
-        let owner: Borrowed<'_, '_, PyAny> =
-            unsafe { Borrowed::from_ptr(Python::assume_attached(), self.owner) };
-        with_critical_section(&owner, body)
+        // SAFETY: sessions are used on attached threads.
+        let py = unsafe { Python::assume_attached() };
+        with_critical_section(&self.owner.bind(py), body)
+    }
+
+    /// Shows what the session keeps to the collector.
+    pub(crate) fn traverse(&self, visitor: &mut Visitor) {
+        visitor.object(&self.owner);
+        for bio in &self.bios {
+            visitor.object(bio);
+        }
     }
 
     /// Adds ciphertext to what waits to be decrypted.

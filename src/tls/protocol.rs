@@ -100,7 +100,7 @@ fn handshake(py: Python<'_>, this: &TlsProtocol) -> PyResult<Owned> {
         Err(error) => return Err(error),
     };
     let complete = intern!(py, "_on_handshake_complete");
-    call::method(py, &this.object(), complete, [failure.as_ptr()])
+    call::method(py, &this.object(), complete, [failure.live()])
 }
 
 fn do_read<'py>(py: Python<'py>, this: &TlsProtocol, args: Args<'_, 'py>) -> PyResult<Owned> {

@@ -52,20 +52,18 @@ pub(crate) fn records_received(
 ) -> PyResult<()> {
     let tools = Tools::get(py)?;
     let Some(this) = native_half(py, protocol) else { return Ok(()) };
-    if let (Ciphertext::Memory(fresh), true) =
-        (ciphertext, this.is(Slot::State, tools.wrapped.as_ptr()))
-    {
+    if let (Ciphertext::Memory(fresh), true) = (ciphertext, this.is(Slot::State, &tools.wrapped)) {
         return do_read(py, this, fresh, Some(lender));
     }
     take_in(py, this, ciphertext)?;
-    if this.is(Slot::State, tools.wrapped.as_ptr()) {
+    if this.is(Slot::State, &tools.wrapped) {
         return do_read(py, this, &[], Some(lender));
     }
-    let step = if this.is(Slot::State, tools.handshaking.as_ptr()) {
+    let step = if this.is(Slot::State, &tools.handshaking) {
         intern!(py, "_do_handshake")
-    } else if this.is(Slot::State, tools.flushing.as_ptr()) {
+    } else if this.is(Slot::State, &tools.flushing) {
         intern!(py, "_do_flush")
-    } else if this.is(Slot::State, tools.shutting_down.as_ptr()) {
+    } else if this.is(Slot::State, &tools.shutting_down) {
         intern!(py, "_do_shutdown")
     } else {
         return Ok(());
@@ -90,7 +88,7 @@ fn take_in(py: Python<'_>, this: &TlsProtocol, ciphertext: Ciphertext<'_>) -> Py
         return engine.feed(py, data);
     }
     let Some(incoming) = this.get(py, Slot::Incoming) else { return Ok(()) };
-    call::method(py, &incoming, intern!(py, "write"), [data.as_ptr()]).map(drop)
+    call::method(py, &incoming, intern!(py, "write"), [data.live()]).map(drop)
 }
 
 /// `_do_read`, with ciphertext that was just received and is not in the session's buffer
@@ -106,8 +104,7 @@ pub(crate) fn do_read(
     lender: Option<Lender<'_>>,
 ) -> PyResult<()> {
     let tools = Tools::get(py)?;
-    let readable = this.is(Slot::State, tools.wrapped.as_ptr())
-        || this.is(Slot::State, tools.flushing.as_ptr());
+    let readable = this.is(Slot::State, &tools.wrapped) || this.is(Slot::State, &tools.flushing);
     if !readable {
         return Ok(());
     }
@@ -173,7 +170,7 @@ fn read_copied(
     };
     let Some(message) = message else { return Ok(closed) };
     let Some(protocol) = this.get(py, Slot::AppProtocol) else { return Ok(closed) };
-    let data = message.object().as_ptr();
+    let data = message.object().live();
     let result = call::method(py, &protocol, intern!(py, "data_received"), [data]);
     if let Some(lender) = lender {
         lender.give_back(message);

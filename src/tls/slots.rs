@@ -15,8 +15,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use crate::py::Owned;
 use crate::py::native::{self, NativeClass, Visitor};
+use crate::py::{Live, Owned};
 use crate::tls::engine::Engine;
 
 macro_rules! slots {
@@ -91,8 +91,8 @@ impl TlsProtocol {
 
     /// Whether an attribute is this very object.
     #[inline]
-    pub(crate) fn is(&self, slot: Slot, object: *mut ffi::PyObject) -> bool {
-        self.pointer(slot) == object
+    pub(crate) fn is<'a>(&self, slot: Slot, object: impl Into<Live<'a>>) -> bool {
+        self.pointer(slot) == object.into().as_ptr()
     }
 
     /// An attribute that is a `bool`.
@@ -210,7 +210,8 @@ unsafe impl NativeClass for TlsProtocol {
 
     fn traverse(&self, visitor: &mut Visitor) {
         for slot in &self.slots {
-            visitor.pointer(slot.load(Ordering::Relaxed));
+            // SAFETY: a slot owns what it holds.
+            unsafe { visitor.pointer(slot.load(Ordering::Relaxed)) };
         }
         // SAFETY: null or a box that lives until the object is cleared.
         if let Some(engine) = unsafe { self.engine.load(Ordering::Acquire).as_ref() } {

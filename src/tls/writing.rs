@@ -162,7 +162,7 @@ pub(crate) fn write_list(
 #[inline]
 fn ready_to_write<'a>(py: Python<'_>, this: &'a TlsProtocol) -> PyResult<Option<&'a Engine>> {
     let tools = Tools::get(py)?;
-    if !this.is(Slot::State, tools.wrapped.as_ptr()) || !this.has_no_backlog(py) {
+    if !this.is(Slot::State, &tools.wrapped) || !this.has_no_backlog(py) {
         return Ok(None);
     }
     this.engine(py)

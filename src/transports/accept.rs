@@ -176,7 +176,7 @@ pub(crate) fn on_event(
                 });
                 // asyncio makes a task for each connection, which copies the context.
                 let result = context::copy(py, &batch.context).and_then(|context| {
-                    context::run(py, context.as_ptr(), || arrive(py, this, &batch, fd, peer))?
+                    context::run(py, context.live(), || arrive(py, this, &batch, fd, peer))?
                 });
                 if let Err(error) = result {
                     // The edge has been taken, but not all connections that wait.

@@ -40,7 +40,7 @@ pub(crate) fn receive_buffered(
     });
     let Some((protocol, context)) = parts else { return Ok(()) };
     let fail = |error, message| close::fatal_error(py, this, inside, transport, error, message);
-    let served = context::run(py, context.as_ptr(), || serve(py, inside, transport, &protocol));
+    let served = context::run(py, context.live(), || serve(py, inside, transport, &protocol));
     match served.unwrap_or_else(Served::NoBuffer) {
         Served::Done => Ok(()),
         Served::NoBuffer(error) => fail(error, "Fatal error: protocol.get_buffer() call failed.")
@@ -78,7 +78,7 @@ fn serve(
     };
     let told = length.into_pyobject(py).map_err(PyErr::from).and_then(|length| {
         let length = Owned::from(length.into_any());
-        call::method(py, protocol, intern!(py, "buffer_updated"), [length.as_ptr()])
+        call::method(py, protocol, intern!(py, "buffer_updated"), [length.live()])
     });
     told.map_or_else(Served::Raised, |_| Served::Done)
 }
@@ -119,7 +119,7 @@ fn writable_view<'a>(
     room: &'a mut buffer::Room,
 ) -> PyResult<Result<buffer::View<&'a mut buffer::Room>, String>> {
     let hint = Owned::from((-1_i32).into_pyobject(py)?.into_any());
-    let given = call::method(py, protocol, intern!(py, "get_buffer"), [hint.as_ptr()])?;
+    let given = call::method(py, protocol, intern!(py, "get_buffer"), [hint.live()])?;
     let given = given.bind(py);
     if given.len()? == 0 {
         return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));

@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use crate::errors::Failed;
 use crate::event_loop::{EventLoop, Inside, This};
 use crate::imports::Imports;
-use crate::py::{Owned, call};
+use crate::py::{Live, Owned, call};
 use crate::report::{call_exception_handler, leaves_loop};
 use crate::transports::descriptor::Descriptor;
 use crate::transports::interior::Interior;
@@ -182,8 +182,7 @@ fn schedule_loss<I: Interior>(
 ) -> PyResult<()> {
     let object = transport.reference();
     let lose = object.object().bind(py).getattr(intern!(py, "_call_connection_lost"))?;
-    let none = Owned::none(py);
-    let error = error.map_or(none.as_ptr(), |error| error.as_ptr());
+    let error = error.map_or(Live::none(py), Live::from);
     EventLoop::call_soon(py, this, &Owned::from(lose), &[error])
 }
 
@@ -202,8 +201,7 @@ pub(crate) fn connection_lost<I: Interior>(
     });
     transport.note_finished();
     let Some(protocol) = protocol else { return Ok(()) };
-    let none = Owned::none(py);
-    let error = error.map_or(none.as_ptr(), |error| error.as_ptr());
+    let error = error.map_or(Live::none(py), Live::from);
     let result = call::method(py, &protocol, intern!(py, "connection_lost"), [error]).map(drop);
     let waiter = transport.with(inside, I::take_sendfile_waiter);
     let server = dispose(py, inside, transport);

@@ -17,10 +17,10 @@ use tokioloop_reactor::clock;
 use crate::event_loop::{Inside, This};
 use crate::py::context;
 use crate::report;
+use crate::transports::flush::flush;
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 use crate::transports::stream::Inner;
-use crate::transports::write::flush;
 
 /// Corked bytes of one transport that are worth a call of their own.
 const CORK_LIMIT: usize = 64 * 1024;

@@ -392,5 +392,5 @@ fn error_received(
     let protocol = transport.with(inside, |inner| inner.protocol.as_ref().map(|p| p.clone_ref(py)));
     let Some(protocol) = protocol else { return Ok(()) };
     let error = error.into_value(py);
-    call::method(py, &protocol, intern!(py, "error_received"), [error.as_ptr()]).map(drop)
+    call::method(py, &protocol, intern!(py, "error_received"), [(&error).into()]).map(drop)
 }

@@ -63,7 +63,7 @@ fn write<'py>(py: Python<'py>, t: &StreamTransport, args: Args<'_, 'py>) -> PyRe
 pub(crate) fn write_to(py: Python<'_>, transport: &Owned, data: &Owned) -> PyResult<()> {
     let class = base_class(py)?;
     let Some(t) = StreamTransport::of(transport, &class) else {
-        return call::method(py, transport, intern!(py, "write"), [data.as_ptr()]).map(drop);
+        return call::method(py, transport, intern!(py, "write"), [data.live()]).map(drop);
     };
     on_loop(py, t, "write", |this, inside| write::write(py, this, inside, t, &data.bind(py)))
 }

@@ -16,6 +16,7 @@ mod descriptor;
 mod extra;
 mod finalizer;
 mod flow;
+mod flush;
 pub(crate) mod interior;
 mod methods;
 mod read;

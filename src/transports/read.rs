@@ -320,12 +320,12 @@ fn hand_over(
     });
     let Some((protocol, context, stream)) = parts else { return Ok(()) };
     let call =
-        || call::method(py, &protocol, intern!(py, "data_received"), [data.as_ptr()]).map(drop);
+        || call::method(py, &protocol, intern!(py, "data_received"), [data.live()]).map(drop);
     // Feeding a reader runs no user code, so it needs no context.
     let fed = if stream { streams::feed(py, &protocol, data) } else { Ok(false) };
     let result = match fed {
         Ok(true) => Ok(Ok(())),
-        Ok(false) => context::run(py, context.as_ptr(), call),
+        Ok(false) => context::run(py, context.live(), call),
         Err(error) => Err(error),
     };
     match result {
@@ -380,7 +380,7 @@ pub(crate) fn tell_end(
         Some((inner.protocol.as_ref()?.clone_ref(py), inner.context.as_ref()?.clone_ref(py)))
     });
     let Some((protocol, context)) = parts else { return Ok(()) };
-    let answer = context::run(py, context.as_ptr(), || {
+    let answer = context::run(py, context.live(), || {
         call::method(py, &protocol, intern!(py, "eof_received"), [])?.bind(py).is_truthy()
     });
     match answer {
@@ -389,7 +389,7 @@ pub(crate) fn tell_end(
             Ok(())
         }
         Ok(Ok(false)) => {
-            context::run(py, context.as_ptr(), || close::close(py, this, inside, transport.get()))?
+            context::run(py, context.live(), || close::close(py, this, inside, transport.get()))?
         }
         Ok(Err(error)) | Err(error) => close::fatal_error(
             py,

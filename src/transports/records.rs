@@ -141,7 +141,7 @@ fn hand_over(
     let Some((protocol, context)) = parts else { return Ok(()) };
     let lender = Lender::new(inside, transport.get());
     let call = || tls::records_received(py, &protocol, ciphertext, lender);
-    match context::run(py, context.as_ptr(), call) {
+    match context::run(py, context.live(), call) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) | Err(error) => close::fatal_error(
             py,

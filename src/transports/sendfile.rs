@@ -12,7 +12,7 @@ use crate::errors;
 use crate::event_loop::{Inside, This};
 use crate::py::Owned;
 use crate::transports::shape::StreamTransport;
-use crate::transports::{cork, write};
+use crate::transports::{cork, flush};
 
 /// asyncio's message for a connection that ends while a file is being sent.
 const ENDED: &str = "Connection is closed by peer";
@@ -53,7 +53,7 @@ pub(crate) fn wait_for_room(
     if ended {
         fail(py, &waiter)?;
     } else {
-        write::watch_writing(inside, transport).map_err(|error| errors::os_error(py, &error))?;
+        flush::watch_writing(inside, transport).map_err(|error| errors::os_error(py, &error))?;
     }
     Ok(waiter)
 }
@@ -64,7 +64,7 @@ pub(crate) fn end(inside: &Inside<'_>, transport: &StreamTransport) {
         transport.with(inside, |inner| (inner.sendfile_waiter.take(), inner.state.blocked));
     drop(waiter);
     if !blocked {
-        write::unwatch_writing(inside, transport);
+        flush::unwatch_writing(inside, transport);
     }
 }
 

@@ -15,8 +15,8 @@ use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 
 use crate::event_loop::{EventLoop, Inside};
-use crate::py::Owned;
 use crate::py::native::{self, NativeClass, Visitor};
+use crate::py::{Live, Owned};
 use crate::transports::interior::Interior;
 use crate::transports::stream;
 
@@ -152,7 +152,7 @@ impl<I: Interior> Transport<I> {
             return Err(PyRuntimeError::new_err("the transport was not made by an event loop"));
         }
         // SAFETY: the slot holds an EventLoop for as long as the object lives.
-        Ok(unsafe { EventLoop::borrow(py, event_loop) })
+        Ok(unsafe { EventLoop::borrow(py, Live::new(event_loop)) })
     }
 
     /// The loop as a Python object.
@@ -209,7 +209,8 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
 
     fn traverse(&self, visitor: &mut Visitor) {
         for slot in [&self.extra, &self.dict, &self.event_loop] {
-            visitor.pointer(slot.get());
+            // SAFETY: a slot owns what it holds.
+            unsafe { visitor.pointer(slot.get()) };
         }
         if !self.is_empty() {
             // SAFETY: the collector only reads, and an object that is not empty has an

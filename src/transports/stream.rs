@@ -22,7 +22,7 @@ use crate::transports::interior::{Flow, Interior, Stage};
 use crate::transports::read::Delivery;
 use crate::transports::shape::StreamTransport;
 pub(crate) use crate::transports::shape::TransportRef;
-use crate::transports::{batch, begin, cork, extra, read, write};
+use crate::transports::{batch, begin, cork, extra, flush, read};
 
 /// Bytes that wait to be sent: an exact `bytes`, which nobody can change.
 pub(crate) struct Chunk(pub(crate) Owned);
@@ -340,7 +340,7 @@ pub(crate) fn start_reading(py: Python<'_>, transport: &StreamTransport) -> PyRe
     let blocked =
         transport.with(&inside, |inner| inner.state.blocked || inner.sendfile_waiter.is_some());
     match result {
-        Ok(()) if blocked => write::watch_writing(&inside, transport),
+        Ok(()) if blocked => flush::watch_writing(&inside, transport),
         Ok(()) => Ok(()),
         Err(error) => Err(error),
     }
@@ -377,7 +377,7 @@ pub(crate) fn on_event(
         }
     }
     if ready.writable() {
-        write::on_writable(py, this, inside, transport)?;
+        flush::on_writable(py, this, inside, transport)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::{DatagramTransport, Family, Inner, callback_failed, error_received};
 use crate::errors;
 use crate::event_loop::{Inside, LoopState, This};
 use crate::py::message::Message;
-use crate::py::{Owned, bytes, call, context};
+use crate::py::{Live, Owned, bytes, call, context};
 use crate::ready::Ready;
 use crate::report::leaves_loop;
 use crate::transports::shape::TransportRef;
@@ -202,7 +202,7 @@ fn deliver<A: Borrow<RawAddress>>(
     while let Some(context) =
         object.with(inside, |inner| inner.context.as_ref().map(|context| context.clone_ref(py)))
     {
-        let delivered = context::run(py, context.as_ptr(), || {
+        let delivered = context::run(py, context.live(), || {
             while let Some(delivery) = next(py, inside, object, &mut take)? {
                 hand_over(py, inside, object, delivery)?;
             }
@@ -257,7 +257,7 @@ fn hand_over(
         From::New(raw) => meet(py, inside, transport, raw)?,
     };
     let data = delivery.message.object();
-    let args = [data.as_ptr(), from.as_ptr()];
+    let args = [data.live(), from.live()];
     let result = call::method(py, &delivery.protocol, intern!(py, "datagram_received"), args);
     if delivery.message.is_worthwhile() {
         let alone = delivery.message.is_alone();
@@ -309,7 +309,7 @@ fn tell_error(
         .with(inside, |inner| inner.context.as_ref().map(|context| context.clone_ref(py)));
     let Some(context) = context else { return Ok(()) };
     let told =
-        context::run(py, context.as_ptr(), || error_received(py, inside, transport.get(), error));
+        context::run(py, context.live(), || error_received(py, inside, transport.get(), error));
     match told {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) | Err(error) => callback_failed(py, transport, CALLBACK, error),
@@ -333,14 +333,14 @@ fn receive_foreign(
     });
     let Some((socket, protocol, context)) = parts else { return Ok(()) };
     let longest = transport.object().bind(py).getattr(intern!(py, "max_size"))?;
-    let received = call::method(py, &socket, intern!(py, "recvfrom"), [longest.as_ptr()]);
+    let received = call::method(py, &socket, intern!(py, "recvfrom"), [(&longest).into()]);
     let error = match received {
         Ok(received) => {
-            let told = context::run(py, context.as_ptr(), || {
+            let told = context::run(py, context.live(), || {
                 let received = received.bind(py);
                 let pair = received.cast::<PyTuple>()?;
                 let (data, from) = (pair.get_item(0)?, pair.get_item(1)?);
-                let args = [data.as_ptr(), from.as_ptr()];
+                let args = [Live::from(&data), Live::from(&from)];
                 call::method(py, &protocol, intern!(py, "datagram_received"), args).map(drop)
             });
             return match told {

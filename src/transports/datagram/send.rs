@@ -192,7 +192,7 @@ fn send_by_python(
     data: &Bound<'_, PyAny>,
     address: &Owned,
 ) -> PyResult<ByPython> {
-    let args = [data.as_ptr(), address.as_ptr()];
+    let args = [data.into(), address.live()];
     let Err(error) = call::method(py, socket, intern!(py, "sendto"), args) else {
         return Ok(ByPython::Sent);
     };
@@ -251,7 +251,7 @@ pub(super) fn on_writable(
         inner.write_context.as_ref().filter(|_| waits).map(|context| context.clone_ref(py))
     });
     let Some(context) = context else { return Ok(()) };
-    let flushed = context::run(py, context.as_ptr(), || flush(py, this, inside, transport.get()));
+    let flushed = context::run(py, context.live(), || flush(py, this, inside, transport.get()));
     match flushed {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) | Err(error) => callback_failed(py, transport, CALLBACK, error),
