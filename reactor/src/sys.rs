@@ -201,6 +201,28 @@ fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_in
     Ok(value)
 }
 
+/// Bytes that are cheaper to copy than to send from where they are: with an array of slices
+/// the kernel needs some 80 ns more per call, up to this size.
+pub(crate) const GATHERED: usize = 4096;
+
+/// Sends several buffers with one call, from a copy of at most [`GATHERED`] bytes; what does
+/// not fit is not sent.
+pub(crate) fn send_gathered<'a>(
+    fd: BorrowedFd<'_>,
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> io::Result<usize> {
+    let mut space = [const { MaybeUninit::<u8>::uninit() }; GATHERED];
+    let mut filled = 0;
+    for part in parts {
+        let Some(room) = space.get_mut(filled..filled + part.len()) else { break };
+        // SAFETY: bytes that may be uninitialised have the layout of bytes.
+        room.copy_from_slice(unsafe { &*(&raw const *part as *const [MaybeUninit<u8>]) });
+        filled += part.len();
+    }
+    // SAFETY: this many bytes at the start were written.
+    send(fd, unsafe { std::slice::from_raw_parts(space.as_ptr().cast(), filled) })
+}
+
 /// Sends several buffers with one call.
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: an all-zero msghdr is valid: no name, no control data.

@@ -125,15 +125,20 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
     /// Fills `out` from the front of the queue and returns how many slices it holds now.
     #[inline]
     pub fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let Some(pending) = self.pending.as_deref() else { return 0 };
         let mut filled = 0;
-        let mut offset = pending.offset;
-        for (slice, chunk) in out.iter_mut().zip(&pending.chunks) {
-            *slice = IoSlice::new(chunk.as_ref().get(offset..).unwrap_or_default());
-            offset = 0;
+        for (slice, part) in out.iter_mut().zip(self.parts()) {
+            *slice = IoSlice::new(part);
             filled += 1;
         }
         filled
+    }
+
+    /// What is still to be sent, chunk by chunk.
+    #[inline]
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut offset = self.pending.as_deref().map_or(0, |pending| pending.offset);
+        self.iter()
+            .map(move |chunk| chunk.as_ref().get(std::mem::take(&mut offset)..).unwrap_or_default())
     }
 
     /// The chunks as they were given; the first one includes bytes that were sent.
