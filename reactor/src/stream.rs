@@ -145,7 +145,7 @@ pub fn flush<B: AsRef<[u8]>>(
     while !queue.is_empty() {
         let (sent, offered) = match queue.only() {
             Some(chunk) => (send(fd, chunk)?, chunk.len()),
-            None if queue.len_bytes() <= sys::GATHERED => send_gathered(fd, queue)?,
+            None if queue.len_bytes() <= sys::WORTH_COPYING => send_copied(fd, queue)?,
             None => send_joined(fd, queue)?,
         };
         queue.advance(sent);
@@ -164,11 +164,11 @@ pub fn flush<B: AsRef<[u8]>>(
 /// Sends several small chunks with one call; returns the bytes sent and the bytes offered.
 // Never inlined: the copy needs more stack than the rest of a flush.
 #[inline(never)]
-fn send_gathered<B: AsRef<[u8]>>(
+fn send_copied<B: AsRef<[u8]>>(
     fd: BorrowedFd<'_>,
     queue: &WriteQueue<B>,
 ) -> io::Result<(usize, usize)> {
-    let sent = until_told(|| sys::send_gathered(fd, queue.parts()))?;
+    let sent = until_told(|| sys::send_copied(fd, queue.parts()))?;
     Ok((sent, queue.len_bytes()))
 }
 
@@ -271,11 +271,11 @@ mod tests {
         let (a, mut b) = pair();
         let mut queue = WriteQueue::new();
         queue.push_partial(b"HTTP/1.1 200 OK".to_vec(), 9);
-        for chunk in [&b", then "[..], &[7; sys::GATHERED - 25], b" and the end"] {
+        for chunk in [&b", then "[..], &[7; sys::WORTH_COPYING - 25], b" and the end"] {
             queue.push(chunk.to_vec());
         }
         let expected: Vec<u8> = queue.parts().flatten().copied().collect();
-        assert!(expected.len() <= sys::GATHERED && expected.starts_with(b"200 OK, then"));
+        assert!(expected.len() <= sys::WORTH_COPYING && expected.starts_with(b"200 OK, then"));
         assert_eq!(flush(a.as_fd(), Kind::Unix, &mut queue).unwrap(), Flushed::All);
         let mut got = vec![0; expected.len()];
         b.read_exact(&mut got).unwrap();

@@ -201,17 +201,17 @@ fn socket_option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_in
     Ok(value)
 }
 
-/// Bytes that are cheaper to copy than to send from where they are: with an array of slices
-/// the kernel needs some 80 ns more per call, up to this size.
-pub(crate) const GATHERED: usize = 4096;
+/// Up to this many bytes it is cheaper to copy several buffers into one than to pass an array
+/// of them, for which the kernel needs some 80 ns more per call.
+pub(crate) const WORTH_COPYING: usize = 4096;
 
-/// Sends several buffers with one call, from a copy of at most [`GATHERED`] bytes; what does
-/// not fit is not sent.
-pub(crate) fn send_gathered<'a>(
+/// Sends several buffers with one call, from a copy of at most [`WORTH_COPYING`] bytes; what
+/// does not fit is not sent.
+pub(crate) fn send_copied<'a>(
     fd: BorrowedFd<'_>,
     parts: impl Iterator<Item = &'a [u8]>,
 ) -> io::Result<usize> {
-    let mut space = [const { MaybeUninit::<u8>::uninit() }; GATHERED];
+    let mut space = [const { MaybeUninit::<u8>::uninit() }; WORTH_COPYING];
     let mut filled = 0;
     for part in parts {
         let Some(room) = space.get_mut(filled..filled + part.len()) else { break };

@@ -1,4 +1,4 @@
-//! Chunks that wait to be sent, kept by reference and handed to `writev`.
+//! Chunks that wait to be sent, kept by reference until one call sends them.
 //!
 //! The queue copies no byte: it keeps each chunk as it was given and remembers how much of the
 //! first has gone out. Between calls: no stored chunk is empty, `bytes` is what is still to be
@@ -28,7 +28,7 @@ use std::io::IoSlice;
 /// let mut slices = [IoSlice::new(&[]); 8];
 /// assert_eq!(queue.slices(&mut slices), 2);
 /// assert_eq!(&*slices[0], b"200 OK\r\n\r\n");
-/// queue.advance(12); // `writev` took the head and two bytes of the body
+/// queue.advance(12); // the call took the head and two bytes of the body
 /// assert_eq!(queue.first(), Some(&b"llo"[..]));
 /// assert_eq!(queue.len_bytes(), 3);
 /// ```

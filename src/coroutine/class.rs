@@ -33,20 +33,22 @@ pub(crate) struct NativeCoroutine {
     state: AtomicU8,
     /// Qualified name of the method; a thin pointer, so that zeroed memory is None.
     name: Cell<Option<&'static &'static str>>,
-    _unused: [u8; FRAME_STATE_OFFSET - size_of::<[usize; 3]>()],
-    /// What [`FRAME_STATE_OFFSET`] says.
+    /// Up to where coroutines of the interpreter have their `gi_frame_state`.
+    _unused: [u8; FRAME_STATE_OFFSET - size_of::<(usize, usize, usize)>()],
+    /// Always [`NO_FRAME`].
     frame_state: Cell<i8>,
     operation: UnsafeCell<MaybeUninit<Operation>>,
 }
 
 /// Tools that look into a process from outside, such as `python -m asyncio ps`, take the
-/// coroutine of every task for one of the interpreter's and follow its frame. From CPython
-/// 3.12 on the byte that says whether there is one is here, counted from the end of the
-/// object's header; it says that there is none.
-const FRAME_STATE_OFFSET: usize = 51;
-/// `FRAME_CLEARED`.
+/// coroutine of every task for one of the interpreter's and follow its frame, unless
+/// `gi_frame_state` says that there is none. From CPython 3.12 on this byte of a
+/// `PyGenObject` is behind the header, six pointers and three flags.
+const FRAME_STATE_OFFSET: usize = size_of::<[usize; 6]>() + 3;
+/// What CPython calls `FRAME_CLEARED`.
 const NO_FRAME: i8 = if cfg!(Py_3_15) { 5 } else { 4 };
 
+// The three words before are `weakrefs`, `state` with its padding, and `name`.
 const _: () = assert!(
     offset_of!(NativeCoroutine, frame_state) == size_of::<ffi::PyObject>() + FRAME_STATE_OFFSET
 );

@@ -30,7 +30,7 @@ pub(super) fn parse<'a>(
 ) -> PyResult<Call<'a>> {
     let context = if args.has_keywords() {
         match args.only_keyword(&Imports::get(py)?.context) {
-            Some(context) if !context.is_none() => Some(context.to_owned(py)),
+            Some(context) if !context.is_none() => Some(context.clone_ref(py)),
             Some(_) => None,
             None => return parse_keywords(py, name, args, before),
         }
@@ -122,7 +122,7 @@ fn missing(name: &str, count: usize, before: &[&'static str], given: &[String]) 
 #[inline(always)]
 fn checked_context(py: Python<'_>, context: Option<Owned>) -> PyResult<Option<Owned>> {
     if let Some(context) = &context {
-        if !context::is_one(context) {
+        if !context::is_context(py, context) {
             let class = context.bind(py).get_type().name()?;
             return Err(PyTypeError::new_err(format!(
                 "a contextvars.Context was expected, got {class}"

@@ -61,7 +61,7 @@ impl BlankFuture {
         // seen the object.
         unsafe {
             let loop_of_it = future.as_ptr().add(1).cast::<*mut ffi::PyObject>().add(self.word);
-            loop_of_it.write(event_loop.to_owned(py).into_raw());
+            loop_of_it.write(event_loop.clone_ref(py).into_raw());
         }
         Ok(future)
     }

@@ -356,7 +356,7 @@ fn add_source_traceback(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
     // Without a Python frame (a callback scheduled natively) there is no source.
     if let Ok(frame) = imports.get_frame.bind(py).call1((0,)) {
         let stack = imports.extract_stack.bind(py).call1((frame,))?;
-        handle.get().set_source_traceback(stack.into());
+        handle.get().set_source_traceback(py, stack.into());
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(crate) fn create_task<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Owned> {
     let imports = Imports::get(py)?;
-    let plain = args.positional().len() == 1 && task_keywords(py, &args, imports);
+    let plain = args.positional().len() == 1 && task_keywords(&args, imports);
     if plain && this.is_current() && !this.event_loop.debug() && !this.event_loop.closed() {
         let factory = this.event_loop.cell.enter(py).map(|inside| {
             // Only this check is made inside `with`: the call below runs the first step of
@@ -44,13 +44,13 @@ fn is_stock_task(py: Python<'_>, imports: &Imports) -> PyResult<bool> {
 
 /// Whether asyncio's method would hand the keywords to the task as they are.
 #[inline]
-fn task_keywords(py: Python<'_>, args: &Args<'_, '_>, imports: &Imports) -> bool {
+fn task_keywords(args: &Args<'_, '_>, imports: &Imports) -> bool {
     let names = [
         (true, &imports.name_name),
         (cfg!(Py_3_11), &imports.context.name),
         (cfg!(Py_3_14), &imports.eager_start_name),
     ];
-    let taken = names.iter().filter(|(since, _)| *since).map(|(_, name)| Live::from(name.bind(py)));
+    let taken = names.iter().filter(|(since, _)| *since).map(|(_, name)| Live::from(*name));
     args.keywords_among(taken)
 }
 

@@ -19,7 +19,7 @@ impl HandleObject {
         if self.is_cancelled() {
             return self.wait_until_cancelled(py);
         }
-        let event_loop = self.its_loop(py);
+        let event_loop = self.event_loop(py);
         self.cancelled.store(true, Ordering::SeqCst);
         if event_loop.debug() {
             self.remember_repr(py)?;
@@ -43,7 +43,7 @@ impl HandleObject {
     /// and later do in another thread that cancels its handle or asks for its state.
     pub(super) fn wait_until_cancelled(&self, py: Python<'_>) -> PyResult<()> {
         if self.kind() == Kind::Threadsafe && cfg!(Py_3_14) {
-            let event_loop = self.its_loop(py);
+            let event_loop = self.event_loop(py);
             // In a forked child a callback that seems to run belongs to a thread that does
             // not exist there, or it is this very one.
             if !event_loop.cell.is_mine() && !event_loop.cell.is_disowned() {
@@ -74,7 +74,7 @@ impl HandleObject {
         // SAFETY: alive during its own method.
         let this = unsafe { Owned::from_borrowed((&raw const *self).cast_mut().cast()) };
         let text = this.bind(py).repr()?.into_any();
-        let old = self.alone(py, || self.repr.replace(self.take(text.into())));
+        let old = self.alone(py, || self.repr.replace(self.take(py, text.into())));
         // SAFETY: the slot owned this reference.
         unsafe { give_up(self.kind(), old) };
         Ok(())
@@ -92,7 +92,7 @@ impl HandleObject {
             let count = usize::from(self.inline_count.replace(0));
             let mut held = [ptr::null_mut(); INLINE_ARGS + 2];
             let [callback, tuple, inline @ ..] = &mut held;
-            *callback = self.callback.replace(self.take(none));
+            *callback = self.callback.replace(self.take(py, none));
             *tuple = self.args.replace(ptr::null_mut());
             for (object, slot) in inline.iter_mut().zip(&self.inline).take(count) {
                 *object = slot.replace(ptr::null_mut());

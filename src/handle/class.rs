@@ -150,7 +150,7 @@ fn slot_value(py: Python<'_>, this: &HandleObject, slot: &Slot) -> PyResult<Owne
 }
 
 fn context_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {
-    Ok(this.own_context(py)?.to_owned(py))
+    this.own_context(py)
 }
 
 fn repr_value(py: Python<'_>, this: &HandleObject) -> PyResult<Owned> {

@@ -145,8 +145,8 @@ impl HandleRef {
         let handle = self.get();
         let calls = handle.running.load(Ordering::Relaxed);
         handle.running.store(calls.wrapping_add(1), Ordering::Relaxed);
-        // SAFETY: the slot owns its reference as long as the handle lives, and is empty in
-        // handles of `call_soon_threadsafe` alone.
+        // SAFETY: the slot owns its reference as long as the handle lives. It is empty only in
+        // handles of `call_soon_threadsafe`, which `run` has sent elsewhere.
         let context = unsafe { Live::new(handle.context.get()) };
         let result = context::run(py, context, || handle.call(py));
         let calls = handle.running.load(Ordering::Relaxed);
@@ -199,7 +199,7 @@ impl HandleRef {
         let made = handle.context.get().is_null();
         let context = if out_of_reach { handle.fill_context(py) } else { handle.own_context(py) };
         let result = match context {
-            Ok(context) => context::run(py, context, || handle.call(py)),
+            Ok(context) => context::run(py, context.live(), || handle.call(py)),
             Err(error) => Err(error),
         };
         if made {

@@ -71,9 +71,10 @@ impl HandleObject {
         event_loop: Live<'_>,
         callback: Callback<'_>,
     ) -> PyResult<()> {
-        let keep = |object| self.keep(object);
+        let keep = |object| self.keep(py, object);
         self.callback.set(keep(callback.callable));
-        self.context.set(callback.context.map_or(ptr::null_mut(), |context| self.take(context)));
+        self.context
+            .set(callback.context.map_or(ptr::null_mut(), |context| self.take(py, context)));
         if self.event_loop.get().is_null() {
             self.event_loop.set(keep(event_loop));
         }
@@ -91,15 +92,15 @@ impl HandleObject {
     #[cold]
     fn fill_tuple(&self, py: Python<'_>, args: &[Live<'_>]) -> PyResult<()> {
         let tuple = PyTuple::new(py, args.iter().map(|object| object.bind(py)))?;
-        self.args.set(self.take(tuple.into_any().into()));
+        self.args.set(self.take(py, tuple.into_any().into()));
         Ok(())
     }
 
     /// Adds a reference for a slot to own.
     #[inline]
-    fn keep(&self, object: Live<'_>) -> *mut ffi::PyObject {
+    fn keep(&self, _py: Python<'_>, object: Live<'_>) -> *mut ffi::PyObject {
         let object = object.as_ptr();
-        // SAFETY: a live object.
+        // SAFETY: a live object, on an attached thread.
         unsafe {
             if counts_apart(self.kind()) {
                 shared_count::add(object);
@@ -112,31 +113,31 @@ impl HandleObject {
 
     /// Turns a reference into one that a slot owns.
     #[inline]
-    pub(super) fn take(&self, object: Owned) -> *mut ffi::PyObject {
+    pub(super) fn take(&self, py: Python<'_>, object: Owned) -> *mut ffi::PyObject {
         if counts_apart(self.kind()) {
-            return self.keep(object.live());
+            return self.keep(py, object.live());
         }
         object.into_raw()
     }
 
     /// The context of the callback, which is made here if it was empty.
-    pub(super) fn own_context(&self, py: Python<'_>) -> PyResult<Live<'_>> {
+    pub(super) fn own_context(&self, py: Python<'_>) -> PyResult<Owned> {
         self.alone(py, || self.fill_context(py))
     }
 
     /// As [`own_context`](Self::own_context), for callers that know that no other thread
     /// accesses the handle meanwhile.
     #[inline]
-    pub(super) fn fill_context(&self, py: Python<'_>) -> PyResult<Live<'_>> {
+    pub(super) fn fill_context(&self, py: Python<'_>) -> PyResult<Owned> {
         if self.context.get().is_null() {
             let made = context::empty(py)?;
             // Making it may have run the collector, and with it any code.
             if self.context.get().is_null() {
-                self.context.set(self.take(made));
+                self.context.set(self.take(py, made));
             }
         }
-        // SAFETY: the slot is filled, and keeps its reference as long as the handle lives.
-        Ok(unsafe { Live::new(self.context.get()) })
+        // SAFETY: the slot is filled, and owns its reference.
+        Ok(unsafe { Owned::from_borrowed(self.context.get()) })
     }
 
     /// After a call that made a context for itself: keeps the context for the next such
@@ -216,8 +217,8 @@ impl HandleObject {
         (self.kind() == Kind::Timer).then(|| unsafe { &*memory })
     }
 
-    pub(crate) fn set_source_traceback(&self, traceback: Owned) {
-        let old = self.source_traceback.replace(self.take(traceback));
+    pub(crate) fn set_source_traceback(&self, py: Python<'_>, traceback: Owned) {
+        let old = self.source_traceback.replace(self.take(py, traceback));
         // SAFETY: the slot owned this reference.
         unsafe { give_up(self.kind(), old) };
     }
@@ -265,7 +266,7 @@ impl HandleObject {
 
     /// The loop that it was scheduled on.
     #[inline]
-    pub(super) fn its_loop(&self, py: Python<'_>) -> &EventLoop {
+    pub(super) fn event_loop(&self, py: Python<'_>) -> &EventLoop {
         // SAFETY: a handle keeps its loop alive, an instance of `EventLoop`.
         unsafe { EventLoop::borrow(py, Live::new(self.event_loop.get())) }
     }
@@ -336,7 +337,8 @@ impl HandleObject {
         }
         // SAFETY: deallocation runs attached.
         let py = unsafe { Python::assume_attached() };
-        // SAFETY: the slot's reference is given up only after the last use of this.
+        // SAFETY: the slot's reference outlasts every use, and once the handle is on a list,
+        // which other threads empty, `alive` below or the loop's own run does.
         let event_loop = unsafe { Live::new(event_loop) };
         // SAFETY: a handle's loop is an instance of `EventLoop`.
         let target = unsafe { EventLoop::borrow(py, event_loop) };
@@ -345,7 +347,7 @@ impl HandleObject {
         if kind == Kind::Threadsafe {
             // A thread inside the loop keeps the loop alive; for any other thread only this
             // handle does.
-            let alive = (!is_mine).then(|| event_loop.to_owned(py));
+            let alive = (!is_mine).then(|| event_loop.clone_ref(py));
             // From here on another thread may reuse the memory.
             target.shared_handles.put(py, event_loop, dead);
             if !is_mine {

@@ -64,9 +64,9 @@ impl SharedHandles {
     /// else keeps the loop alive as well.
     #[inline]
     pub(super) fn put(&self, py: Python<'_>, event_loop: Live<'_>, dead: DeadHandle) {
+        let event_loop = event_loop.as_ptr();
         // Load first: a needless store would take the cache line away from senders,
         // which read the fields next to it.
-        let event_loop = event_loop.as_ptr();
         if self.event_loop.load(Ordering::Relaxed) != event_loop {
             self.event_loop.store(event_loop, Ordering::Relaxed);
         }

@@ -77,7 +77,7 @@ impl<'a, 'py> Args<'a, 'py> {
     fn is_named(&self, keyword: &Keyword) -> bool {
         // SAFETY: the tuple holds one name, as counted in `new`.
         let given = unsafe { Live::new(ffi::PyTuple_GET_ITEM(self.names, 0)) };
-        let name = Live::from(keyword.name.bind(self.py));
+        let name = Live::from(&keyword.name);
         if given.is(name) {
             return true;
         }
@@ -170,6 +170,13 @@ impl<'a, 'py> Args<'a, 'py> {
     #[inline]
     pub(crate) fn none(&self, function: &str) -> PyResult<()> {
         if self.values.is_empty() { Ok(()) } else { self.bind(function, [], 0).map(drop) }
+    }
+
+    /// The arguments, if there are exactly `N` and none is a keyword.
+    #[inline]
+    pub(crate) fn exactly<const N: usize>(&self) -> Option<[Borrowed<'a, 'py, PyAny>; N]> {
+        let values: &[Live<'a>; N] = self.values.try_into().ok()?;
+        self.names.is_null().then(|| values.map(|value| value.bind(self.py)))
     }
 
     /// Exactly one argument, by position or by name.

@@ -11,7 +11,7 @@ use crate::py::{Live, Owned};
 
 /// Whether an object is exactly a `Context`, which has no subclasses.
 #[inline]
-pub(crate) fn is_one(object: &Owned) -> bool {
+pub(crate) fn is_context(_py: Python<'_>, object: &Owned) -> bool {
     // SAFETY: a live object.
     unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
 }

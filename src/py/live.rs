@@ -73,7 +73,7 @@ impl<'a> Live<'a> {
 
     /// Whether the object is an instance of this class, or of one derived from it.
     #[inline]
-    pub(crate) fn is_instance_of(self, class: &Py<PyType>) -> bool {
+    pub(crate) fn is_instance_of(self, _py: Python<'_>, class: &Py<PyType>) -> bool {
         // SAFETY: a live object and a live class.
         unsafe { ffi::PyObject_TypeCheck(self.as_ptr(), class.as_ptr().cast()) != 0 }
     }
@@ -86,7 +86,7 @@ impl<'a> Live<'a> {
 
     /// A reference of its own.
     #[inline]
-    pub(crate) fn to_owned(self, _py: Python<'_>) -> Owned {
+    pub(crate) fn clone_ref(self, _py: Python<'_>) -> Owned {
         // SAFETY: alive, as the lifetime says.
         unsafe { Owned::from_borrowed(self.as_ptr()) }
     }

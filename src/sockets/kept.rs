@@ -94,8 +94,7 @@ impl Kept {
         }
     }
 
-    /// Whether the registration was made for this very object. The caller holds
-    /// a reference to it.
+    /// Whether the registration was made for this very object.
     #[inline]
     pub(super) fn is_for(&self, socket: Live<'_>) -> bool {
         self.socket.address == socket.as_ptr().addr() && self.socket.is_alive()
@@ -211,7 +210,7 @@ impl Identity {
         let reference = unsafe {
             Owned::from_result(py, ffi::PyWeakref_NewRef(socket.as_ptr(), std::ptr::null_mut()))?
         };
-        Ok(Self { address: socket.as_ptr() as usize, reference })
+        Ok(Self { address: socket.as_ptr().addr(), reference })
     }
 
     pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {

@@ -4,14 +4,13 @@
 //! are left to asyncio's function, which has the error messages.
 #![allow(unsafe_code)]
 
-use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use crate::coroutine::{Body, CoroutineMethod, NativeCoroutine, Operation};
 use crate::event_loop::{EventLoop, This};
+use crate::py::Owned;
 use crate::py::args::{Args, exact_size};
-use crate::py::{Live, Owned};
 use crate::sockets::call::{Call, Connecting, Sending, Task};
 use crate::sockets::stock::Stock;
 
@@ -67,22 +66,9 @@ fn start(
     NativeCoroutine::make(py, Operation::Socket(call)).map(Some)
 }
 
-/// The arguments, if there are exactly `N` and none is a keyword.
-#[inline]
-fn values<'a, 'py, const N: usize>(
-    py: Python<'py>,
-    args: &Args<'a, 'py>,
-) -> Option<[Borrowed<'a, 'py, PyAny>; N]> {
-    if args.has_keywords() {
-        return None;
-    }
-    let values: &[Live<'a>; N] = args.positional().try_into().ok()?;
-    Some(values.map(|value| value.bind(py)))
-}
-
 // HOT: raw
 fn recv<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket, count]) = values(py, &args) else { return Ok(None) };
+    let Some([socket, count]) = args.exactly() else { return Ok(None) };
     // CPython allocates the whole size first, which may fail: large sizes are left to it.
     match exact_size(&count) {
         Some(count @ 1..=LARGEST) => start(py, this, &socket, Task::Recv(count as usize)),
@@ -91,12 +77,12 @@ fn recv<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<O
 }
 
 fn recv_into<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket, buffer]) = values(py, &args) else { return Ok(None) };
+    let Some([socket, buffer]) = args.exactly() else { return Ok(None) };
     start(py, this, &socket, Task::RecvInto(Owned::from(&*buffer)))
 }
 
 fn recvfrom<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket, count]) = values(py, &args) else { return Ok(None) };
+    let Some([socket, count]) = args.exactly() else { return Ok(None) };
     start(py, this, &socket, Task::RecvFrom(Owned::from(&*count)))
 }
 
@@ -105,9 +91,9 @@ fn recvfrom_into<'py>(
     this: This<'_>,
     args: Args<'_, 'py>,
 ) -> PyResult<Option<Owned>> {
-    let (socket, buffer, count) = match values(py, &args) {
+    let (socket, buffer, count) = match args.exactly() {
         Some([socket, buffer, count]) => (socket, buffer, Owned::from(&*count)),
-        None => match values(py, &args) {
+        None => match args.exactly() {
             Some([socket, buffer]) => (socket, buffer, 0_u8.into_pyobject(py)?.into_any().into()),
             None => return Ok(None),
         },
@@ -117,22 +103,22 @@ fn recvfrom_into<'py>(
 
 // HOT: raw
 fn sendall<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket, data]) = values(py, &args) else { return Ok(None) };
+    let Some([socket, data]) = args.exactly() else { return Ok(None) };
     start(py, this, &socket, Task::SendAll(Sending::new(Owned::from(&*data))))
 }
 
 fn sendto<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket, data, address]) = values(py, &args) else { return Ok(None) };
+    let Some([socket, data, address]) = args.exactly() else { return Ok(None) };
     start(py, this, &socket, Task::SendTo(Owned::from(&*data), Owned::from(&*address)))
 }
 
 fn accept<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket]) = values(py, &args) else { return Ok(None) };
+    let Some([socket]) = args.exactly() else { return Ok(None) };
     start(py, this, &socket, Task::Accept)
 }
 
 fn connect<'py>(py: Python<'py>, this: This<'_>, args: Args<'_, 'py>) -> PyResult<Option<Owned>> {
-    let Some([socket, address]) = values(py, &args) else { return Ok(None) };
+    let Some([socket, address]) = args.exactly() else { return Ok(None) };
     let connecting = Connecting { address: Owned::from(&*address), is_under_way: false };
     start(py, this, &socket, Task::Connect(connecting))
 }

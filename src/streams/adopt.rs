@@ -38,8 +38,8 @@ impl Adopting {
         object.is_exactly(&self.class)
     }
 
-    pub(crate) fn is_base_of(&self, object: Live<'_>) -> bool {
-        object.is_instance_of(&self.class)
+    pub(crate) fn is_base_of(&self, py: Python<'_>, object: Live<'_>) -> bool {
+        object.is_instance_of(py, &self.class)
     }
 
     /// Makes an instance of asyncio's class one of ours.

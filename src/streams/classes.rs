@@ -154,8 +154,8 @@ impl Slotted {
         object.is_exactly(&self.class)
     }
 
-    fn is_base_of(&self, object: Live<'_>) -> bool {
-        object.is_instance_of(&self.class)
+    fn is_base_of(&self, py: Python<'_>, object: Live<'_>) -> bool {
+        object.is_instance_of(py, &self.class)
     }
 }
 
@@ -172,7 +172,7 @@ pub(crate) fn slot<'a>(py: Python<'_>, stream: Live<'a>) -> Option<&'a AtomicPtr
     } else if adopted_reader.is_class_of(stream) {
         return None;
     } else {
-        of_subclass(reader, writer, stream)?
+        of_subclass(py, reader, writer, stream)?
     };
     // SAFETY: the class of the stream, which is alive for 'a, has its slot at this offset.
     Some(unsafe { &*stream.as_ptr().byte_add(offset).cast::<AtomicPtr<ffi::PyObject>>() })
@@ -180,8 +180,13 @@ pub(crate) fn slot<'a>(py: Python<'_>, stream: Live<'a>) -> Option<&'a AtomicPtr
 
 /// The slot's offset in an instance of a subclass of ours.
 #[cold]
-fn of_subclass(reader: &Slotted, writer: &Slotted, stream: Live<'_>) -> Option<usize> {
-    [reader, writer].iter().find(|class| class.is_base_of(stream)).map(|class| class.offset)
+fn of_subclass(
+    py: Python<'_>,
+    reader: &Slotted,
+    writer: &Slotted,
+    stream: Live<'_>,
+) -> Option<usize> {
+    [reader, writer].iter().find(|class| class.is_base_of(py, stream)).map(|class| class.offset)
 }
 
 /// Whether an object is one of our readers.
@@ -197,7 +202,7 @@ pub(crate) fn is_reader(py: Python<'_>, object: Live<'_>) -> bool {
 pub(crate) fn has_reader_methods(py: Python<'_>, object: Live<'_>) -> bool {
     is_reader(py, object)
         || CLASSES.get(py).is_some_and(|classes| {
-            classes.reader.is_base_of(object) || classes.adopted_reader.is_base_of(object)
+            classes.reader.is_base_of(py, object) || classes.adopted_reader.is_base_of(py, object)
         })
 }
 
@@ -205,6 +210,6 @@ pub(crate) fn has_reader_methods(py: Python<'_>, object: Live<'_>) -> bool {
 #[inline]
 pub(crate) fn has_writer_methods(py: Python<'_>, object: Live<'_>) -> bool {
     CLASSES.get(py).is_some_and(|Classes { writer, .. }| {
-        writer.is_class_of(object) || writer.is_base_of(object)
+        writer.is_class_of(object) || writer.is_base_of(py, object)
     })
 }

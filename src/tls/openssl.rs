@@ -119,10 +119,8 @@ pub(crate) struct Session {
     outgoing: Bio,
     source: Between,
     sink: Between,
-    /// The `_ssl._SSLSocket`, and the two `MemoryBIO`s: what keeps all of the above alive, so
-    /// it is dropped last.
+    /// The `_ssl._SSLSocket`, which keeps `ssl` alive, and `ssl` the BIOs.
     owner: Owned,
-    bios: [Owned; 2],
 }
 
 impl Session {
@@ -188,7 +186,6 @@ impl Session {
             source,
             sink,
             owner: socket.clone_ref(py),
-            bios: [incoming.clone_ref(py), outgoing.clone_ref(py)],
         }))
     }
 
@@ -203,9 +200,6 @@ impl Session {
     /// Shows what the session keeps to the collector.
     pub(crate) fn traverse(&self, visitor: &mut Visitor) {
         visitor.object(&self.owner);
-        for bio in &self.bios {
-            visitor.object(bio);
-        }
     }
 
     /// Adds ciphertext to what waits to be decrypted.

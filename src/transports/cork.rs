@@ -1,4 +1,4 @@
-//! Corking: small writes are held back so that one `sendmsg` per connection sends
+//! Corking: small writes are held back so that one call per connection sends
 //! them when the turn ends.
 //!
 //! A write is corked if its protocol has lately written more than once per callback,

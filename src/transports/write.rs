@@ -1,5 +1,5 @@
 //! The write path. A write is sent at once if nothing waits, unless it is corked (`cork`
-//! says when); several chunks that wait are sent by one `sendmsg` (`flush`).
+//! says when); several chunks that wait are sent by one call (`flush`).
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
