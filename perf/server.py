@@ -93,7 +93,9 @@ def listening_socket(path: str | None = None) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
     else:
-        listener = socket.socket(socket.AF_INET)
+        # With its protocol's number, as `create_server(host, port)` gets it from getaddrinfo:
+        # asyncio switches Nagle's algorithm off only for sockets that have it.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", 0))
     listener.listen(BACKLOG)

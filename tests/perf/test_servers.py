@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import certificate
 import processes
 import pytest
+import server as echo_server
 
 PAYLOAD = bytes(range(256)) * 40
 
@@ -25,6 +27,26 @@ def receive(connection: socket.socket, count: int) -> bytes:
 def address(server: processes.Server) -> tuple[str, int]:
     host, _, port = server.target.rpartition(":")
     return host, int(port)
+
+
+def test_asyncio_sends_small_writes_at_once_on_connections_of_the_listener() -> None:
+    async def nodelay() -> int:
+        made = asyncio.get_running_loop().create_future()
+
+        class Protocol(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                made.set_result(transport)
+
+        listener = echo_server.listening_socket()
+        accepting = await asyncio.get_running_loop().create_server(Protocol, sock=listener)
+        async with accepting:
+            with socket.create_connection(listener.getsockname()):
+                transport = await made
+                own = transport.get_extra_info("socket")
+                transport.close()
+                return own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert asyncio.run(nodelay())
 
 
 @pytest.mark.parametrize("mode", ["proto", "buffered", "stream", "raw"])
