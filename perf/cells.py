@@ -7,6 +7,7 @@ collects what each round measured, `fold` turns that into the object that ends u
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -109,6 +110,9 @@ def fold_cell(samples: Samples, cell: Cell, main: str) -> Figures:
     if best is not None:
         others.append(("vs_best", best))
         folded["best_peer"] = best
+        interval = confidence(paired_ratios(samples, cell, cell.with_loop(best), main))
+        if interval is not None:
+            folded["vs_best_interval"] = interval
     for name, other in others:
         ratio = paired_ratio(samples, cell, cell.with_loop(other), main)
         if ratio is not None:
@@ -136,9 +140,29 @@ def best_peer(samples: Samples, cell: Cell, main: str) -> str | None:
 
 def paired_ratio(samples: Samples, cell: Cell, other: Cell, key: str) -> float | None:
     """The median of the ratios within each round: what drifts between rounds cancels out."""
-    mine, theirs = samples.figures(cell, key), samples.figures(other, key)
-    ratios = [mine[number] / theirs[number] for number in mine if theirs.get(number)]
+    ratios = paired_ratios(samples, cell, other, key)
     return statistics.median(ratios) if ratios else None
+
+
+def paired_ratios(samples: Samples, cell: Cell, other: Cell, key: str) -> list[float]:
+    """The ratio of two loops in each round in which neither failed."""
+    mine, theirs = samples.figures(cell, key), samples.figures(other, key)
+    return [mine[number] / theirs[number] for number in mine if theirs.get(number)]
+
+
+def confidence(ratios: list[float]) -> tuple[float, float] | None:
+    """Where the median of what was sampled is, with 95 % confidence; None for five or fewer.
+
+    Each sample is above the true median as often as below it, whatever their distribution:
+    how many of the outermost to leave out follows from tossing coins.
+    """
+    rounds, outside, tosses = len(ratios), 0, 0
+    while (tosses := tosses + math.comb(rounds, outside)) / 2**rounds <= 0.025:
+        outside += 1
+    if not outside:
+        return None
+    inner = sorted(ratios)[outside - 1 : rounds - outside + 1]
+    return inner[0], inner[-1]
 
 
 def spread(values: list[float]) -> float:

@@ -87,7 +87,7 @@ def markdown(
         f"- `{meta['command']}`: {meta['rounds']} interleaved rounds of {meta['seconds']} s, "
         "medians; ± is half the range over the rounds",
         "- *of limit* is the share of a plain epoll echo server's messages per second; ratios "
-        "are medians of the ratios within a round",
+        "are medians of the ratios within a round, in brackets where they are with 95 % confidence",
     ]
     if meta.get("further"):
         lines.append(
@@ -188,6 +188,9 @@ def row(
     for title, key in RATIOS:
         if key in figures and not (loop == LIMIT and key == "vs_limit"):
             texts[title] = f"{figures[key]:.2f}"
+    if "vs_best_interval" in figures:
+        low, high = figures["vs_best_interval"]
+        texts["vs best peer"] += f" ({low:.2f} to {high:.2f})"
     if "cpu_per_message" in figures:
         texts["CPU µs"] = f"{1e6 * figures['cpu_per_message']:.2f}"
     for title, key in (("system calls", "syscalls"), ("allocator's calls", "memory_calls")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cells import LIMIT, Cell, Samples, fold, fold_cell, paired_ratio, spread
+from cells import LIMIT, Cell, Samples, confidence, fold, fold_cell, paired_ratio, spread
 
 MINE = Cell("proto", "tokioloop", "32", "1024")
 RLOOP = MINE.with_loop("rloop")
@@ -41,6 +41,28 @@ def test_a_ratio_leaves_out_rounds_in_which_either_failed() -> None:
     samples = samples_of({MINE: [300.0, 300.0], RLOOP: [100.0]})
     samples.add(RLOOP, 1, {"failure": "killed by SIGSEGV"})
     assert paired_ratio(samples, MINE, RLOOP, "rps") == 3.0
+
+
+@pytest.mark.parametrize(
+    ("rounds", "lowest", "highest"), [(6, 1, 6), (20, 6, 15), (35, 12, 24), (100, 40, 61)]
+)
+def test_the_interval_of_a_median_is_that_of_the_sign_test(rounds, lowest, highest) -> None:
+    # The ranks are those that statistical tables give for 95 %.
+    ranks = [float(rank) for rank in range(1, rounds + 1)]
+    assert confidence(ranks[::-1]) == (lowest, highest)
+
+
+def test_a_few_rounds_have_no_interval() -> None:
+    assert confidence([]) is None
+    assert confidence([1.0, 1.1, 1.2, 1.3, 1.4]) is None
+
+
+def test_the_ratio_to_the_best_peer_has_an_interval_where_rounds_are_many() -> None:
+    rates = [100.0 + number for number in range(20)]
+    samples = samples_of({MINE: rates, RLOOP: [100.0] * 20})
+    assert fold_cell(samples, MINE, "rps")["vs_best_interval"] == pytest.approx((1.05, 1.14))
+    few = samples_of({MINE: rates[:5], RLOOP: [100.0] * 5})
+    assert "vs_best_interval" not in fold_cell(few, MINE, "rps")
 
 
 def test_a_cell_that_always_failed_is_its_failure() -> None:

@@ -118,6 +118,16 @@ def test_what_is_not_measured_anew_stays_with_its_date(tmp_path: Path) -> None:
     assert report.read(tmp_path / "none").results == {}
 
 
+def test_the_ratio_to_the_best_peer_is_shown_with_its_interval() -> None:
+    sure = {**figures(1.0), "vs_best": 1.034, "vs_best_interval": (0.991, 1.078)}
+    of_few_rounds = {**figures(1.0), "vs_best": 1.034}
+    by_loop = {"tokioloop": {"32": {"1024": sure, "10240": of_few_rounds}}}
+    lines = report.table(by_loop, WORKLOADS["proto"])
+    assert "| 1.03 (0.99 to 1.08) |" in lines[2]
+    assert "1.03 |" in lines[3]
+    assert "(" not in lines[3]
+
+
 def test_no_scratch_file_is_left(tmp_path: Path) -> None:
     report.write(tmp_path, META, results(), [WORKLOADS["proto"]])
     assert sorted(path.name for path in tmp_path.iterdir()) == [
