@@ -194,7 +194,9 @@ class Run:
         }
         self.done += len(given_up)
         skip = frozenset(workload.points(self.settings)).difference(points) | given_up
-        for connections, size, figures in workload.run(name, self.settings, skip):
+        # The same for all loops of a round, another in the next.
+        settings = dataclasses.replace(self.settings, layout=number)
+        for connections, size, figures in workload.run(name, settings, skip):
             cell = cells.Cell(workload.name, name, connections, size)
             self.samples.add(cell, number, figures)
             self.done += 1

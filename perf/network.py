@@ -94,7 +94,7 @@ class Network:
                 command = processes.server_command(loop, self.mode, *options, script=self.script)
             if core is not None:
                 command += ["--core", str(core)]
-            with processes.running(command, prefix=self.prefix) as server:
+            with processes.running(command, prefix=self.prefix, layout=settings.layout) as server:
                 yield server
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:
@@ -152,7 +152,7 @@ class Scaling(Network):
         # Not pinned: the threads are to spread over the cores.
         command = processes.script_command("threads.py", "--loop", loop, "--threads", first[0])
         command += ["--apart"] if self.apart else []
-        with processes.running(command) as server:
+        with processes.running(command, layout=settings.layout) as server:
             yield server
 
     def _measure(self, server: processes.Server, point: Point, settings: Settings) -> Figures:

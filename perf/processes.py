@@ -103,11 +103,14 @@ def running(
     wrapper: Sequence[str] = (),
     prefix: str = "",
     timeout: float = 20.0,
-    environment: dict[str, str] | None = None,
+    layout: int = 0,
 ) -> Iterator[Server]:
-    """Run a server until the block ends; `wrapper` is a tracer to run it under."""
+    """Run a server until the block ends; `wrapper` is a tracer to run it under.
+
+    `layout` is the seed of the server's hashes, which decides `server.scatter` too.
+    """
     ours = {name: value for name, value in os.environ.items() if name not in UNWANTED}
-    env = {**ours, "PYTHONHASHSEED": "0", **(environment or {})}
+    env = {**ours, "PYTHONHASHSEED": str(layout)}
     with tempfile.TemporaryFile("w+") as stderr:
         process = subprocess.Popen(
             [*wrapper, *command], stdout=subprocess.PIPE, stderr=stderr, text=True, env=env

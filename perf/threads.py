@@ -48,6 +48,7 @@ def start(loop: str, threads: int, port: int) -> int:
     """Run that many loops on a port, on threads of their own; return the port."""
     server.raise_file_limit()
     server.age_allocator()
+    server.scatter()
     try:
         factory = loops.loop_factory(loop)
     except loops.LoopUnavailable as error:

@@ -32,6 +32,8 @@ class Settings:
     stall: float = 2.0
     # What the host usually does to the cores; None if that does not matter.
     host: Host | None = None
+    # The layout of memory that a round's servers have; see `server.scatter`.
+    layout: int = 0
 
 
 class Workload(Protocol):

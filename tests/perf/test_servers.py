@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from pathlib import Path
 
 import certificate
@@ -47,6 +48,27 @@ def test_asyncio_sends_small_writes_at_once_on_connections_of_the_listener() -> 
                 return own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     assert asyncio.run(nodelay())
+
+
+def test_servers_of_a_round_share_a_layout_and_the_next_round_has_another() -> None:
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(processes.PERF)!r})
+import server
+server.scatter()
+blocks = list(map(len, server.KEPT))
+server.announce({{"port": 1, "hash": hash("x"), "blocks": blocks}})
+time.sleep(20)
+"""
+
+    def layout_of(number: int) -> tuple[int, list[int]]:
+        with processes.running([sys.executable, "-c", script], layout=number) as server:
+            return server.announcement["hash"], server.announcement["blocks"]
+
+    assert layout_of(3) == layout_of(3)
+    for one, other in zip(layout_of(3), layout_of(4), strict=True):
+        assert one != other
+    assert layout_of(0)[1] == []
 
 
 @pytest.mark.parametrize("mode", ["proto", "buffered", "stream", "raw"])
