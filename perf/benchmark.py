@@ -24,7 +24,7 @@ import loops
 import machine
 import processes
 import report
-from workload import Point, Settings, Workload
+from workload import Point, Settings, SideBySide, Workload, turned
 from workloads import GROUPS, WORKLOADS, for_this_interpreter
 
 QUICK_MODES = ("proto", "stream", "raw", "concurrency")
@@ -52,12 +52,12 @@ def main() -> None:
     names = arguments.loops
     refuse_debug_build(names)
     workloads = [WORKLOADS[mode] for mode in arguments.modes]
-    further = contest.FURTHER if arguments.full else 0
+    starts = contest.STARTS if arguments.full else 0
     run = Run(
-        workloads, names, settings, arguments.rounds, sparing=arguments.sparing, further=further
+        workloads, names, settings, arguments.rounds, sparing=arguments.sparing, starts=starts
     )
     meta = machine.describe(names, sys.argv, arguments.rounds, settings.seconds)
-    meta["further"] = further
+    meta["starts"] = starts
     meta["host"] = dataclasses.asdict(usual) if usual else None
     started = time.monotonic()
     figures = {workload.name: workload.figure for workload in workloads}
@@ -135,13 +135,13 @@ class Run:
         rounds: int,
         *,
         sparing: bool,
-        further: int,
+        starts: int,
     ) -> None:
         self.names = names
         # Whether workloads for which fewer rounds are enough get no more.
         self.sparing = sparing
-        # Rounds on top for what is close.
-        self.further = further
+        # How often the servers of what is close are started anew to be told apart.
+        self.starts = starts
         self.settings = settings
         self.rounds = rounds
         self.samples = cells.Samples()
@@ -165,18 +165,21 @@ class Run:
         Where that shows a leader to have been lucky, others may be first, and have their turn.
         """
         everything, seen = workload.points(self.settings), set[tuple[str, Point]]()
-        while self.further:
+        while self.starts and isinstance(workload, SideBySide):
             names = self._loops(workload)
             close = contest.contenders(self.samples, workload, names, everything)
             close = contest.unseen(close, seen)
             if not close:
                 return
-            self.total += self.further * sum(map(len, close.values()))
-            for number in range(rounds, rounds + self.further):
-                for name in turned(list(close), number):
-                    points = [point for point in everything if point in close[name]]
-                    self._measure(workload, name, number, points)
-            rounds += self.further
+            self.total += self.starts * workload.windows * sum(map(len, close.values()))
+            for point in everything:
+                names = [name for name in close if point in close[name]]
+                for start in range(self.starts if names else 0):
+                    settings = dataclasses.replace(self.settings, layout=rounds + start)
+                    first = rounds + start * workload.windows
+                    for turn, name, figures in workload.side_by_side(names, point, settings):
+                        self._note(workload, name, first + turn, point, figures)
+            rounds += self.starts * workload.windows
             seen |= {(name, point) for name, points in close.items() for point in points}
 
     def _measure(self, workload: Workload, name: str, number: int, points: list[Point]) -> None:
@@ -197,13 +200,18 @@ class Run:
         # The same for all loops of a round, another in the next.
         settings = dataclasses.replace(self.settings, layout=number)
         for connections, size, figures in workload.run(name, settings, skip):
-            cell = cells.Cell(workload.name, name, connections, size)
-            self.samples.add(cell, number, figures)
-            self.done += 1
-            value = figures.get(workload.figure)
-            shown = figures.get("failure") or f"{report.number(value)} {workload.unit}"
-            share = f"{100 * self.done / self.total:3.0f} %  round {number + 1}"
-            progress(f"{share}  {workload.name} {name} {connections} x {size}: {shown}")
+            self._note(workload, name, number, (connections, size), figures)
+
+    def _note(
+        self, workload: Workload, name: str, number: int, point: Point, figures: cells.Figures
+    ) -> None:
+        connections, size = point
+        self.samples.add(cells.Cell(workload.name, name, *point), number, figures)
+        self.done += 1
+        value = figures.get(workload.figure)
+        shown = figures.get("failure") or f"{report.number(value)} {workload.unit}"
+        share = f"{100 * self.done / self.total:3.0f} %  round {number + 1}"
+        progress(f"{share}  {workload.name} {name} {connections} x {size}: {shown}")
 
     def _rounds(self, workload: Workload) -> int:
         most = workload.most_rounds
@@ -215,12 +223,6 @@ class Run:
         variants = workload.variants if "tokioloop" in self.names else ()
         limit = [cells.LIMIT] if workload.limit else []
         return [*self.names, *variants, *limit]
-
-
-def turned(names: list[str], number: int) -> list[str]:
-    """The names in the order of a round: each begins once."""
-    turn = number % len(names)
-    return names[turn:] + names[:turn]
 
 
 @functools.cache

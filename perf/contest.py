@@ -2,7 +2,8 @@
 
 A few rounds find a lead of a third. They cannot tell two loops apart that differ by less than the
 rounds of either do; a virtual machine's host alone is good for half as much again. So what is
-close is measured on, all who may be first and nobody else.
+close is measured on, all who may be first and nobody else: their servers are alive together and
+take turns of a fraction of a second, within which the machine does not change much.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from workload import Point, Workload
 
 # Loops whose ratios to tokioloop within a round differ by less are close.
 CLOSE = 0.15
-# How many rounds what is close gets on top.
-FURTHER = 15
+# How often what is close is started anew, each time with another layout of memory, to be
+# measured side by side.
+STARTS = 5
 
 
 def contenders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import certificate
@@ -12,7 +12,7 @@ import host
 import machine
 import processes
 from cells import LIMIT, Figures
-from workload import Point, Sample, Settings
+from workload import Point, Sample, Settings, turned
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Network:
     axes: tuple[str, str] = ("connections", "size")
     most_rounds: int | None = None
     log_scale: bool = False
+    windows: int = 8
 
     def points(self, settings: Settings) -> list[Point]:
         usual = self.quick_connections if settings.quick else None
@@ -74,6 +75,30 @@ class Network:
                 tried = max(tried, 1)
                 yield *waiting[tried - 1], {"failure": str(error)}
             waiting = waiting[tried:]
+
+    def side_by_side(
+        self, loops: Sequence[str], point: Point, settings: Settings
+    ) -> Iterator[tuple[int, str, Figures]]:
+        # Who fails says so when it is measured; its end need not repeat it.
+        with contextlib.suppress(processes.ServerFailed), contextlib.ExitStack() as stack:
+            servers: dict[str, processes.Server] = {}
+            for loop in loops:
+                try:
+                    server = stack.enter_context(self._server(loop, settings, point))
+                except processes.ServerFailed as error:
+                    yield 0, loop, {"failure": str(error)}
+                    continue
+                servers[loop] = server
+                # What is slower at first, as inline caches are empty, is left out.
+                with contextlib.suppress(processes.ClientFailed):
+                    self._measure(server, point, settings)
+            for turn in range(self.windows):
+                for loop in turned(list(servers), turn):
+                    try:
+                        yield turn, loop, self._measure(servers[loop], point, settings)
+                    except processes.ClientFailed as error:
+                        yield turn, loop, {"failure": str(error)}
+                        del servers[loop]
 
     def _served_together(self, points: list[Point]) -> list[Point]:
         """The points that one server process can serve, from the first on."""

@@ -37,8 +37,8 @@ def read(directory: Path) -> Earlier:
     data = json.loads(path.read_text())
     meta, results = data["meta"], data["results"]
     run = f"{meta['date']}, commit {meta['commit']}, {meta['machine']}, `{meta['command']}`"
-    if meta.get("further"):
-        run += f", {meta['further']} rounds more of what was close"
+    if meta.get("starts"):
+        run += f", {meta['starts']} starts more of what was close"
     return Earlier(results, dict.fromkeys(results, run) | meta.get("earlier", {}))
 
 
@@ -89,11 +89,12 @@ def markdown(
         "- *of limit* is the share of a plain epoll echo server's messages per second; ratios "
         "are medians of the ratios within a round, in brackets where they are with 95 % confidence",
     ]
-    if meta.get("further"):
+    if meta.get("starts"):
         lines.append(
             f"- where the first differ by less than {100 * CLOSE:.0f} %, all of them and tokioloop "
-            f"were measured {meta['further']} rounds more; a round is {meta['seconds']} s, so that "
-            "its ratios meet one state of the machine and the median passes over what does not"
+            f"were started {meta['starts']} times more, each time with another layout of memory, "
+            f"and took turns of {meta['seconds']} s with all servers alive, so that a ratio meets "
+            "one state of the machine"
         )
     lines += host_lines(meta)
     if meta["busy_cores"] > BUSY:

@@ -7,13 +7,14 @@ import functools
 import json
 import select
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import host
 import processes
+from cells import Figures
 from host import Range
-from workload import Point, Sample, Settings
+from workload import Point, Sample, Settings, turned
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Script:
     axes: tuple[str, str] = ("at once", "operation")
     most_rounds: int | None = None
     log_scale: bool = False
+    # Each is a process of its own, which takes its time to start.
+    windows: int = 3
 
     def points(self, settings: Settings) -> list[Point]:
         return [(self.connections, row) for row in self.rows]
@@ -77,6 +80,15 @@ class Script:
             why = why or (said[-1] if said else processes.ending(process.returncode))
         for row in missing:
             yield self.connections, row, {"failure": why}
+
+    def side_by_side(
+        self, loops: Sequence[str], point: Point, settings: Settings
+    ) -> Iterator[tuple[int, str, Figures]]:
+        others = frozenset(self.points(settings)).difference([point])
+        for turn in range(self.windows):
+            for loop in turned(loops, turn):
+                for _, _, figures in self.run(loop, settings, others):
+                    yield turn, loop, figures
 
 
 @functools.cache

@@ -6,10 +6,10 @@ numbers or `{"failure": why}`. A workload never raises for what a loop did.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cells import Figures
 from host import Host
@@ -85,3 +85,25 @@ class Workload(Protocol):
     def run(self, loop: str, settings: Settings, skip: frozenset[Point]) -> Iterator[Sample]:
         """Measure one loop once, without the points to skip."""
         ...
+
+
+@runtime_checkable
+class SideBySide(Protocol):
+    """A workload that can measure loops in turn, so that they meet one state of the machine."""
+
+    @property
+    def windows(self) -> int:
+        """How often `side_by_side` measures each loop."""
+        ...
+
+    def side_by_side(
+        self, loops: Sequence[str], point: Point, settings: Settings
+    ) -> Iterator[tuple[int, str, Figures]]:
+        """Measure loops in turn at one point: number of the turn, loop, figures."""
+        ...
+
+
+def turned(names: Sequence[str], number: int) -> list[str]:
+    """The names in the order of a round: each begins once."""
+    turn = number % max(len(names), 1)
+    return [*names[turn:], *names[:turn]]
