@@ -178,7 +178,8 @@ impl Try<'_> {
     #[inline]
     pub(super) fn send(&self, py: Python<'_>, data: &[u8], sent: &mut usize) -> PyResult<Attempt> {
         let result = self.inside.with(|state| {
-            if self.gate(state, Side::Write).is_err() {
+            // Sending nothing needs no room.
+            if self.gate(state, Side::Write).is_err() && !data.is_empty() {
                 return Ok(false);
             }
             loop {
@@ -210,25 +211,34 @@ impl Try<'_> {
         }
     }
 
-    /// Calls a method of the Python socket by its name.
+    /// Calls a method of the Python socket; None if the kernel had no data or no room.
     pub(super) fn method<const N: usize>(
+        &self,
+        py: Python<'_>,
+        name: &Bound<'_, PyString>,
+        arguments: [&Owned; N],
+    ) -> PyResult<Option<Owned>> {
+        match call::method(py, self.socket, name, arguments.map(Owned::live)) {
+            Ok(result) => Ok(Some(result)),
+            Err(error) if Stock::get(py)?.is_again(py, &error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends or receives a datagram with a method of the Python socket, which may refuse its
+    /// arguments and is therefore always tried.
+    pub(super) fn datagram<const N: usize>(
         &self,
         py: Python<'_>,
         side: Side,
         name: &Bound<'_, PyString>,
         arguments: [&Owned; N],
     ) -> PyResult<Attempt> {
-        if self.inside.with(|state| self.gate(state, side).is_err()) {
-            return Ok(Attempt::Blocked);
+        if let Some(result) = self.method(py, name, arguments)? {
+            return Ok(Attempt::Done(result));
         }
-        match call::method(py, self.socket, name, arguments.map(Owned::live)) {
-            Ok(result) => Ok(Attempt::Done(result)),
-            Err(error) if Stock::get(py)?.is_again(py, &error) => {
-                self.has_blocked(side);
-                Ok(Attempt::Blocked)
-            }
-            Err(error) => Err(error),
-        }
+        self.has_blocked(side);
+        Ok(Attempt::Blocked)
     }
 
     /// `socket.accept()`, and the connection made non-blocking.

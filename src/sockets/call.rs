@@ -253,12 +253,14 @@ impl Call {
             Task::RecvInto(buffer) => this.recv_into(py, buffer),
             Task::SendAll(sending) => send(py, &this, sending),
             Task::Accept => this.accept(py),
-            Task::RecvFrom(count) => this.method(py, Side::Read, intern!(py, "recvfrom"), [count]),
+            Task::RecvFrom(count) => {
+                this.datagram(py, Side::Read, intern!(py, "recvfrom"), [count])
+            }
             Task::RecvFromInto(buffer, count) => {
-                this.method(py, Side::Read, intern!(py, "recvfrom_into"), [buffer, count])
+                this.datagram(py, Side::Read, intern!(py, "recvfrom_into"), [buffer, count])
             }
             Task::SendTo(data, address) => {
-                this.method(py, Side::Write, intern!(py, "sendto"), [data, address])
+                this.datagram(py, Side::Write, intern!(py, "sendto"), [data, address])
             }
             Task::Connect(connecting) => this.connect(py, connecting),
         }

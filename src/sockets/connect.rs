@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 use tokioloop_reactor::{socket, sys};
 
 use crate::coroutine::{Input, Step, pass};
-use crate::py::{Live, Owned, call};
+use crate::py::{Live, Owned};
 use crate::sockets::attempt::{Attempt, Try};
 use crate::sockets::call::{Call, Connecting, Stage, Task};
 use crate::sockets::kept::Side;
@@ -61,19 +61,14 @@ impl Call {
 impl Try<'_> {
     /// `socket.connect(address)`, or a check of how that has ended.
     pub(super) fn connect(&self, py: Python<'_>, connecting: &mut Connecting) -> PyResult<Attempt> {
-        let stock = Stock::get(py)?;
         let address = &connecting.address;
         if !connecting.is_under_way {
             connecting.is_under_way = true;
-            let begun = call::method(py, self.socket, intern!(py, "connect"), [address.live()]);
-            return match begun {
-                Ok(_) => Ok(Attempt::Done(Owned::none(py))),
-                Err(error) if stock.is_again(py, &error) => {
-                    self.has_blocked(Side::Write);
-                    Ok(Attempt::Blocked)
-                }
-                Err(error) => Err(error),
-            };
+            if self.method(py, intern!(py, "connect"), [address])?.is_some() {
+                return Ok(Attempt::Done(Owned::none(py)));
+            }
+            self.has_blocked(Side::Write);
+            return Ok(Attempt::Blocked);
         }
         let option = (libc::SOL_SOCKET, libc::SO_ERROR);
         let error = self.socket.bind(py).call_method1(intern!(py, "getsockopt"), option)?;
@@ -81,7 +76,8 @@ impl Try<'_> {
         if error != 0 {
             let text = format!("Connect call failed {}", address.bind(py).str()?);
             let error = PyOSError::new_err((error, text));
-            return if stock.is_again(py, &error) { Ok(Attempt::Blocked) } else { Err(error) };
+            let again = Stock::get(py)?.is_again(py, &error);
+            return if again { Ok(Attempt::Blocked) } else { Err(error) };
         }
         // The wake-up may have another cause, and a connection that is still under way
         // has no error either.

@@ -46,8 +46,8 @@ impl Sending {
     fn rest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let data = self.data().bind(py).to_owned();
         let is_wide = || -> PyResult<bool> {
-            let size = data.getattr(intern!(py, "nbytes"))?.extract::<usize>()?;
-            Ok(data.is_instance_of::<PyMemoryView>() && size != data.len()?)
+            let view = PyMemoryView::from(&data)?;
+            Ok(view.getattr(intern!(py, "nbytes"))?.extract::<usize>()? != data.len()?)
         };
         if self.sent() == 0 && !is_wide().unwrap_or(false) {
             return Ok(data);

@@ -2,7 +2,7 @@
 //!
 //! A descriptor has one registration at a time. `add_reader`, a transport or a listener
 //! on the same number replaces a kept socket; calls that wait then try again and find
-//! the new owner.
+//! the new owner, except for those that a watch replaces, as in asyncio ([`make_way`]).
 
 use std::io;
 use std::os::fd::RawFd;

@@ -272,9 +272,10 @@ impl Default for Half {
 
 impl Waiters {
     pub(super) fn push(&mut self, future: Owned) {
-        match &self.first {
-            None => self.first = Some(future),
-            Some(_) => self.more.push(future),
+        if self.is_empty() {
+            self.first = Some(future);
+        } else {
+            self.more.push(future);
         }
     }
 

@@ -321,7 +321,8 @@ fn hand_over(
     let Some((protocol, context, stream)) = parts else { return Ok(()) };
     let call =
         || call::method(py, &protocol, intern!(py, "data_received"), [data.live()]).map(drop);
-    // Feeding a reader runs no user code, so it needs no context.
+    // Feeding a reader runs nothing of the user's but methods patched into the loop or the
+    // transport, so it needs no context.
     let fed = if stream { streams::feed(py, &protocol, data) } else { Ok(false) };
     let result = match fed {
         Ok(true) => Ok(Ok(())),

@@ -211,7 +211,7 @@ fn deliver<A: Borrow<RawAddress>>(
         match delivered {
             Ok(Ok(())) => break,
             Ok(Err(error)) => callback_failed(py, transport, CALLBACK, error)?,
-            // The context is entered already: no datagram was taken.
+            // The context cannot be entered or left.
             Err(error) => return callback_failed(py, transport, CALLBACK, error),
         }
     }
