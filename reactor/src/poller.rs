@@ -94,7 +94,7 @@ impl Poller {
     ///
     /// # Errors
     /// The kernel's: ENOENT or EBADF if the descriptor was closed before. The
-    /// registration is gone in any case.
+    /// registration is gone then, unless a duplicate keeps the file open.
     pub fn deregister(&self, fd: RawFd) -> io::Result<()> {
         log::debug!("descriptor {fd} deregistered");
         self.poll.registry().deregister(&mut SourceFd(&fd))

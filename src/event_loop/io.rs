@@ -220,8 +220,8 @@ fn take(
     let was = watch.interest();
     let handle = direction.of(watch).take();
     let interest = watch.interest();
-    // A descriptor that was closed behind our back has left the kernel's set
-    // by itself: an error here tells nothing new.
+    // A descriptor that was closed behind our back has left the kernel's set by itself,
+    // unless a duplicate keeps its file open: an error here tells nothing new.
     if interest.is_empty() {
         if let Some(poller) = &state.poller {
             let _ = poller.unwatch(fd, was);

@@ -29,8 +29,16 @@ pub(crate) mod thread_exit;
 #[cfg(not(any(Py_3_14, Py_GIL_DISABLED)))]
 mod trashcan;
 
+use pyo3::prelude::*;
+
 pub(crate) use args::Args;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) use gil_cell::GilCell;
 pub(crate) use live::Live;
 pub(crate) use owned::Owned;
+
+/// How many items to make room for before iterating: as many as the object claims to have,
+/// up to a number whose memory is surely there.
+pub(crate) fn length_hint(list: &Bound<'_, PyAny>) -> usize {
+    list.len().unwrap_or(0).min(1024)
+}

@@ -2,11 +2,11 @@
 //!
 //! `asyncio.sslproto` stays in charge of handshakes, shutdowns, timeouts, flow control
 //! and errors, under its own attribute names. The class here comes before asyncio's in
-//! the method order of `tokioloop._tls.SSLProtocol` and does four of its steps:
-//! `_do_handshake`, `_do_read`, `_write_appdata` and `_process_outgoing`. Its attributes
-//! are slots of native memory, so that both sides see one state. If anything is out of
-//! the ordinary, asyncio's method of the same name does the whole step; the native one
-//! has done nothing before it calls that.
+//! the method order of `tokioloop._tls.SSLProtocol` and does five of its steps:
+//! `buffer_updated`, `_do_handshake`, `_do_read`, `_write_appdata` and
+//! `_process_outgoing`. Its attributes are slots of native memory, so that both sides see
+//! one state. If anything is out of the ordinary, asyncio's method of the same name does
+//! the step; the native one has changed nothing before it calls that.
 //!
 //! Encryption is that of the interpreter's `ssl` module, on the session that the user's
 //! `SSLContext` made.

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyMemoryView, PySlice, PyTuple};
 
 use crate::py::message::Spare;
-use crate::py::{Owned, buffer, bytes, call};
+use crate::py::{Owned, buffer, bytes, call, length_hint};
 use crate::tls::engine::{Encrypted, Engine};
 use crate::tls::openssl::Session;
 use crate::tls::protocol::{asyncio_method, failed};
@@ -49,8 +49,8 @@ pub(crate) fn write_one(
     result.or_else(|error| failed(py, this, error))
 }
 
-/// Encrypts into the memory that is sent from, and sends, in parts of whole
-/// records.
+/// Encrypts and sends; the data is let go of before the program is told of room or of a
+/// lack of it.
 // HOT: tls
 #[inline]
 fn write_through(
@@ -60,6 +60,23 @@ fn write_through(
     session: &Session,
     data: &Owned,
 ) -> PyResult<()> {
+    if write_parts(py, this, engine, session, data)? {
+        return control_writing(py, this, 0);
+    }
+    send(py, this, engine, false)
+}
+
+/// Encrypts into the memory that is sent from, and sends, in parts of whole
+/// records. False if the rest had to take the way through `ssl`.
+// HOT: tls
+#[inline]
+fn write_parts(
+    py: Python<'_>,
+    this: &TlsProtocol,
+    engine: &Engine,
+    session: &Session,
+    data: &Owned,
+) -> PyResult<bool> {
     let bound = data.bind(py);
     let mut room = buffer::Room::new();
     let view;
@@ -73,7 +90,7 @@ fn write_through(
             // `ssl` raises its own error for what is no buffer.
             Err(_) => {
                 encrypt_by_method(py, this, engine, data)?;
-                return send(py, this, engine, false);
+                return Ok(false);
             }
         },
     };
@@ -88,10 +105,10 @@ fn write_through(
         }
         if !all {
             encrypt_the_rest(py, this, engine, data, index * PART_BYTES)?;
-            return send(py, this, engine, false);
+            return Ok(false);
         }
     }
-    control_writing(py, this, 0)
+    Ok(true)
 }
 
 /// Encrypts and sends one part. Returns whether the session took all of it, and whether
@@ -140,7 +157,7 @@ pub(crate) fn write_list(
     }
     // Iterating may run user code, and a piece without a length is refused before anything
     // is sent.
-    let mut pieces = Vec::with_capacity(list.len().unwrap_or(0));
+    let mut pieces = Vec::with_capacity(length_hint(list));
     for piece in list.try_iter()? {
         let piece = piece?;
         piece.len()?;

@@ -63,20 +63,24 @@ pub(crate) fn cork(
     inside: &Inside<'_>,
     transport: &StreamTransport,
 ) -> PyResult<()> {
-    let (length, high, first) = transport.with(inside, |inner| {
-        let first = !std::mem::replace(&mut inner.state.corked, true);
-        (inner.queue.len_bytes(), inner.marks.high(), first)
-    });
-    if first {
+    if !transport.with(inside, |inner| inner.state.corked) {
         keep_context(py, inside, transport)?;
         let held = transport.reference();
-        inside.with(|state| {
+        let unused = inside.with(|state| {
+            // The context that was replaced may have run code that wrote and corked.
+            if transport.with(inside, |inner| std::mem::replace(&mut inner.state.corked, true)) {
+                return Some(held);
+            }
             if state.corked.is_empty() {
                 state.corked_at = clock::now();
             }
             state.corked.push(held);
+            None
         });
+        drop(unused);
     }
+    let (length, high) =
+        transport.with(inside, |inner| (inner.queue.len_bytes(), inner.marks.high()));
     if length >= CORK_LIMIT || length > high || !this.event_loop.cell.is_running() {
         return flush(py, this, inside, transport);
     }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use tokioloop_reactor::sys;
@@ -109,5 +110,13 @@ fn exact_number(number: &Bound<'_, PyAny>) -> PyResult<RawFd> {
 pub(crate) fn lend(py: Python<'_>, fd: RawFd) -> PyResult<Owned> {
     let keywords = pyo3::types::PyDict::new(py);
     keywords.set_item("fileno", fd)?;
-    Ok(Imports::get(py)?.socket.bind(py).call((), Some(&keywords))?.into())
+    let class = Imports::get(py)?.socket.bind(py);
+    let socket = class.call_method1(intern!(py, "__new__"), (class,))?;
+    if let Err(error) = socket.call_method(intern!(py, "__init__"), (), Some(&keywords)) {
+        // An exception behind the C part, such as a signal handler's, leaves a socket that
+        // would close the descriptor.
+        socket.call_method0(intern!(py, "detach"))?;
+        return Err(error);
+    }
+    Ok(socket.into())
 }

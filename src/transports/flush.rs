@@ -157,15 +157,17 @@ pub(super) fn wait_for_room(
     inside: &Inside<'_>,
     transport: &StreamTransport,
 ) -> PyResult<()> {
-    let first = transport.with(inside, |inner| !std::mem::replace(&mut inner.state.blocked, true));
-    if first {
+    if !transport.with(inside, |inner| inner.state.blocked) {
         let context = context::copy_current(py)?;
         // If several writes wait, the context of the first is kept.
-        let unused = transport.with(inside, |inner| match &inner.write_context {
-            Some(_) => Some(context),
-            None => {
-                inner.write_context = Some(context);
-                None
+        let unused = transport.with(inside, |inner| {
+            inner.state.blocked = true;
+            match &inner.write_context {
+                Some(_) => Some(context),
+                None => {
+                    inner.write_context = Some(context);
+                    None
+                }
             }
         });
         drop(unused);

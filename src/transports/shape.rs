@@ -61,11 +61,11 @@ pub(crate) struct Transport<I> {
     extra: Cell<*mut ffi::PyObject>,
     // The slots of asyncio's _FlowControlMixin, in the order in which CPython
     // lays them out; `sendfile`'s fallback wants an instance of it.
-    _high_water: Cell<*mut ffi::PyObject>,
+    high_water: Cell<*mut ffi::PyObject>,
     /// Its `_loop`.
     event_loop: Cell<*mut ffi::PyObject>,
-    _low_water: Cell<*mut ffi::PyObject>,
-    _protocol_paused: Cell<*mut ffi::PyObject>,
+    low_water: Cell<*mut ffi::PyObject>,
+    protocol_paused: Cell<*mut ffi::PyObject>,
     dict: Cell<*mut ffi::PyObject>,
     weakrefs: Cell<*mut ffi::PyObject>,
     /// The inner part's flag for every thread: `StreamWriter.__del__` asks for it, and
@@ -155,6 +155,12 @@ impl<I: Interior> Transport<I> {
         Ok(unsafe { EventLoop::borrow(py, Live::new(event_loop)) })
     }
 
+    /// What Python code can set, also those of asyncio's slots that are not used here; all
+    /// that the object owns but for its loop and its inner part.
+    fn fields(&self) -> [&Cell<*mut ffi::PyObject>; 5] {
+        [&self.extra, &self.high_water, &self.low_water, &self.protocol_paused, &self.dict]
+    }
+
     /// The loop as a Python object.
     pub(crate) fn event_loop_object(&self) -> Owned {
         // SAFETY: every method calls `event_loop` first, which checks that the slot is set.
@@ -208,7 +214,7 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
     }
 
     fn traverse(&self, visitor: &mut Visitor) {
-        for slot in [&self.extra, &self.dict, &self.event_loop] {
+        for slot in self.fields().into_iter().chain([&self.event_loop]) {
             // SAFETY: a slot owns what it holds.
             unsafe { visitor.pointer(slot.get()) };
         }
@@ -225,7 +231,7 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
             let dropped = unsafe { (*self.inner.get()).assume_init_mut() }.release();
             drop(dropped);
         }
-        for slot in [&self.extra, &self.dict] {
+        for slot in self.fields() {
             // SAFETY: the slot owned this reference, if any.
             unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
         }
@@ -244,7 +250,7 @@ unsafe impl<I: Interior> NativeClass for Transport<I> {
             // SAFETY: an object that is not empty has an inner part; it is dropped only here.
             unsafe { (*object.inner.get()).assume_init_drop() };
         }
-        for slot in [&object.extra, &object.dict, &object.event_loop] {
+        for slot in object.fields().into_iter().chain([&object.event_loop]) {
             // SAFETY: the slot owned this reference, if any.
             unsafe { ffi::Py_XDECREF(slot.replace(ptr::null_mut())) };
         }

@@ -8,7 +8,7 @@ use tokioloop_reactor::stream;
 
 use crate::errors;
 use crate::event_loop::{Inside, This};
-use crate::py::{Owned, buffer, bytes};
+use crate::py::{Owned, buffer, bytes, length_hint};
 use crate::transports::close;
 use crate::transports::cork::{cork, note_write, uncork};
 use crate::transports::flush::{flush, shut_down, wait_for_room, write_failed};
@@ -190,18 +190,16 @@ pub(crate) fn writelines(
     transport: &StreamTransport,
     list: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
+    if cfg!(Py_3_12) {
+        check_writelines(inside, transport)?;
+        if !list.is_truthy()? {
+            return Ok(());
+        }
+    }
     // Iterating may run user code: all chunks are collected before the state is read,
     // and if one is invalid nothing is sent.
     let chunks = collect(py, list)?;
-    let (eof, sendfile) =
-        transport.with(inside, |inner| (inner.state.eof_written, inner.sendfile_waiter.is_some()));
-    if eof {
-        let name = if cfg!(Py_3_12) { "writelines" } else { "write" };
-        return Err(PyRuntimeError::new_err(format!("Cannot call {name}() after write_eof()")));
-    }
-    if sendfile {
-        return Err(PyRuntimeError::new_err("unable to writelines; sendfile is in progress"));
-    }
+    check_writelines(inside, transport)?;
     if chunks.is_empty() {
         return Ok(());
     }
@@ -233,11 +231,23 @@ pub(crate) fn writelines(
     }
 }
 
-fn collect(py: Python<'_>, list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
-    if list.is_none() && cfg!(Py_3_12) {
-        return Ok(Vec::new());
+/// Whether the transport takes more; before CPython 3.12 asyncio joins the list and calls
+/// `write`.
+fn check_writelines(inside: &Inside<'_>, transport: &StreamTransport) -> PyResult<()> {
+    let name = if cfg!(Py_3_12) { "writelines" } else { "write" };
+    let (eof, sendfile) =
+        transport.with(inside, |inner| (inner.state.eof_written, inner.sendfile_waiter.is_some()));
+    if eof {
+        return Err(PyRuntimeError::new_err(format!("Cannot call {name}() after write_eof()")));
     }
-    let mut chunks = Vec::with_capacity(list.len().unwrap_or(0));
+    if sendfile {
+        return Err(PyRuntimeError::new_err(format!("unable to {name}; sendfile is in progress")));
+    }
+    Ok(())
+}
+
+fn collect(py: Python<'_>, list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
+    let mut chunks = Vec::with_capacity(length_hint(list));
     let items = match list.try_iter() {
         Err(_) if !cfg!(Py_3_12) => {
             return Err(PyTypeError::new_err("can only join an iterable"));

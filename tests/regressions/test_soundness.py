@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import socket
 import threading
+import weakref
 from typing import Any
 
 import pytest
 
 from tests.support.flavours import Flavour
+from tests.support.net import connected, settled, socket_pair
 from tests.support.programs import output_of
 
 pytestmark = pytest.mark.flavours("tokioloop", reason="about memory that only TokioLoop has")
@@ -123,3 +127,46 @@ def test_loops_of_two_threads_may_be_given_one_context(loop_factory: Any) -> Non
         thread.join()
     # That it is entered already, or left by the other one; never an exception that nobody raised.
     assert {type(error) for error in told} <= {RuntimeError}
+
+
+def test_slots_of_asyncio_that_a_transport_does_not_use_are_collected(loop: Loop) -> None:
+    class Mark:
+        """Refers to the transport that refers to it."""
+
+    async def main() -> None:
+        for name in ("_high_water", "_low_water"):
+            with socket_pair() as (ours, _theirs):
+                transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+                mark: Any = Mark()
+                mark.transport = transport
+                setattr(transport, name, mark)
+                gone = weakref.ref(mark)
+                transport.abort()
+                del mark, transport
+                await settled()
+                gc.collect()
+                assert gone() is None, name
+
+    loop.run_until_complete(main())
+
+
+def test_a_socket_that_could_not_be_made_leaves_the_descriptor(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = socket.socket.__init__
+
+    def interrupted(self: Any, *arguments: Any, **keywords: Any) -> None:
+        make(self, *arguments, **keywords)
+        raise InterruptedError
+
+    async def main() -> None:
+        async with connected("server") as (transport, _protocol, peer):
+            with monkeypatch.context() as patch:
+                patch.setattr(socket.socket, "__init__", interrupted)
+                with pytest.raises(InterruptedError):
+                    transport.get_extra_info("socket")
+            transport.write(b"alive")
+            assert peer.recv(100) == b"alive"
+            assert transport.get_extra_info("socket").fileno() >= 0
+
+    loop.run_until_complete(main())

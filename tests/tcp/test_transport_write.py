@@ -304,6 +304,40 @@ class TestWritelines:
 
         loop.run_until_complete(main())
 
+    @pytest.mark.flavours("asyncio", "tokioloop", reason=TYPES)
+    def test_a_list_that_claims_to_be_huge_is_refused_at_its_first_item(self, loop, side):
+        class Huge:
+            def __len__(self):
+                return 2**62
+
+            def __getitem__(self, index):
+                return index
+
+        async def main():
+            async with connected(side) as (transport, _protocol, peer):
+                for huge in (range(10**12), Huge()):
+                    with pytest.raises(TypeError, match="bytes-like object"):
+                        transport.writelines(huge)
+                transport.write(b"alive")
+                assert peer.recv(100) == b"alive"
+
+        loop.run_until_complete(main())
+
+    @pytest.mark.min_python(3, 12)
+    @pytest.mark.flavours("asyncio", "tokioloop", reason=TYPES)
+    def test_after_write_eof_it_does_not_look_at_the_list(self, loop, side):
+        async def main():
+            async with connected(side) as (transport, _protocol, _peer):
+                transport.writelines(0)
+                transport.write_eof()
+                pieces = iter([b"piece"])
+                for wrong in (pieces, [1], 0):
+                    with pytest.raises(RuntimeError, match=r"writelines\(\) after write_eof"):
+                        transport.writelines(wrong)
+                assert next(pieces) == b"piece"
+
+        loop.run_until_complete(main())
+
     def test_it_keeps_the_order_with_write(self, loop, side):
         async def main():
             async with connected(side) as (transport, _protocol, peer):

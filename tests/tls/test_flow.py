@@ -136,6 +136,39 @@ def test_set_protocol_in_a_delivery_moves_what_follows(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+def test_a_buffer_that_was_written_may_be_cleared_when_there_is_room_again(loop: Loop) -> None:
+    data = bytearray()
+    refused: list[BufferError] = []
+
+    class Clears(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.transport.set_write_buffer_limits(0)
+
+        def data_received(self, received: bytes) -> None:
+            super().data_received(received)
+            for _ in range(3):
+                data.extend(received)
+                # As the mark is 0, each write pauses the protocol or resumes it.
+                self.transport.write(data)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            try:
+                data.clear()
+            except BufferError as error:
+                refused.append(error)
+
+    async def main() -> None:
+        async with connected_over_tls(Clears) as (client, _server):
+            for count in range(1, 5):
+                client.transport.write(b"x")
+                await client.until_received(3 * count)
+        assert not refused
+
+    loop.run_until_complete(main())
+
+
 def test_a_write_in_a_delivery_goes_out_before_it_ends(loop: Loop) -> None:
     class Answers(Recorder):
         def data_received(self, data: bytes) -> None:
