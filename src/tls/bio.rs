@@ -2,9 +2,9 @@
 //! for one call, so that the session reads records where the socket has put them, and
 //! writes them where they are sent from.
 //!
-//! The BIO stays there for as long as the session lives. With no memory lent it
-//! passes reads and writes on to the `MemoryBIO`, so that `ssl` notices nothing. OpenSSL owns it,
-//! and frees it with the session.
+//! The BIO stays there for as long as the session lives. With no memory lent it passes
+//! reads and writes on to the `MemoryBIO`, so that `ssl` notices nothing. OpenSSL owns
+//! it, and frees it with the session.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
