@@ -304,6 +304,7 @@ class TestWritelines:
 
         loop.run_until_complete(main())
 
+    @pytest.mark.min_python(3, 12)  # before, asyncio makes a list of all of it
     @pytest.mark.flavours("asyncio", "tokioloop", reason=TYPES)
     def test_a_list_that_claims_to_be_huge_is_refused_at_its_first_item(self, loop, side):
         class Huge:
